@@ -24,7 +24,7 @@ from testkit.log import elapsed_s, log
 
 OUT = Path(__file__).parents[1] / "build" / "e2e"
 CORE_S = 900
-"""The time limit of the core, from the first import until its namespace is gone. Enforced in CI."""
+"""The time limit of the core tests, from the first import until their namespace is gone. Only CI enforces it."""
 _deployments = pytest.StashKey[list[Deployment]]()
 _skipped = pytest.StashKey[list[str]]()
 
@@ -130,7 +130,7 @@ def pytest_runtest_makereport(
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the run if a skipped test is not listed in e2e/skips.py, or, in CI, if the core took too long."""
+    """Fail the run if a skipped test is not listed in e2e/skips.py, or, in CI, if the core tests took too long."""
     unexpected = [name for name in session.config.stash[_skipped] if name not in ALLOWED]
     if unexpected:
         log(f"FAILED: skipped but not listed in e2e/skips.py: {', '.join(unexpected)}")

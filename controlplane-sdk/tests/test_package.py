@@ -21,7 +21,7 @@ CLOSURE = {
     "typing-extensions",
     "typing-inspection",
 }
-"""Everything that `pip install daybreak-sdk` installs: seven packages with httpx2, four more with pydantic."""
+"""Everything that `pip install daybreak-sdk` installs: seven packages for httpx2, and four more for pydantic."""
 
 
 def closure(name: str, extras: frozenset[str] = frozenset()) -> set[str]:
@@ -49,7 +49,7 @@ def test_the_base_needs_only_the_listed_packages() -> None:
 
 
 def test_the_client_needs_neither_typer_nor_rich_nor_the_server() -> None:
-    """With httpx2 and pydantic alone, everything works except the extras, which say what to install."""
+    """With httpx2 and pydantic alone, everything works except the extras, whose errors say what to install."""
     code = """
 import sys
 

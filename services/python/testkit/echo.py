@@ -6,7 +6,7 @@ import hashlib
 
 
 def echo_text(message: str, steps: int) -> bytes:
-    """`echo.txt` of ``message`` after ``steps`` steps, computed independently of the workload."""
+    """The content of `echo.txt` for a message after ``steps`` steps, computed independently of the workload."""
     digest = hashlib.sha256(message.encode()).hexdigest()
     for number in range(1, steps + 1):
         digest = hashlib.sha256(f"{digest}/{number}".encode()).hexdigest()

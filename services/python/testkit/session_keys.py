@@ -13,7 +13,7 @@ JOURNAL = ("session", "session_audio", "session_turns", "session_text", "session
 
 
 def check_sessions(client: redis.Redis, keys: Keys, members: Mapping[str, set[str]]) -> None:
-    """Assert that records, sets and journals say the same of each session."""
+    """Assert that records, sets and journals agree about each session."""
     sessions = members.get("session", set())
     for family in JOURNAL:
         orphans = members.get(family, set()) - sessions

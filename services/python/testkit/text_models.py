@@ -1,7 +1,7 @@
-"""Models of texts for tests: tiny ones with random weights, and the real MiniLM if it is installed.
+"""Text models for tests: tiny ones with random weights, and the real MiniLM if it is installed.
 
-The tiny ones have the real architectures and a tokenizer of whole words, so each takes about a second to make. Their
-answers mean nothing, but Daybreak and transformers must get the same ones.
+The tiny models have the real architectures and a tokenizer of whole words, so each takes about a second to make. Their
+answers mean nothing, but Daybreak and transformers must compute the same answers.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def minilm() -> Path:
 
 
 def sentence(number: int, words: int) -> str:
-    """A text of this many words. Two numbers below 36 give different texts."""
+    """A text of ``words`` words. Different values of ``number`` below 36 give different texts."""
     return " ".join(WORDS[(number * 7 + at * (3 + number % 5)) % (len(WORDS) - 4)] for at in range(words))
 
 
 def word_tokenizer(folder: Path, *, positions: int = POSITIONS) -> None:
-    """Write a fast tokenizer of whole words, which frames texts and pairs as BERT does."""
+    """Write a fast tokenizer of whole words. It puts special tokens around texts and pairs as BERT does."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -119,7 +119,7 @@ def _qwen_config() -> Any:
 
 
 def _modules(folder: Path, pooling: str, dimensions: int, prompts: dict[str, str]) -> None:
-    """The files by which sentence-transformers knows how to pool."""
+    """Write the files that tell sentence-transformers how to pool."""
     kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
     modules = [
         {"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{kind}"}
@@ -166,7 +166,7 @@ def tiny_llm_encoder(folder: Path) -> Path:
 
 
 def tiny_cross_encoder(folder: Path, *, scores: int = 1) -> Path:
-    """A BERT with one score for a pair, or with several."""
+    """A BERT that returns ``scores`` scores for each pair."""
     import torch
     from transformers import BertForSequenceClassification
 
@@ -178,7 +178,7 @@ def tiny_cross_encoder(folder: Path, *, scores: int = 1) -> Path:
 
 
 def tiny_llm_reranker(folder: Path) -> Path:
-    """A Qwen3 that says yes or no, as Qwen3-Reranker."""
+    """A Qwen3 that says yes or no, like Qwen3-Reranker."""
     import torch
     from transformers import Qwen3ForCausalLM
 

@@ -14,7 +14,7 @@ JsonOption = Annotated[
 ]
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="The task's id: video_01JD…", show_default=False)]
 PriorityOption = Annotated[
-    Priority, typer.Option(help="Higher priorities of your tenant run before lower ones.")
+    Priority, typer.Option(help="Among your tenant's tasks, those with a higher priority run first.")
 ]
 OutOption = Annotated[
     str | None,
@@ -22,7 +22,7 @@ OutOption = Annotated[
         "-o",
         "--out",
         metavar="FILE",
-        help="A file, a folder (an existing one, or DIR/), or - for stdout.",
+        help="A file, a folder (it exists, or its name ends in /), or - for stdout.",
         show_default="out/ID with the file's extension",
     ),
 ]

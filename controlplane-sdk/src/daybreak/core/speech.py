@@ -21,7 +21,7 @@ from daybreak.wire.sessions import SAMPLE_RATES
 
 SAMPLE_BYTES = {"pcm16": 2, "float32": 4}
 MAX_KEPT_S = 120.0
-"""How much audio is kept for a new connection. When it is reached, sending waits."""
+"""How many seconds of audio are kept for a new connection. At this limit, sending waits."""
 FRAME_S = 0.5
 """The length of a frame of audio that is sent as fast as possible."""
 PACED_FRAME_S = 0.1
@@ -52,7 +52,7 @@ class Speech:
 
     @property
     def query(self) -> dict[str, str | int]:
-        """The parameters of the next connection."""
+        """The query parameters of the next connection."""
         query: dict[str, str | int] = {"encoding": self.encoding, "sample_rate": self.sample_rate}
         return query | ({"after": self.last_event} if self.last_event else {})
 
@@ -77,12 +77,12 @@ class Speech:
         self._audio += audio
 
     def frames(self, audio: bytes, *, paced: bool = False) -> list[bytes]:
-        """The audio in pieces that are small enough for the server in every format; with ``paced``, in shorter ones."""
+        """Divide audio into frames that the server accepts in every format. With ``paced``, the frames are shorter."""
         step = int((PACED_FRAME_S if paced else FRAME_S) * self.sample_rate) * self._size
         return [audio[first : first + step] for first in range(0, len(audio), step)]
 
     def on_ready(self, message: dict[str, Any]) -> list[bytes]:
-        """The frames that a new connection must begin with. Raises ``DaybreakError`` if their audio is gone."""
+        """The frames that a new connection must send first. Raises ``DaybreakError`` if the audio is no longer kept."""
         send_from = int(message.get("send_from", 0))
         if not self._positioned:
             self._positioned, self._start = True, send_from
@@ -92,7 +92,7 @@ class Speech:
         return self.frames(bytes(self._audio))
 
     def on_message(self, text: str) -> SessionEvent | None:
-        """Process a message. Returns its event, if it brings a new one. Raises the error that the message reports."""
+        """Process a message. Returns its event, if that is new. Raises the error that the message reports."""
         message = self.parse(text)
         kind = message.get("type")
         if kind == "received":
@@ -131,7 +131,7 @@ class Speech:
         )
 
     def on_closed(self, code: int | None, reason: str = "") -> None:
-        """Process the end of a connection. Raises its error, unless the client should connect again."""
+        """Process the end of a connection. Raises the error that ended it, unless the client should connect again."""
         if code == _TOO_LARGE:
             raise ArgumentError("a frame is larger than the server accepts; send less at once")
         if code is not None and 4000 <= code < 5000 and reason not in _RETRIED:
@@ -148,7 +148,7 @@ class Speech:
 
 
 def check_format(encoding: str, sample_rate: int) -> None:
-    """Raise ``ArgumentError`` if sessions do not accept this audio."""
+    """Raise ``ArgumentError`` if sessions do not accept this format of audio."""
     if encoding not in SAMPLE_BYTES:
         raise ArgumentError(f"{encoding!r} is not an encoding; use pcm16 or float32")
     if sample_rate not in SAMPLE_RATES:
@@ -158,11 +158,11 @@ def check_format(encoding: str, sample_rate: int) -> None:
 
 
 class Pacer:
-    """Says when to send each frame: when its last sample would be spoken, if the audio were spoken now."""
+    """Delays frames as if they were spoken live: each is due when its last sample would have been spoken."""
 
     def __init__(self) -> None:
         self._spoken = 0.0
-        """The time at which the audio so far would have been spoken."""
+        """The time at which the last sample of the audio so far is spoken."""
 
     def delay(self, now: float, seconds: float) -> float:
         """How long to wait before a frame that lasts ``seconds`` is sent."""
@@ -172,5 +172,5 @@ class Pacer:
 
 
 def is_temporary(error: DaybreakError) -> bool:
-    """Whether the client should connect again."""
+    """Whether the client should connect again after this error."""
     return isinstance(error, TransportError) or (isinstance(error, ApiError) and error.code in _RETRIED)

@@ -22,7 +22,7 @@ def service(name: str, port: int) -> dict[str, Any]:
 
 
 def pod_spec(container: Mapping[str, Any], *, user: int, data: Mapping[str, Any]) -> dict[str, Any]:
-    """A pod with one small container, which the Pod Security Standard *restricted* admits.
+    """The spec of a pod with one small container. The Pod Security Standard *restricted* admits this pod.
 
     The container runs as ``user``, and the volume ``data`` is mounted at ``/data``.
     """

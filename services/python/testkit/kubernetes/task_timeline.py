@@ -64,7 +64,8 @@ class TaskTimeline:
     def wait_for_end(self, *, timeout_s: float) -> Task:
         """Wait for the task's end.
 
-        :raises AssertionError: if the stream broke, its events are out of order, or its last event is not its only end.
+        :raises AssertionError: if the stream broke, its events are out of order, or its last event is not the only
+            terminal event.
         """
         wait_until(
             lambda: not self._thread.is_alive(), timeout_s=timeout_s, what=f"the end of {self.task.id}"

@@ -11,7 +11,7 @@ from daybreak_server.ports.tasks import TaskStore
 
 
 class Store:
-    """Answers each read when the test says so."""
+    """A store that answers each read when the test sets the result of the read."""
 
     def __init__(self) -> None:
         self.reads: list[asyncio.Future[PoolView]] = []

@@ -1,4 +1,4 @@
-"""Batched submits give the same results as single submits, and the serializer the same JSON as the wire's types."""
+"""Batched submits give the same results as single ones, and the serializer writes the same JSON as the wire's types."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_concurrent_submits_share_round_trips(valkey: Any) -> None:
 
 
 async def test_each_task_of_a_batch_is_accepted_or_refused_by_itself(valkey: Any) -> None:
-    """With one key, the first submit is new, the same body finds its task, and another body is refused."""
+    """A first submit with a key creates a task. The same body then gets this task, and another body is refused."""
     store = RedisStore(valkey.url)
     submit_batcher = SubmitBatcher(store)
     try:
@@ -119,7 +119,7 @@ async def test_a_cancelled_caller_does_not_affect_the_others(valkey: Any) -> Non
 
 
 def test_the_fast_path_responds_like_the_route(api: Api) -> None:
-    """A query string stays on the fast path; a trailing slash does not."""
+    """A path with a query string takes the fast path; a path with a trailing slash does not."""
     body = {"pool": "echo", "input": {"message": "hi"}, "metadata": {"a": "b"}}
     task = api.client.post("/v1/tasks?x=1", json=body).json()
     assert Task.model_validate(task).to_json() == task
@@ -135,7 +135,7 @@ def test_the_fast_path_responds_like_the_route(api: Api) -> None:
 
 
 async def test_a_mounted_app_accepts_submits(api: Api) -> None:
-    """The response below a path prefix is the same."""
+    """Below a path prefix, the response is the same as without one."""
     transport = httpx2.ASGITransport(api.server.config.app, root_path="/behind")
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
         response = await client.post("/behind/v1/tasks", json={"pool": "nowhere", "input": {}})
@@ -185,7 +185,7 @@ def test_the_json_of_a_task_matches_its_wire_type(changes: dict[str, Any]) -> No
 
 
 def test_a_time_is_written_to_the_millisecond() -> None:
-    """Whole seconds, leading zeros and the epoch also have three digits of milliseconds."""
+    """Milliseconds always have three digits, also at whole seconds, with leading zeros, and at the epoch."""
     assert serializers.iso8601(1763765000000) == "2025-11-21T22:43:20.000Z"
     assert serializers.iso8601(1763765000007) == "2025-11-21T22:43:20.007Z"
     assert serializers.iso8601(0) == "1970-01-01T00:00:00.000Z"

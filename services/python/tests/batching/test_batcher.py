@@ -33,7 +33,7 @@ def keys(items: tuple[BatchItem[int], ...]) -> list[int]:
 
 
 def test_an_idle_executor_starts_at_once_in_the_mode_eager() -> None:
-    """One item is a batch; what arrives while it runs becomes the next one."""
+    """A single item is a batch. The items that arrive while this batch runs become the next batch."""
     batcher = filled(Rules(), item(1))
     assert keys(batcher.next(0.0).batch) == [1]
     for key in (2, 3, 4):
@@ -54,39 +54,39 @@ def test_the_mode_timed_waits_for_a_full_batch_or_its_timeout() -> None:
 
 
 def test_a_batch_is_full_when_its_tokens_are() -> None:
-    """This holds even in the mode `timed` with room for 16 items."""
+    """A full batch starts, even in the mode `timed` and with room for more items."""
     rules = Rules(mode=Mode.TIMED, timeout_s=9, max_batch_size=16, max_batch_tokens=100)
     batcher = filled(rules, *(item(key, 30) for key in range(4)))
     assert keys(batcher.next(0.0).batch) == [0, 1, 2]
 
 
 def test_the_padding_of_a_batch_counts() -> None:
-    """A batch of lengths 30 and 20 has 60 tokens."""
+    """A batch of two items with 30 and 20 tokens counts as 60 tokens."""
     batcher = filled(Rules(max_batch_tokens=60, similar=100), item(1, 20), item(2, 30), item(3, 5))
     assert keys(batcher.next(0.0).batch) == [1, 2]
 
 
 def test_an_outlier_is_a_batch_alone() -> None:
-    """It holds up only one batch, and is not lost although it exceeds the limit."""
+    """If one item exceeds the limit of a batch, it delays only one batch and is not lost."""
     batcher = filled(Rules(max_batch_tokens=100), item(1, 8000), item(2, 10), item(3, 10))
     assert [keys(batcher.next(0.0).batch) for _ in range(2)] == [[1], [2, 3]]
 
 
 def test_only_items_of_similar_length_are_batched_together() -> None:
-    """The others follow in the next batch."""
+    """Items of other lengths follow in the next batch."""
     batcher = filled(Rules(similar=2), item(1, 10), item(2, 200), item(3, 12))
     assert [keys(batcher.next(0.0).batch) for _ in range(2)] == [[1, 3], [2]]
 
 
 def test_a_better_priority_goes_first_and_others_fill_its_batch() -> None:
-    """Bulk work fills the places that interactive callers leave."""
+    """Bulk work fills the places that interactive callers leave free."""
     rules = Rules(max_batch_size=3)
     batcher = filled(rules, *(item(key, priority=9) for key in range(4)), item(9, at=1.0))
     assert [keys(batcher.next(1.0).batch) for _ in range(2)] == [[9, 0, 1], [2, 3]]
 
 
 def test_cancelled_and_expired_items_leave_before_they_cost_anything() -> None:
-    """The expired ones are reported, so that their callers get an answer."""
+    """The batcher reports the expired items, so that their callers get an answer."""
     batcher = filled(Rules(), item(1), item(2, deadline=5.0), item(3))
     assert batcher.cancel(1)
     assert not batcher.cancel(1)
@@ -95,7 +95,7 @@ def test_cancelled_and_expired_items_leave_before_they_cost_anything() -> None:
 
 
 def test_a_deadline_wakes_the_caller() -> None:
-    """So an item that waits for others expires in time."""
+    """`wake_at` is no later than the next deadline, so an item that waits for a full batch expires in time."""
     batcher = filled(Rules(mode=Mode.TIMED, timeout_s=9), item(1, deadline=2.0))
     assert batcher.next(0.0).wake_at == 2.0
     decision = batcher.next(2.0)
@@ -103,7 +103,7 @@ def test_a_deadline_wakes_the_caller() -> None:
 
 
 def test_no_more_items_wait_than_the_limit_allows() -> None:
-    """The error is for the caller, who answers 429."""
+    """`add` refuses a further item with an error, for which the caller answers 429."""
     batcher = filled(Rules(max_waiting=1), item(1))
     with pytest.raises(FullError):
         batcher.add(item(2))
@@ -125,14 +125,14 @@ def test_a_key_waits_once_and_has_a_length() -> None:
     [("max_batch_size", 0), ("max_batch_tokens", 0), ("max_waiting", 0), ("timeout_s", -1), ("similar", 1)],
 )
 def test_an_invalid_rule_is_refused_by_name(name: str, value: float) -> None:
-    """The message is shown to the person who sets it."""
+    """The message names the rule, for the person who has set it."""
     with pytest.raises(ValueError, match=name):
         Rules(**{name: value})
 
 
 @pytest.mark.parametrize("similar", [1.5, 2.0, 10.0])
 def test_lengths_that_share_a_bucket_differ_by_less_than_the_factor(similar: float) -> None:
-    """This holds even at the powers themselves, where a logarithm may be rounded."""
+    """A length that is a power of the factor gets the right bucket too, although its logarithm may be rounded."""
     batcher: Batcher[int] = Batcher(Rules(similar=similar))
     buckets: dict[int, list[int]] = {}
     for tokens in range(1, 3000):
@@ -160,7 +160,7 @@ def test_the_deadlines_of_items_that_left_are_forgotten() -> None:
 
 
 class Machine(RuleBasedStateMachine):
-    """Any sequence of calls: nothing is lost, doubled or reordered, and an idle executor does not wait too long."""
+    """In any sequence of calls, no item is lost, doubled or reordered, and an idle executor does not wait too long."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -261,7 +261,7 @@ TestAnySequenceOfCalls = Machine.TestCase
 def test_no_item_waits_longer_than_its_timeout_for_an_idle_executor(
     arrivals: list[tuple[float, int]], timeout_s: float
 ) -> None:
-    """A caller who asks at `wake_at`, and after each arrival, starts every item in time."""
+    """If the caller asks for a batch after each arrival and at `wake_at`, every item starts in time."""
     batcher: Batcher[int] = Batcher(Rules(mode=Mode.TIMED, timeout_s=timeout_s, max_batch_size=4))
     started: dict[int, float] = {}
     now, wake_at = 0.0, None

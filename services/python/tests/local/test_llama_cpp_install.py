@@ -1,4 +1,4 @@
-"""The installation of llama.cpp: only pinned wheels, and nothing half-finished."""
+"""The installation of llama.cpp uses only pinned wheels, and leaves nothing half-finished."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from daybreak_server.local.llama_cpp.install import REQUIREMENTS, VERSIONS, Inst
 
 @pytest.fixture
 def no_registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder of wheels in place of all registries."""
+    """A folder of wheels, which pip uses instead of any registry."""
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")

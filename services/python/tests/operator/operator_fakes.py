@@ -24,7 +24,7 @@ from daybreak_server.ports.cluster import (
 
 @dataclass(slots=True)
 class FakePorts:
-    """Cluster, Serve and GroupStore over a world."""
+    """The ports Cluster, Serve and GroupStore, implemented over one simulated world."""
 
     world: World
     api_up: bool = True
@@ -99,12 +99,12 @@ class FakePorts:
         self.world.apps[cluster.name] = App(attempt=args["attempt"], target=ranks * args["groups"])
 
     async def scale(self, cluster: RayCluster, *, application: str, deployment: str, target: int) -> None:
-        """Set Serve's target."""
+        """Set how many ranks Serve runs."""
         app = self.world.apps.get(cluster.name)
         if app is None or self.world.serve(cluster.name) is None:
             raise ClusterUnavailableError("the head does not answer")
         assert (application, deployment) == (POOL, "VideoGenerator")
-        assert target % cluster.ranks == 0, "Serve would never apply it"
+        assert target % cluster.ranks == 0, "Serve would never apply this target"
         app.target = target
 
     async def observe(self, target: Any, *, application: str | None = None) -> Any:
@@ -146,7 +146,7 @@ class FakePorts:
 
 
 def apply_patch(body: Mapping[str, Any], operations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Apply ``test``, ``replace`` and ``add`` of a JSON Patch. :raises ClusterConflictError: if a test fails."""
+    """Apply a JSON Patch of ``test``, ``replace`` and ``add``. :raises ClusterConflictError: if a test fails."""
     changed: dict[str, Any] = copy.deepcopy(dict(body))
     for operation in operations:
         *path, last = [

@@ -62,7 +62,7 @@ async def test_pages_list_every_task_once(server: Server) -> None:
 
 
 async def test_a_filtered_page_may_be_empty_although_more_pages_follow(server: Server) -> None:
-    """A filter examines at most 1,000 tasks and returns where the next page begins."""
+    """For each page, a filter examines at most 1,000 tasks. The page says where the next one begins."""
     store = RedisStore(server.url)
     tasks = [task() for _ in range(1050)]
     for start in range(0, 1050, 100):
@@ -294,10 +294,10 @@ async def test_every_adapter_raises_an_error_while_redis_is_down() -> None:
 async def test_a_change_that_cannot_be_reported_is_no_error_of_the_call(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Redis has made the change, so a settle and a cancel succeed. The log has one line."""
+    """Redis has made the change, so a settle and a cancel succeed although `on_change` fails. The log has one line."""
 
     class CannotReportError(Exception):
-        """The type is local to this test, because a process logs each type only once."""
+        """This type of error is local to the test, because a process logs each type only once."""
 
     def on_change(change: Change) -> None:
         raise CannotReportError

@@ -1,4 +1,4 @@
-"""The cache of vectors: its size is bounded, and what was used last stays."""
+"""The cache of vectors: its size is bounded, and the vectors that were used last stay."""
 
 from __future__ import annotations
 

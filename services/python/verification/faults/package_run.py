@@ -1,4 +1,4 @@
-"""The command line of a package of scenarios, which runs all of them and saves their report."""
+"""The command line of a package of scenarios. It runs all of the package's scenarios and saves their report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ScenarioPackage:
     package: str
     """One of :data:`verification.faults.scenario_catalogue.PACKAGES`."""
     report: str
-    """The name of its report; that of a long run ends in ``-long``."""
+    """The name of the package's report. A long run adds ``-long``."""
     title: str
     description: str
     about: str
@@ -117,7 +117,7 @@ class ScenarioPackage:
 
 
 def _run_quietly(scenario: Scenario, context: ScenarioContext) -> tuple[str, list[Row] | None, list[str]]:
-    """Run a scenario beside others. :returns: its name, its rows (``None`` when it failed) and its log."""
+    """Run a scenario beside others. :returns: its name, its rows (``None`` if it failed) and its log."""
     messages: list[str] = []
     try:
         return (

@@ -228,7 +228,7 @@ class ModelPool:
 
     @property
     def steady(self) -> int:
-        """The lease clock, interpolated between ticks. It bills attempts, so a step of the wall clock costs nothing."""
+        """The lease clock, interpolated between ticks. Bills use it, so a jump of the wall clock costs nothing."""
         since = 0 if self.ticked is None else self.now - self.ticked
         return self.lease_clock + max(0, min(since, LEASE_STEP_MS))
 
@@ -292,7 +292,7 @@ class ModelPool:
         why: str = "",
         artifacts: tuple[ArtifactRef, ...] = (),
     ) -> None:
-        """Look up the new state in the table, then apply the effects of the step."""
+        """Look up the new state in the table, then apply the effects of the transition."""
         facts = Facts(
             cancel=task.cancel_at is not None,
             overdue=self._overdue(task),

@@ -3,10 +3,11 @@
 A group is a Serve gang, and each rank is a replica (:class:`RankReplica`). Serve starts, places and restarts gangs as a
 whole. Only the operator changes the number of gangs, never Serve's autoscaler.
 
-Serve gives up on a deployment whose replicas fail in their constructor a few times. So no error of a rank reaches the
-constructor. While a rank waits for Redis, its peers or its model, its replica is healthy. A rank that cannot continue
-reports the reason and exits; the health check then makes Serve restart the whole gang. A rank that never loaded its
-model waits before it exits, longer after each such failure in a row, because it would probably fail again.
+Serve gives up on a deployment whose replicas fail in their constructor a few times. So the constructor never raises an
+error of a rank. While a rank waits for Redis, its peers or its model, its replica is healthy. A rank that cannot
+continue reports the reason and exits; the health check then makes Serve restart the whole gang. A rank that never
+loaded its model waits before it exits, because it would probably fail again. This wait grows with each such failure in
+a row.
 
 ``deploy`` deploys the applications to a running Ray cluster. ``build_api`` and ``build_pool`` are for Serve's config
 files: ``import_path: daybreak_server.entrypoints.ray_serve:build_pool`` with ``args: {pool: video}``.
@@ -54,7 +55,7 @@ must not cause a restart."""
 _SHUTDOWN_S = 25.0
 """How long a group may take to release its task when its replicas are stopped."""
 _DEREGISTER_S = 3.0
-"""How long the work thread may take to delete the record of its group. It may hang in a collective forever."""
+"""How long to wait for the work thread to delete the record of its group. The thread may hang in a collective."""
 _EXIT_CODE = 70
 
 
@@ -144,7 +145,7 @@ class RankReplica:
 
 
 class VideoGenerator(RankReplica):
-    """A rank of the pool ``video``, under its documented name."""
+    """A rank of the pool ``video``, as a class with the name that the documentation uses."""
 
 
 class APIEntrypoint:

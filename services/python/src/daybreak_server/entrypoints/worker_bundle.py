@@ -2,8 +2,8 @@
 
 ``python -m daybreak_server.entrypoints.worker_bundle FOLDER``
 
-The image of an engine, such as vLLM's, has its own Python with its own packages, or none at all, and its C library may
-be older than ours. So the folder has everything that the worker needs, down to the dynamic loader:
+The image of an engine, such as vLLM's, has its own Python with its own packages, or none at all. Its C library may be
+too old for the worker. So the folder has everything that the worker needs, down to the dynamic loader:
 
     bin/daybreakd     the command; a script for ``/bin/sh``, the only program that the image must have
     bin/python        starts the interpreter with the loader and the libraries of the folder
@@ -35,9 +35,9 @@ _IMPORTS = (
     "uvicorn.loops.auto",
     "uvicorn.protocols.http.auto",
 )
-"""What a worker imports, now or later."""
+"""The modules that a worker imports, at its start or later."""
 _DISTRIBUTIONS = ("daybreak-server", "daybreak-sdk")
-"""Daybreak's own, which ``packages_distributions`` does not list for an editable installation."""
+"""Daybreak's own distributions. ``packages_distributions`` does not list them if their installation is editable."""
 _UNUSED = (
     "__phello__",
     "_test*",
@@ -78,7 +78,7 @@ class BundleError(Exception):
 
 
 def write_bundle(folder: Path) -> None:
-    """Copy the worker of this process's Python into ``folder``. An earlier copy, even an incomplete one, is replaced.
+    """Copy the worker and this process's Python into ``folder``. An earlier copy, even an incomplete one, is replaced.
 
     :raises BundleError: if the folder has something else, or if this Python cannot be copied.
     """
@@ -128,7 +128,7 @@ def _sources() -> set[Path]:
 
 
 def _metadata(name: str) -> set[Path]:
-    """The folder with the metadata of a distribution. Packages find their plug-ins in it, and their version."""
+    """The folder with the metadata of a distribution. Packages find their plug-ins and their version in it."""
     try:
         files = distribution(name).files or []
     except PackageNotFoundError:

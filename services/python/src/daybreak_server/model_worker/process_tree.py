@@ -1,11 +1,12 @@
 """Finds and ends processes together with everything that they have started.
 
 An engine may start processes that leave its session and its process group, so neither a signal to the group nor one to
-the session reaches all of them. On Linux, a process can declare itself a *subreaper*: then a process below it whose
-own parent ends stays below it. The guardian of an engine (:mod:`~daybreak_server.model_worker.guardian`) is one. So all
-that the engine has ever started stays below the guardian, and can be found by following parents.
+the session reaches all of them. On Linux, a process can declare itself a *subreaper*. If a process below it loses its
+parent, the subreaper becomes the new parent. The guardian of an engine (:mod:`~daybreak_server.model_worker.guardian`)
+is a subreaper. So every process that the engine has ever started stays below the guardian. This module finds these
+processes by the parent that ``/proc`` shows for each process.
 
-The module imports the standard library only, because guardians run without any other.
+The module imports the standard library only, because guardians run without other packages.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ _POLL_S = 0.02
 
 
 def become_subreaper() -> None:
-    """Adopt the descendants whose parents end. Does nothing where the kernel has no subreapers."""
+    """Make this process adopt its descendants whose parents end. Has no effect if the kernel has no subreapers."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def die_with_parent(parent: int) -> None:
-    """Get SIGKILL when the thread that started this process ends, or at once if its process has ended already.
+    """Make the kernel kill this process when the thread that started it ends.
 
-    ``parent`` is the process of that thread.
+    ``parent`` is the id of the process of that thread. If that process has already ended, this process dies at once.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -40,12 +41,12 @@ def die_with_parent(parent: int) -> None:
 
 
 def parents() -> dict[int, int]:
-    """Process → its parent, of all processes that have not ended."""
+    """The parent of each process that has not ended. The keys are process ids."""
     return {pid: parent for pid, (state, parent) in _stats().items() if state not in "ZX"}
 
 
 def _stats() -> dict[int, tuple[str, int]]:
-    """Process → its state and its parent."""
+    """The state and the parent of each process. The keys are process ids."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -67,7 +68,7 @@ def descendants(root: int, *, without: frozenset[int] = frozenset()) -> set[int]
 
 
 def reap() -> dict[int, int]:
-    """Collect the children that have ended: process → exit code, negative for a signal.
+    """Reap the children that have ended. Returns the exit code of each process, negative if a signal ended it.
 
     Call it only in a process in which nothing else waits for children.
     """
@@ -82,9 +83,9 @@ def reap() -> dict[int, int]:
 
 
 def kill_below(root: int, *, without: frozenset[int] = frozenset(), seconds: float = 60.0) -> bool:
-    """Kill the processes that :func:`descendants` finds until none is left, also those that start during the call.
+    """Kill the processes that :func:`descendants` finds, also those that start during the call, until none is left.
 
-    ``root`` must be a subreaper. If none is left, the caller's children that have ended are reaped, except ``without``.
+    ``root`` must be a subreaper. In the end, the calling process reaps its ended children, except those in ``without``.
 
     :returns: whether all have ended within ``seconds``. A process that waits for a broken device cannot be killed.
     """
@@ -103,6 +104,6 @@ def kill_below(root: int, *, without: frozenset[int] = frozenset(), seconds: flo
 
 
 def _ended_children() -> set[int]:
-    """The children of this process that have ended and were not waited for."""
+    """The children of this process that have ended and have not been reaped."""
     me = os.getpid()
     return {pid for pid, (state, parent) in _stats().items() if parent == me and state == "Z"}

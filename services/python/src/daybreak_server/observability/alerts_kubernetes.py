@@ -1,4 +1,5 @@
-"""The alerts that only Kubernetes can cause: the operator, KEDA, and pools whose state is not the wanted one."""
+"""The alerts that only installations on Kubernetes have: about the operator, about KEDA, and about pools that do not
+reach the state that is wanted."""
 
 from __future__ import annotations
 
@@ -57,7 +58,7 @@ KUBERNETES_ALERTS: tuple[Alert, ...] = (
         expression="sum by (namespace, pool) (increase(daybreak_operator_failures_total{HERE}[5m])) > 5",
         for_="10m",
         summary="Steps of the operator for pool {pool} fail again and again.",
-        when="for 10 min, the operator's steps for a pool have failed more than 5 times within 5 min",
+        when="for 10 min, more than 5 of the operator's steps for a pool have failed in any 5 min",
         dashboard="daybreak-wake",
         needs=Needs.OPERATOR,
         needs_kubernetes=_OPERATOR,

@@ -1,4 +1,4 @@
-"""The metrics of the sessions of a pool, as samples of what was last read from Redis."""
+"""The metrics of a pool's sessions, as samples of the values that were last read from Redis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from daybreak_server.observability.samples import Sample
 
 
 def of_overview(pool: str, overview: SessionsOverview) -> Iterator[Sample]:
-    """The present state."""
+    """Samples of the present state."""
     counts = {SessionState.ACTIVE: overview.open - overview.waiting, SessionState.WAITING: overview.waiting}
     for state, count in counts.items():
         yield catalogue.SESSIONS, (pool, state.value), count
@@ -20,7 +20,7 @@ def of_overview(pool: str, overview: SessionsOverview) -> Iterator[Sample]:
 
 
 def of_totals(totals: PoolTotals) -> Iterator[Sample]:
-    """What has happened since the first session."""
+    """Samples of what has happened since the first session."""
     pool, sessions = totals.name, SessionTotals.of(totals)
     yield catalogue.SESSIONS_OPENED, (pool,), sessions.opened
     yield catalogue.SESSIONS_SECONDS, (pool,), sessions.seconds

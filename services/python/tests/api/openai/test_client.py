@@ -1,4 +1,4 @@
-"""The client and its command against a real gateway with a real worker, from the registration to the last request."""
+"""The client and the command ``daybreak`` with a real gateway and worker: from a model's registration to its end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from testkit.waiting import wait_until
 
 @pytest.fixture
 def run(monkeypatch, start_models):
-    """A gateway, and its command ``daybreak``."""
+    """Runs the command ``daybreak`` against a gateway. ``run.models`` has the gateway and its workers."""
     models = start_models()
     monkeypatch.setenv("DAYBREAK_URL", models.api.url)
     monkeypatch.setenv("COLUMNS", "200")

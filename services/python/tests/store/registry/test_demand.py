@@ -78,8 +78,8 @@ async def test_an_outage_ends_no_demand(driver: RegistryDriver) -> None:
 
 
 async def test_an_outage_makes_no_model_idle(driver: RegistryDriver) -> None:
-    """Gateways answer requests during the outage but cannot report them. If all models stopped then, the outage would
-    last longer."""
+    """During an outage, gateways answer requests but cannot report them. If the outage counted as idle time, all
+    models would stop at its end, and clients would have to wait until the models start again."""
     await begin(driver)
     await publish(driver, chat=1)
     await publish(driver)

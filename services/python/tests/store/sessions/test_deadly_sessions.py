@@ -1,4 +1,4 @@
-"""A session that kills each group that works on it fails after a few groups."""
+"""If a session kills each group that works on it, the session fails after a few groups."""
 
 from __future__ import annotations
 

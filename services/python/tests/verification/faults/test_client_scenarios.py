@@ -1,4 +1,4 @@
-"""The scenarios of clients, on a stand-in cluster and load: which processes they kill, and what their rows count."""
+"""The scenarios of clients, with stand-ins for cluster and load: which processes they kill, what their rows count."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from verification.faults.scenarios import clients
 
 
 class CountingCluster:
-    """Notes the processes that are killed."""
+    """Records the processes that are killed."""
 
     def __init__(self) -> None:
         self.history = SimpleNamespace(counts=Counter[str]())
@@ -68,7 +68,7 @@ class CountingLoad:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> CountingCluster:
-    """The cluster of the next scenario."""
+    """The stand-in that the next scenario uses as its cluster."""
     counting = CountingCluster()
 
     @contextmanager
@@ -95,7 +95,7 @@ def states(monkeypatch: pytest.MonkeyPatch, *, failed: str) -> None:
 
 
 def test_cuts_kills_the_gateways_in_turn(cluster: CountingCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four rounds of 300 cuts are needed for 1,000."""
+    """The scenario needs 1,000 cuts, so it runs four rounds of 300."""
     states(monkeypatch, failed="")
     (row,) = clients.run_cuts(ScenarioContext())
     assert cluster.killed == ["gateway-0", "gateway-1"] * 2
@@ -106,7 +106,7 @@ def test_cuts_kills_the_gateways_in_turn(cluster: CountingCluster, monkeypatch: 
 def test_all_dead_counts_the_tasks_submitted_while_every_group_was_dead(
     cluster: CountingCluster, monkeypatch: pytest.MonkeyPatch, failed: str, succeeded: int
 ) -> None:
-    """Each of the two rounds also submits a task before it kills the groups; the row does not count this task."""
+    """Each of the two rounds also submits a task before it kills the groups. The row does not count that task."""
     states(monkeypatch, failed=failed)
     (row,) = clients.run_all_dead(ScenarioContext())
     assert (row.value, row.target, row.held) == (succeeded, "all 10", succeeded == 10)

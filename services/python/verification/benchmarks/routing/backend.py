@@ -1,4 +1,4 @@
-"""``python -m verification.benchmarks.routing.backend PORT …``: an OpenAI-compatible back end of a fixed latency.
+"""``python -m verification.benchmarks.routing.backend PORT …``: an OpenAI-compatible back end with a fixed latency.
 
 One process listens on all ports, so that it stands for several servers. It parses with ``httptools`` on
 ``uvloop`` and does as much work as possible before the requests arrive, so that it does not limit a router.
@@ -87,9 +87,9 @@ class Pace:
 class Alarm:
     """Calls functions at given times, exact to some microseconds.
 
-    The timers of event loops end on whole milliseconds. All answers of a millisecond would be sent at once,
-    and their clients would then send requests at once. No router could prevent these bursts, which grow from
-    round to round.
+    The timers of event loops end on whole milliseconds. With them, all answers that are due within a
+    millisecond would be sent together, and their clients would then send the next requests together. These
+    bursts would grow from round to round, whatever the router does.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -141,7 +141,7 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._transport.close()  # a router tries HTTP/2 first
+            self._transport.close()  # a router may try HTTP/2 first
 
     def on_message_begin(self) -> None:
         self._target, self._body = b"", b""

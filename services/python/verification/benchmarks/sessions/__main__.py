@@ -1,13 +1,14 @@
-"""``python -m verification.benchmarks.sessions [measured] [simulated] [second]``: the sessions of each strategy.
+"""``python -m verification.benchmarks.sessions [measured] [simulated] [second]``: the number of sessions by strategy.
 
 ``measured`` runs the engine with the tiny speech model and users who speak in real time, and writes `sessions.json`,
 `sessions.svg` and `sessions-steps.json`. It takes some minutes, and needs a quiet machine. ``simulated`` runs the
-scheduler in virtual time, and writes `sessions-simulated.json` and `.svg`. ``second`` draws one second of batches,
-`one-second-of-batches.svg`. ``simulated`` and ``second`` give the same figures for the same seed. Without a part, all
-three run.
+scheduler in virtual time, and writes `sessions-simulated.json` and `sessions-simulated.svg`. ``second`` draws the
+batches of one second, and writes `one-second-of-batches.svg`. ``simulated`` and ``second`` give the same figures for
+the same seed. If the command names no part, all three parts run.
 
 ``--whisper-live PYTHON`` measures WhisperLive beside Daybreak, and writes `sessions-whisper-live.json`. ``PYTHON`` is
-that of an environment with the packages in `requirements/`. With this option, a part runs only if it is named.
+the interpreter of an environment with the packages in `requirements/`. With this option, a part runs only if it is
+named.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from verification.results import FOLDER
 
 LIMIT_S = 2.0
 LONG_S, QUICK_S = 120.0, 24.0
-"""The duration of a simulated run."""
+"""The duration of a simulated run: usually, and with ``--quick``."""
 PARTS = ("measured", "simulated", "second")
 SHOWN = Load(users=12, for_s=6.0, turn_s=0.96, most_tokens=20)
-"""The sessions of the picture of one second."""
+"""The sessions that ``second`` draws."""
 SHOWN_FROM_S = 3.84
 
 
@@ -38,10 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the named parts."""
     parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.sessions", description=__doc__)
     parser.add_argument("parts", nargs="*", help=f"some of: {', '.join(PARTS)}; all by default")
-    parser.add_argument("--quick", action="store_true", help="shorter runs with fewer numbers of users")
+    parser.add_argument("--quick", action="store_true", help="shorter runs, and fewer points on each curve")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
-    parser.add_argument("--whisper-live", type=Path, metavar="PYTHON", help="measure beside WhisperLive")
+    parser.add_argument(
+        "--whisper-live", type=Path, metavar="PYTHON", help="measure WhisperLive beside Daybreak"
+    )
     args = parser.parse_args(arguments)
     if unknown := set(args.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; the parts are: {', '.join(PARTS)}")
@@ -59,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measured(out: Path, *, quick: bool) -> None:
-    """Find what each strategy sustains, and draw the lag over the throughput."""
+    """Find how many sessions each strategy sustains, and draw the lag over the throughput."""
     from verification.benchmarks.sessions.measured import measure  # imports torch
     from verification.benchmarks.sessions.measured import table as measured_table
 

@@ -15,7 +15,11 @@ class NotMeasuredError(LookupError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """CPU seconds of a shard's single core per operation, and bytes."""
+    """The measured costs: for each operation, how many CPU seconds it takes on a shard's single core.
+
+    Some fields have other units. Those that end in ``_bytes`` have bytes, those that end in ``_s`` have operations per
+    second, and the two hand-offs have seconds of time.
+    """
 
     submit: float
     settle: float
@@ -26,13 +30,13 @@ class Costs:
     report: float
     tick: float
     event_out: float
-    """One event to one reader that waits for it."""
+    """One event that is sent to one reader, while the reader waits for it."""
     event_out_many: float
-    """One event to one reader, when events come faster than readers read."""
+    """One event that is sent to one reader, when events come faster than readers read."""
     queued_bytes: float
     ended_bytes: float
     handoff_raw: float
-    """Seconds of a raw hand-off: two trips over the network and through two clients."""
+    """Seconds of a raw hand-off (RPUSH to BLPOP): two trips over the network, and the work of two clients."""
     handoff: float
     submits_s: float
     settles_s: float
@@ -56,7 +60,9 @@ _ROWS = {
     "settles_s": ("Settle and claim the next alone", 1.0),
     "tasks_s": ("No-op tasks", 1.0),
 }
-"""Field → (name of its row, before an optional comma and depth; unit). The row of the smallest depth counts."""
+"""For each field: the name of its row in the report, and the factor from the row's unit to the field's unit.
+
+A row may have a comma and the depth of the queue after its name. The first row of a name counts: the smallest depth."""
 
 
 def measured(folder: Path = FOLDER) -> tuple[Costs, Report]:
@@ -82,5 +88,5 @@ def measured(folder: Path = FOLDER) -> tuple[Costs, Report]:
 
 
 def shares(load_by_operation: Mapping[str, float]) -> list[tuple[str, float]]:
-    """The shares, largest first."""
+    """The operations with their shares of the load, the largest share first."""
     return sorted(load_by_operation.items(), key=lambda item: -item[1])

@@ -1,4 +1,5 @@
-"""The scenarios: one promise each, with its figures. Importing this registers them in the order of the report."""
+"""Each scenario tests one promise and returns its figures. Importing this package registers the scenarios, in the order
+of the report."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ PROMISES = (
     ("Tasks that never ended", ("stuck",)),
     ("Tasks that succeeded or ended twice", ("double-success", "two-ends", "twice")),
 )
-"""Rows of the table, and the kinds of the checker's violations that each counts."""
+"""Rows of the table, and the kinds of violations that each row counts."""
 POOLS: dict[str, dict[str, Any]] = {
     "video": {"workload": "video", "ranks": 2, "checkpoint_s": 0.5, "options": {"threads": 1}},
     "echo": {"workload": "echo", "groups": 2},
@@ -120,7 +120,7 @@ def _decide(bench: Bench, report: Report) -> None:
 
 
 def chosen(names: Sequence[str], *, long: bool) -> list[Case]:
-    """The cases with these names; without names the quick cases, or all with ``long``."""
+    """The cases with these names. Without names: the quick cases, or with ``long`` all cases."""
     unknown = [name for name in names if name not in CASES]
     if unknown:
         raise SystemExit(f"unknown case: {', '.join(unknown)}. Choose from: {', '.join(CASES)}")

@@ -1,4 +1,4 @@
-"""Reads the event streams from coroutines."""
+"""Reads the event streams of the pools, with methods for coroutines."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class RedisEvents:
         self._scripts = AsyncScripts(self._client, library or Library())
 
     async def close(self) -> None:
-        """Close the connections. An iterator of ``follow`` closes its own when it is closed."""
+        """Close the connections. An iterator of ``follow`` closes its own connection when the iterator is closed."""
         await self._scripts.close()
         await self._client.aclose()
 
     async def read(self, task: TaskId, *, after: str | None = None, limit: int = 1000) -> EventPage:
-        """The events of a task that follow ``after``. ``trimmed`` may also be set when nothing was missed."""
+        """A task's events after the id ``after``. ``trimmed`` may be set although the reader has missed nothing."""
         pool = pool_of(task)
         if pool is None:
             return EventPage(events=())
@@ -71,7 +71,7 @@ class RedisEvents:
         return codec.text(newest[0][0]) if newest else "0-0"
 
     async def follow(self, pool: str, *, after: str) -> AsyncIterator[Sequence[EventRecord]]:
-        """All events of the pool that follow ``after``, as they arrive. Reconnects after outages.
+        """All events of the pool after the id ``after``, as they arrive. Reconnects after outages.
 
         :raises EventsTrimmedError: when events that were not read yet have been trimmed.
         """
@@ -104,7 +104,7 @@ class RedisEvents:
         return cast("list[tuple[bytes, dict[bytes, bytes]]]", reply[0][1]) if reply else []
 
     async def _check(self, client: Any, key: str, after: str) -> None:
-        """Check that the stream, which keeps about a million events, still has all events that follow ``after``."""
+        """Check that the stream still has all events after the id ``after``. The stream keeps about a million."""
         if not await client.exists(key):
             return
         info = await client.xinfo_stream(key)

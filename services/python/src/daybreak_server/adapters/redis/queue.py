@@ -1,4 +1,4 @@
-"""The work queue on Redis: blocking calls of the leaders of groups. Thread-safe."""
+"""The work queue on Redis, with blocking calls for the leaders of groups. Thread-safe."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from daybreak_server.domain.tasks import (
 
 PREVIEW_MAX = 32 * 1024
 _WAKEUP_S = 5.0
-"""The longest wait for a wake-up in one call. A longer claim waits several times, so that the timeout
-of its connection can stay short."""
+"""The longest wait for a wake-up in one call to Redis. A claim that waits longer makes several such calls, so that
+the timeout of the connection can stay short."""
 _REFUSED_PAUSE_S = 0.5
 """How long a leader pauses when its group drains, or when no waiting task is for its group."""
 
@@ -44,8 +44,8 @@ _REFUSED_PAUSE_S = 0.5
 class RedisQueue:
     """The :class:`~daybreak_server.ports.queue.WorkQueue` of one pool.
 
-    ``on_woken`` gets the seconds from each wake-up to its claim; ``on_call`` the script, the seconds and the success of
-    each call.
+    ``on_woken`` gets the seconds from each wake-up to its claim. For each call, ``on_call`` gets the name of the
+    script, how many seconds the call took, and whether it succeeded.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class RedisQueue:
     def claim(self, group: GroupRecord, *, wait_s: float) -> Claim | None:
         """Claim the next task in fair order. Returns ``None`` after ``wait_s``, or if the group drains.
 
-        A task that the group still holds but does not know is released first. While the group drains, the call takes
-        half a second (at most ``wait_s``), so that a loop around it does not spin.
+        First, the store releases each task that it lists for the group although the group does not know the task. While
+        the group drains, the call takes half a second (at most ``wait_s``), so that a loop around it does not spin.
         """
         deadline = time.monotonic() + wait_s
         woken_at: float | None = None
@@ -100,7 +100,7 @@ class RedisQueue:
                 continue
             if remaining_s <= 0 or self._closed.is_set():
                 return None
-            if outcome == "other":  # taking wake-ups would keep them from groups that can work
+            if outcome == "other":  # this group must leave the wake-ups to groups that can work
                 self._closed.wait(min(remaining_s, _REFUSED_PAUSE_S))
             else:
                 woken_at = time.monotonic() if self._wait_for_wakeup(min(remaining_s, _WAKEUP_S)) else None

@@ -87,7 +87,7 @@ class PoolEntry:
         return params
 
     def dump(self, params: BaseModel, sent: Mapping[str, Any]) -> str:
-        """The JSON of an input that is stored for the ranks, with defaults filled in and absent fields left out.
+        """The JSON of an input, as it is stored for the ranks: with defaults filled in and absent fields left out.
 
         ``sent`` is the client's input and ``params`` its validated form; the ranks must read the same ``params`` from
         the JSON.
@@ -104,18 +104,18 @@ class PoolEntry:
             ) from exc
 
     def cost(self, params: BaseModel) -> float:
-        """The cost of a task. Estimates of its wait and run time use it, and so does what a claim charges the tenant.
+        """The cost of a task. Estimates of its wait and run time use the cost, and so does the charge for its tenant.
 
         A cost that is not a finite number ≥ 0 counts as 1.
         """
         try:
             cost = float(self.spec.cost(params))
         except Exception:
-            _log.exception("pool %s: the workload's cost function failed; the task counts as 1", self.name)
+            _log.exception("pool %s: the workload's cost function failed; the cost counts as 1", self.name)
             return 1.0
         if not (0 <= cost < math.inf):
             _log.error(
-                "pool %s: the workload's cost is %r, not a finite number ≥ 0; the task counts as 1",
+                "pool %s: the workload's cost is %r, not a finite number ≥ 0; the cost counts as 1",
                 self.name,
                 cost,
             )
@@ -214,7 +214,7 @@ class PoolViewCache:
         read = self._reads
         view = await self._store.pool(pool)
         if read < self._shown.get(pool, 0):
-            return view  # a later read was answered sooner; with this view, groups would seem to leave and return
+            return view  # a later read was answered sooner; with this older view, groups would seem to leave and return
         self._shown[pool] = read
         self._views[pool] = (self._now_ms(), view)
         for on_view in self._subscribers.get(pool, ()):

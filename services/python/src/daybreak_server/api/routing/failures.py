@@ -8,8 +8,8 @@ from daybreak_server.domain.causes import Cause
 from daybreak_server.ports.upstreams import UpstreamError
 
 CANNOT_START_RETRY_AFTER_S = 120.0
-"""``Retry-After`` if the groups of a pool cannot start: longer than the longest pause of such a group before it tries
-again, plus the time to load a model."""
+"""``Retry-After`` if the groups of a pool cannot start. In this time, such a group can end its longest pause, try again
+and load its model."""
 CLIENT_GONE = 499
 """The status in metrics of a request whose client did not wait for the answer."""
 
@@ -22,7 +22,7 @@ def outcome_of(error: BaseException) -> str:
 
 
 def too_many_waiting(limit: str) -> ApiError:
-    """The waiting requests have reached a limit: ``waiting``, ``waiting_per_tenant`` or ``buffered_bytes``."""
+    """The waiting requests have reached ``limit``: ``waiting``, ``waiting_per_tenant`` or ``buffered_bytes``."""
     return ApiError(
         ErrorCode.QUEUE_FULL, "Too many requests are waiting for a group. Retry later.", limit=limit
     )

@@ -1,9 +1,10 @@
-"""The models of external workers: each has a router and a proxy, as each serving pool has.
+"""The models of external workers. Each model has a router and a proxy, like a serving pool.
 
 To its router, a model is a pool whose groups are the workers that have replicas of it. So everything that holds for
 groups holds for workers. Requests wait while no worker has a ready replica. If a worker refuses a request, or breaks
-before the first byte of its answer, the request goes to another worker. A worker with a ready replica is taken out only
-if its lease ends, it drains, no connection to it can be made, or it reports that it leaves.
+before the first byte of its answer, the request goes to another worker. The router stops using a worker with a ready
+replica only if the worker's lease ends, the worker drains, no connection to it can be made, or it reports that it
+leaves.
 """
 
 from __future__ import annotations
@@ -53,12 +54,12 @@ class ServedModel:
 
     @property
     def ready(self) -> bool:
-        """Whether a replica answers requests."""
+        """Whether at least one worker may get requests for the model."""
         return bool(self.router.groups)
 
 
 class ModelRouters:
-    """All models of this gateway. ``token``: what workers demand, if anything."""
+    """All models of this gateway. ``token``: the bearer token that workers demand, if they demand one."""
 
     def __init__(
         self,
@@ -97,7 +98,7 @@ class ModelRouters:
         return self._models.get(alias)
 
     def update(self, registry: RegistryView) -> None:
-        """Take in a new view of the registry."""
+        """Apply a new view of the registry."""
         self._view = registry
         for alias in self._models.keys() - registry.models.keys():
             self._remove(alias)
@@ -190,7 +191,7 @@ class ModelRouters:
 
 
 def groups_by_model(workers: tuple[WorkerRecord, ...]) -> Mapping[str, list[GroupRecord]]:
-    """The workers that have replicas, as groups, by the alias of the model.
+    """For the alias of each model: the workers that have replicas of it, as groups.
 
     A worker without a ready replica of a model counts as one that drains: it gets no further requests for the model,
     but may still answer earlier ones.

@@ -125,7 +125,7 @@ class Subscription:
     async def has_seen_end(self, record: TaskRecord) -> bool:
         """Whether the task has ended and the client has seen its last event, so that no stream is needed.
 
-        An id beyond the last event does not count: such a client gets a snapshot.
+        If the client's id is beyond the last event, the result is false, so that the client gets a snapshot.
         """
         if self._last is None or not record.state.terminal:
             return False
@@ -161,7 +161,7 @@ class Subscription:
         elif cached:
             yield self._new(cached)
             if cached[-1].type not in frames.WAITING:
-                return  # The task runs or has ended, so its record holds nothing more.
+                return  # The task runs or has ended, so its record holds nothing else to send.
         if not self._ended:
             async for batch in self._check_record():
                 yield batch
@@ -185,13 +185,13 @@ class Subscription:
                 yield batch
 
     def _is_ahead(self, record: TaskRecord) -> bool:
-        """Whether the client's id is beyond the task's last event; it belongs to another task or to a lost write."""
+        """Whether the client's id is beyond the task's last event: it is from another task or a lost write."""
         if self._last is None or record.last_event_id is None:
             return False
         return self._last > frames.parse_id(record.last_event_id)
 
     async def _history(self) -> AsyncGenerator[list[Frame], None]:
-        """The task's logged events after the last one seen, with a snapshot first if some were trimmed."""
+        """The task's stored events after the client's last one. If some were trimmed, a snapshot comes first."""
         start, history, trimmed = self._last, list[Frame](), False
         with self._topic.loading():
             while not (history and history[-1].terminal):
@@ -222,7 +222,7 @@ class Subscription:
 
     async def _reset(self) -> AsyncGenerator[list[Frame], None]:
         """Send a snapshot and continue from there."""
-        self._subscriber.resume()  # First, so that every later event is in the snapshot or in the queue.
+        self._subscriber.resume()  # Before the read, so that every later event is in the snapshot or in the queue.
         record = await self._sources.store.get(self._task)
         if record is None:
             self._ended = True
@@ -238,7 +238,7 @@ class Subscription:
 
     async def _refill(self) -> AsyncGenerator[list[Frame], None]:
         """Send the events that the subscriber missed and that the store still has, and continue from there."""
-        self._subscriber.resume()  # First, so that every later event is in the store or in the queue.
+        self._subscriber.resume()  # Before the read, so that every later event is in the store or in the queue.
         async for batch in self._history():
             yield batch
         if not self._ended and await self._sources.store.get(self._task) is None:

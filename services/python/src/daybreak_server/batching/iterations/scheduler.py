@@ -1,9 +1,9 @@
-"""Forms the batches of the model's steps.
+"""Forms a batch for each step of the model.
 
-A turn of a session is a *prefill* (the model reads its audio and returns a first token) and then some *decodes* (each
-returns one token). A prefill may be divided into pieces, of which only the last returns a token. The number of decodes
-is not known in advance. So the scheduler forms a new batch for each step, which is an *iteration*. Sessions whose turn
-has ended leave, and sessions with new audio join.
+A turn of a session consists of a *prefill* (the model reads its audio and returns a first token) and of *decodes*
+(each returns one more token). A prefill may be divided into pieces, of which only the last returns a token. The number
+of decodes is not known in advance. So the scheduler forms a new batch for each step, which is an *iteration*. Sessions
+whose turn has ended leave, and sessions with new audio join.
 
 Sessions wait in two queues, one for each phase, in the order in which they became ready. A *strategy* chooses the
 sessions of each batch among them (:mod:`.strategies` has the built-in ones). The scheduler ensures for every strategy
@@ -42,7 +42,7 @@ class Batch(Generic[K]):
     prefill: tuple[K, ...] = ()
     """Sessions whose next turn the model reads, in the order in which the strategy chose them."""
     blocks: tuple[int, ...] = ()
-    """How many blocks of audio of each of these turns are read."""
+    """For each of these turns, how many blocks of its audio are read."""
     unfinished: tuple[K, ...] = ()
     """Sessions of ``prefill`` whose turn is read only in part. They get no token."""
     decode: tuple[K, ...] = ()
@@ -81,7 +81,7 @@ class Scheduler(Generic[K]):
         self._unread: dict[K, Ready] = {}
         """The unread rest of turns that the running batch reads in part."""
         self._later: dict[K, deque[Ready]] = {}
-        """Turns of sessions whose present turn is not over yet."""
+        """The turns that wait for the end of an earlier turn of the same session."""
         self._running: Batch[K] | None = None
         self._in_flight: set[K] = set()
         """Sessions of the running batch for which neither ``decode_ready`` nor ``forget`` has been called."""
@@ -104,7 +104,7 @@ class Scheduler(Generic[K]):
     def prefill_ready(self, session: K, now: float, *, seconds: float, blocks: int = 1) -> None:
         """Add the next turn of a session, with this many seconds and blocks of audio.
 
-        It waits for the session's earlier turns. Call it once for each turn.
+        The turn waits for the session's earlier turns. Call this method once for each turn.
         """
         ready = Ready(now, seconds, blocks)
         if session in self._waiting or session in self._in_flight:
@@ -128,7 +128,7 @@ class Scheduler(Generic[K]):
         self._waiting.decode.add(session, Ready(now))
 
     def forget(self, session: K) -> bool:
-        """Remove a session. If it is in the running batch, its result must not be reported.
+        """Remove a session. If it is in the running batch, do not call :meth:`decode_ready` for it.
 
         :returns: whether the scheduler knew the session.
         """
@@ -155,7 +155,7 @@ class Scheduler(Generic[K]):
         """Record that the batch has been computed. First call :meth:`decode_ready` for the sessions whose
         turn continues.
 
-        :param tokens: the tokens that the model wrote; by default one for each session except the unfinished ones.
+        :param tokens: how many tokens the model wrote; by default one for each session except the unfinished ones.
         :raises RuntimeError: if ``batch`` is not the running batch.
         """
         if self._running is not batch:
@@ -197,7 +197,7 @@ class Scheduler(Generic[K]):
         return max(0.0, now - min(self._waiting.prefill.head, self._waiting.decode.head))
 
     def _next_turn(self, session: K, now: float) -> None:
-        """End a turn. The next one begins if its audio has arrived."""
+        """End the session's turn. If its next turn has already been added, this one now waits for prefill."""
         later = self._later.get(session)
         if later:
             self._waiting.prefill.add(session, replace(later.popleft(), at=now))
@@ -241,9 +241,9 @@ class Scheduler(Generic[K]):
     def _read(
         self, sessions: tuple[K, ...], turns: list[Ready], blocks: tuple[int, ...]
     ) -> tuple[float, dict[K, Ready]]:
-        """The seconds of audio of these blocks, and what is left of the turns that are read in part."""
+        """How many seconds of audio these blocks have, and what is left of the turns that are read in part."""
         if len(blocks) != len(turns):
-            raise self._wrong(f"{len(blocks)} pieces of {len(turns)} turns")
+            raise self._wrong(f"blocks for {len(blocks)} turns, but {len(turns)} turns")
         seconds, left = 0.0, {}
         for session, ready, count in zip(sessions, turns, blocks, strict=True):
             if not 1 <= count <= ready.blocks:

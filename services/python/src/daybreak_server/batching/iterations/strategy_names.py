@@ -15,14 +15,14 @@ _BUILT_IN = {"iteration": "OnePhase", "mixed": "BothPhases", "request": "WholeTu
 
 
 def names() -> list[str]:
-    """All names without an import path: the built-in strategies first, then the installed ones."""
+    """All names that need no import path: those of the built-in strategies first, then those of the installed ones."""
     return [*_BUILT_IN, *sorted(_installed().names - _BUILT_IN.keys())]
 
 
 def check(name: str) -> str:
-    """The name, if it is known, or is an import path. This imports nothing.
+    """Return the name if it is known or is an import path. The class is not imported.
 
-    :raises ValueError: with the names that are known.
+    :raises ValueError: if there is no such name. The message lists the known names.
     """
     if name in _BUILT_IN or ":" in name or name in names():
         return name
@@ -32,7 +32,7 @@ def check(name: str) -> str:
 
 
 def find(name: str) -> Any:
-    """The class. :raises ValueError: if there is none, or it cannot be used. The message says why."""
+    """The class of a strategy. :raises ValueError: if there is no such class, or it is not a strategy."""
     check(name)
     if name in _BUILT_IN:
         return getattr(import_module(_BUILT_IN_MODULE), _BUILT_IN[name])
@@ -48,8 +48,10 @@ def find(name: str) -> Any:
 
 
 def create(name: str) -> Any:
-    """An object of the class. :raises ValueError: if there is no class that can be used, or it needs arguments. The
-    message says why."""
+    """A new object of the strategy's class.
+
+    :raises ValueError: if there is no such class, it is not a strategy, or it needs arguments. The message says which.
+    """
     try:
         return find(name)()
     except TypeError as exc:

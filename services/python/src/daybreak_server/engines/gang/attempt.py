@@ -3,14 +3,14 @@
 1. The leader fetches the task's checkpoint, if it has one, and orders all ranks to run the task from the same bytes.
 2. At each point of agreement, such as each ``yield`` of the workload, it collects the reports of all ranks
    (:meth:`Attempt._agree`). It writes progress to the store, at most once per ``progress_s``, and also when a
-   checkpoint has just been stored. It decides from the control bits of the store's latest reply, and sends the verdict
-   to all ranks. So a request to stop takes effect at the end of a step, at most ``progress_s`` plus one step after the
-   request.
+   checkpoint has just been stored. From the reports and the control bits of the store's latest reply, it decides on a
+   verdict and sends it to all ranks. So a request to stop takes effect at the end of a step, at most ``progress_s``
+   plus one step after the request.
 3. When a checkpoint is due, the leader takes a snapshot at a point of agreement and stores it in the background. The
-   pointer in the task's record moves with the next report, which is fenced like any other.
+   next report, which is fenced like any other, makes the task's record point at the new checkpoint.
 4. After ``FINISH`` the leader uploads the artifacts, and only then returns ``Finished``, so no client sees a file that
    does not exist yet. Before it announces ``RELEASE`` at a step with a snapshot, it stores a last checkpoint, so that
-   the next attempt loses no work. If that takes too long, an older checkpoint must do.
+   the next attempt loses no work. If that takes too long, the next attempt continues from an older checkpoint.
 
 An outage of the store does not stop an attempt. Events wait in a bounded buffer, and reports are retried at
 intervals that grow to ``_MAX_SILENCE_S``.
@@ -76,7 +76,7 @@ class LeaderDeps:
     heartbeat: Heartbeat
     phases: PhaseEta
     must_leave: Callable[[], bool]
-    """Whether this rank was asked to leave (its process ends, its node drains): then the task is released."""
+    """Whether this rank was asked to leave, because its process ends or its node drains. The task is then released."""
     metrics: RankMetrics = field(default_factory=RankMetrics)
     tracing: Tracing = NO_TRACING
     places: Mapping[str, Callable[[], Blobs]] = field(default_factory=dict)
@@ -125,7 +125,7 @@ class EventReporter:
     ) -> bool:
         """Write now, and return whether that worked. If it did not, a later write includes the same events.
 
-        :param last: The work is done, so no event waits for later steps.
+        :param last: Whether the work is done. If it is, no event waits for later steps.
         """
         deps, lease, sent_at = self._deps, self._held.lease, time.monotonic()
         try:
@@ -139,7 +139,7 @@ class EventReporter:
         except StoreError as exc:
             _log.debug("the report of %s waits: %s", lease.task, exc)
             self._last_at = time.monotonic()
-            # Each try may take the store's whole timeout, so the work must not wait for it often.
+            # The work waits for each try, which may take the store's whole timeout. So tries must be rare.
             self._pause_s = min(_MAX_SILENCE_S, max(0.5, self._pause_s * 2))
             return False
         self.event_buffer.clear()
@@ -297,7 +297,7 @@ class Attempt:
         return Failed(code=report.code, message=report.message, permanent=report.permanent)
 
     def failure_cause(self, exc: Exception) -> Failed:
-        """Return why the ranks could not agree. A report that a lost rank sent explains more than its loss."""
+        """Return why the ranks could not agree. If a lost rank sent a report, it explains more than the loss itself."""
         report = self._control_group.failure(now=True) or worst(self._reports)
         if report is None:
             return Failed(code="rank_lost", message=str(exc))

@@ -1,7 +1,7 @@
 """The threads on which a group answers requests: at most ``threads_max``.
 
 They are daemon threads, unlike those of ``concurrent.futures``, so that a request that hangs cannot prevent
-its process from ending. A thread starts when a request finds none idle, and then stays.
+its process from ending. If no thread is idle when a request comes, another one starts. Threads stay until ``close``.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class WorkerThreads(Generic[T]):
             elif self._threads < self._threads_max:
                 name = f"request-{self._threads + 1}"
                 threading.Thread(target=self._run_here, name=name, daemon=True).start()
-                self._threads += 1  # only now: the system may refuse another thread
+                self._threads += 1  # after the start, because the system may refuse another thread
             else:
-                self._free -= 1  # the next idle thread runs it
+                self._free -= 1  # below 0: the number of items that wait for a thread
         self._items.put(item)
 
     def close(self) -> None:

@@ -28,14 +28,14 @@ POOL = "speech"
 LANGUAGES = {"de": "German", "zh": "Chinese"}
 USERS = 8
 _STAGGER_S = 0.35
-"""The time between two users of the second part, so that their sentences do not begin together."""
+"""In the second part, the time between the starts of two users, so that their sentences do not begin together."""
 _READY_S = 300.0
 _PUBLISHED_S = 1.5
-"""Groups publish the sizes of their batches each second."""
+"""How long to wait for the last sizes of batches, which groups publish each second."""
 
 
 def run_demo(settings: Settings) -> int:
-    """Show everything, and stop everything. :returns: the exit code."""
+    """Run all parts of the demo, then stop all processes. :returns: the exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
     began = time.monotonic()
     try:
@@ -125,9 +125,10 @@ def _show_users(client: Client, up: Up) -> None:
             say(f"  {phase} batches: {new.total()}, {mean:.1f} sessions on average")
             _print_sizes(new)
     say(
-        f"  A step takes milliseconds, so {USERS} users rarely need one together: most batches have one session."
+        f"  A step takes milliseconds, so two of {USERS} users rarely need one at the same time: most batches have "
+        "one session."
     )
-    say("  docs/11-sessions.md has the figures of hundreds of users.")
+    say("  docs/11-sessions.md has figures for hundreds of users.")
 
 
 def _speak(
@@ -159,9 +160,7 @@ def _lags(speakers: Sequence[Speaker]) -> str:
     if not lags:
         raise DemoError("the model wrote nothing; see the logs in demo-speech/logs of the data folder")
     p95 = lags[min(len(lags) - 1, int(0.95 * len(lags)))]
-    return (
-        f"text lags behind the audio that it is based on by {statistics.median(lags):.2f} s (p95 {p95:.2f} s)"
-    )
+    return f"text lags {statistics.median(lags):.2f} s (p95 {p95:.2f} s) behind the audio that it is based on"
 
 
 def _batches(client: Client) -> dict[str, Counter[int]]:

@@ -21,7 +21,7 @@ from daybreak_server.ports.cluster import RayCluster
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteStatus:
-    """Replace the pool's status. It precedes the actions that rely on it: a new operator knows only the status."""
+    """Replace the pool's status. It comes before the actions that rely on it: a new operator knows only the status."""
 
     status: PoolStatus
 
@@ -47,7 +47,7 @@ class ScaleUp:
     cluster: RayCluster
     replicas: int
     workers_to_delete: tuple[str, ...] = ()
-    """Pods that were named before and still exist; the others are dropped from the list."""
+    """Pods that an earlier action named for deletion and that still exist. Pods that are gone leave the list."""
 
     def operations(self) -> list[dict[str, Any]]:
         """The JSON Patch. Unlike that of ``ScaleDown``, it does not test the resource version, because more hosts never
@@ -60,7 +60,7 @@ class ScaleDown:
     """Remove exactly ``hosts`` and lower ``replicas``, or keep ``replicas`` so that KubeRay replaces the hosts.
 
     Preconditions:
-    * Every pod of ``named_pods`` still exists. Otherwise KubeRay would delete another one.
+    * Every pod of ``named_pods`` still exists. Otherwise KubeRay would delete another pod.
     * At most ``max_remaining`` replicas remain. Otherwise KubeRay would delete the excess.
     * Every group on the replicas to remove has drained, or is in ``overdue``.
     """
@@ -68,12 +68,12 @@ class ScaleDown:
     cluster: RayCluster
     replicas: int
     named_pods: tuple[str, ...]
-    """One pod of each replica to remove: KubeRay deletes the other pods of the replica with it."""
+    """One pod of each replica to remove. KubeRay then deletes the other pods of the replica too."""
     hosts: tuple[str, ...]
-    """All pods of those replicas."""
+    """All pods of the replicas to remove."""
     max_remaining: int
     workers_to_delete: tuple[str, ...]
-    """``named_pods``, and pods that were named before and still exist."""
+    """``named_pods``, and pods that an earlier action named for deletion and that still exist."""
     overdue: tuple[GroupId, ...] = ()
     """Groups whose drain deadline has passed. They are removed even if they are busy."""
 
@@ -147,8 +147,8 @@ class PutApplication:
 class ScaleApplication:
     """Set how many ranks Serve runs.
 
-    When Serve picks ranks to stop, it does not know which of them are busy. So the target is lowered only once no more
-    ranks run than the new target. Precondition of a lower target above 0: at most ``max_running`` ranks run.
+    When Serve picks ranks to stop, it does not know which of them are busy. So the operator sets no target below the
+    number of running ranks, except 0. Precondition of a lower target above 0: at most ``max_running`` ranks run.
     Precondition of the target 0: no group of the RayCluster is busy.
     """
 

@@ -1,7 +1,7 @@
 """Types for numbers, with bounds beyond which something would overflow later: a socket's timer, a date, Redis.
 
-Infinite and undefined numbers are refused everywhere (by ``allow_inf_nan`` of the tree). So are ``true`` and ``false``,
-which pydantic would read as 1 and 0.
+Infinite and undefined numbers are refused everywhere (by ``allow_inf_nan`` of the settings' tree). So are ``true`` and
+``false``, which pydantic would read as 1 and 0.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from daybreak_server.workloads.text_batches.requests import (
 class RerankRequest:
     """What a request asks for.
 
-    ``api``: the API in whose form the answer is. ``fields``: the name of each pair in error messages.
+    ``api``: the API whose format the answer has. ``fields``: the name of each pair in error messages.
     """
 
     api: Literal["cohere", "tei", "plain"]
@@ -39,7 +39,7 @@ class RerankRequest:
     with_texts: bool = False
     raw: bool = False
     cut: bool = False
-    """Whether the request itself allows that texts are cut."""
+    """Whether the request allows that its texts are cut, even if the pool's options do not."""
 
 
 def read_cohere(request: Request, *, max_inputs: int) -> RerankRequest:
@@ -73,7 +73,7 @@ def read_tei(request: Request, *, max_inputs: int) -> RerankRequest:
 
 
 def read_plain(request: Request, *, max_inputs: int) -> RerankRequest:
-    """The request of ``/reranker/api``. A single question is for all texts. :raises RequestError: if it is wrong."""
+    """The request of ``/reranker/api``. One question may apply to all texts. :raises RequestError: if it is wrong."""
     body = body_of(request)
     given = body.get("questions")
     texts = texts_of(body.get("texts"), "texts", max_texts=max_inputs)
@@ -96,7 +96,7 @@ def read_plain(request: Request, *, max_inputs: int) -> RerankRequest:
 def answer(
     wanted: RerankRequest, scores: Sequence[Score], *, model: str, tokens: int, cut: Sequence[int]
 ) -> Response:
-    """The answer. ``scores``: in the order of the pairs. ``cut``: the numbers of cut pairs."""
+    """The answer. ``scores``: in the order of the pairs. ``cut``: the numbers of the pairs that were cut."""
     found = [score.raw if wanted.raw else score.relevance for score in scores]
     response = Response.of_json(_VALUES[wanted.api](wanted, found, model, tokens, frozenset(cut)))
     if not cut:

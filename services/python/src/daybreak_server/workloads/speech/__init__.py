@@ -1,1 +1,1 @@
-"""Live speech translation: a streaming speech encoder and a language model that write while the user speaks."""
+"""Live speech translation: a streaming speech encoder, and a language model that writes while the user speaks."""

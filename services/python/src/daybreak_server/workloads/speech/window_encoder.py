@@ -1,8 +1,8 @@
-"""Streams audio through an encoder that was not made for streaming: wav2vec 2.0 or Whisper, by transformers.
+"""Streams audio through an encoder that was not made for streaming: wav2vec 2.0 or Whisper, as in transformers.
 
 These encoders see their whole input at once, so they have no cache that stays valid when more audio comes.
 For each new block, the encoder computes this block and, once more, the ``left_blocks`` before it. Only the states of
-the new block go through the adapter. What a session keeps is the audio of these blocks, so it has a fixed size.
+the new block go through the adapter. A session keeps only the audio of these blocks, so its state has a fixed size.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from daybreak_server.workloads.speech.features import SAMPLE_RATE
 
 STATE_SAMPLES: Final = 320
-"""Both encoders have a state for every 20 ms."""
+"""Both encoders compute one state for every 20 ms of audio."""
 _WAV2VEC2_MORE: Final = 80
-"""The convolutions of wav2vec 2.0 need 400 samples for the first state: 80 from before the window."""
+"""The convolutions of wav2vec 2.0 need 400 samples for the first state: 320, and 80 from before the window."""
 
 
 def block_states(content: Mapping[str, Any]) -> int:
-    """The states of one block. :raises ValueError: if the adapter cannot stack them."""
+    """The number of states of one block. :raises ValueError: if the adapter cannot stack them."""
     states = int(content["block_ms"] * SAMPLE_RATE // 1000 // STATE_SAMPLES)
     if states < 1 or states % content["stack"]:
         raise ValueError(
@@ -34,7 +34,7 @@ def block_states(content: Mapping[str, Any]) -> int:
 
 
 def new_adapter(stack: int, encoder_width: int, width: int) -> nn.Sequential:
-    """The adapter: from stacked states of the encoder to embeddings of the language model."""
+    """A new adapter. It turns stacked states of the encoder into embeddings for the language model."""
     inner = 2 * encoder_width
     return nn.Sequential(nn.Linear(stack * encoder_width, inner), nn.SiLU(), nn.Linear(inner, width))
 
@@ -56,16 +56,16 @@ class WindowEncoder:
         self.slot_bytes = 4 * (self._window + _WAV2VEC2_MORE)
 
     def reserve(self, slots: int) -> None:
-        """Reserve the audio of all slots."""
+        """Reserve memory for the audio of all slots."""
         self._audio = torch.zeros(slots, self._window + _WAV2VEC2_MORE, device=self._device)
 
     def reset(self, slot: int) -> None:
-        """A new session begins with silence."""
+        """Fill a slot with silence, for a new session."""
         self._audio[slot] = 0
 
     @torch.inference_mode()
     def encode(self, slots: Sequence[int], audio: Tensor) -> Tensor:
-        """One block of each slot."""
+        """Encode one block of audio for each of these slots."""
         at = torch.tensor(slots, device=self._device)
         window = torch.cat((self._audio[at], audio.to(self._device)), 1)[:, self.block_samples :]
         states = self._encoder(window, self._window // STATE_SAMPLES)[:, -self._states :]

@@ -1,4 +1,4 @@
-"""Celery on Redis: no results, no events, early acknowledgement (its default), one connection for the producer."""
+"""Celery on Redis: no results, no events, early acknowledgement (Celery's default), one connection for the producer."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ def terms(*, lease_s: float, spec_version: int = SPEC_VERSION) -> Terms:
 def claimant(group: GroupRecord, *, settled: TaskId | None = None) -> Claimant:
     """The group that claims, with the tasks that it knows it holds.
 
-    The store releases other tasks that the group holds, because the answer to their claim was lost. ``settled`` is the
-    task that ends in the same call; the group may claim it again.
+    The store releases each other task that it lists for the group, because the answer to the claim of this task was
+    lost. ``settled`` is the task that ends in the same call; the group may claim it again.
     """
     known = " ".join(task for task in group.tasks if task != settled)
     return Claimant(group=group.id, ranks=group.ranks, draining=int(group.drain), known=known)

@@ -25,8 +25,8 @@ local function advance_lease_clock()
   return lease_clock, lease_clock >= meta('grace')
 end
 
--- Adds up the time of groups that hold no task, of groups that start, and of groups that answer requests. Attempts are
--- billed when they end; this time has no such end, so it is sampled.
+-- Adds up the time of groups that hold no task, of groups that start, and of groups that answer requests. The time of
+-- an attempt is added when the attempt ends. The time of these groups has no such end, so it is sampled.
 local function meter_groups(lease_clock)
   local metered = tonumber(call('HGET', K_totals, 'metered') or nil)
   local passed = lease_clock - (metered or lease_clock)

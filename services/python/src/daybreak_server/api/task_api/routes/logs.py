@@ -1,4 +1,4 @@
-"""The route of the lines that a task's workload has written with ``ctx.log``."""
+"""The route that serves the lines that a task's workload has written with ``ctx.log``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from daybreak_server.domain.ids import TaskId
 from daybreak_server.domain.tasks import EventRecord
 
 _READ = 1000
-"""Events in one read of the store. A task has about as many, at most."""
+"""The most events that one read of the store returns. A task keeps about as many."""
 _SENT = frozenset({EventType.LOG.value, *(kind.value for kind in TERMINAL_EVENTS)})
 
 
@@ -43,7 +43,7 @@ def router(ctx: Dependencies) -> APIRouter:
         ] = False,
         after: Annotated[str | None, Query(description="Only lines after the event with this id.")] = None,
         limit: Annotated[
-            int, Query(ge=1, le=MAX_LOG_PAGE, description="Most lines of a page, without `follow`.")
+            int, Query(ge=1, le=MAX_LOG_PAGE, description="The most lines of a page. Not used with `follow`.")
         ] = 100,
         last_event_id: Annotated[
             str | None,
