@@ -20,7 +20,8 @@ _ARGUMENTS = "/spec/template/spec/containers/0/args"
 
 @contextmanager
 def kuberay_metrics(kube: Kube) -> Iterator[None]:
-    """Until the context ends, KubeRay exports metrics. If it did not before, its operator restarts twice."""
+    """Make KubeRay export metrics until the context ends. If it did not export them before, its operator restarts when
+    the context begins and when it ends."""
     operator = kube.deployment(NAME)
     before = list(operator.spec.template.spec.containers[0].args or ())
     if any(argument.lstrip("-").startswith("enable-metrics") for argument in before):

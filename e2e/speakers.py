@@ -1,4 +1,4 @@
-"""Clients that send noise to sessions of the simulated model, as fast as it would be spoken, until a test stops them.
+"""Clients that send noise to sessions of the simulated model, at the speed of speech, until a test stops them.
 
 A speaker has one connection and never replaces it. It records what it sees in the form that the clients of the fault
 tests use, so that the same checker decides whether audio or text was lost.
@@ -31,7 +31,7 @@ TARGET = "de"
 
 
 class Speaker:
-    """A client with one session. It speaks at once, even while the session waits for a group."""
+    """A client with one session. It sends audio from the start, even while the session waits for a group."""
 
     def __init__(self, url: str, pool: str, number: int) -> None:
         wish = {"pool": pool, "target": TARGET, "client": f"speaker {number}"}
@@ -173,7 +173,8 @@ class Audience:
             self._ended.append(speaker)
 
     def close(self) -> None:
-        """End all sessions, and assert that no speaker, also none that ended before, saw lost or repeated text."""
+        """End all sessions, and assert that no speaker missed text or got text twice. Speakers that ended before
+        are checked too."""
         self.stop(list(self.all))
         if not self._ended:
             return

@@ -94,7 +94,7 @@ def _assert_succeeded(
     for timeline in timelines:
         done = timeline.wait_for_end(timeout_s=WAKE_S)
         assert (done.state.value, done.strikes) == ("succeeded", 0), f"{change}: {done}"
-    wait_until(partial(_all_heads_run, deployment, image), timeout_s=180, what=f"heads of {image} only")
+    wait_until(partial(_all_heads_run, deployment, image), timeout_s=180, what=f"all heads to run {image}")
 
 
 def _all_heads_run(deployment: Deployment, image: str) -> bool:
@@ -103,23 +103,23 @@ def _all_heads_run(deployment: Deployment, image: str) -> bool:
 
 
 def test_uninstall_leaves_only_what_the_page_lists(deployment: Deployment) -> None:
-    """`helm uninstall` leaves only what docs/upgrading.md lists; after a new install the tasks are there."""
+    """`helm uninstall` leaves only what docs/upgrading.md lists. After a new install, the tasks still exist."""
     task = deployment.submit("echo", {"message": "kept", "steps": 2})
     deployment.follow(task).wait_for_end(timeout_s=WAKE_S)
     deployment.release.uninstall()
     documented = _documented_leftovers()
-    log(f"  must stay, and nothing else: {', '.join(sorted(documented))}")
+    log(f"  only these objects must stay: {', '.join(sorted(documented))}")
     with suppress(TimeoutError):  # the assertion below names the differences
         wait_until(
             lambda: _leftovers(deployment) == documented, timeout_s=180, what="the removal of everything else"
         )
     assert _leftovers(deployment) == documented
     deployment.release.install(deployment.values)
-    assert deployment.client.get(task).state.value == "succeeded", "the tasks are still there"
+    assert deployment.client.get(task).state.value == "succeeded", "the task is lost"
 
 
 def _documented_leftovers() -> set[str]:
-    """The chart's objects that the page lists."""
+    """The objects that remain after `helm uninstall`, as docs/upgrading.md lists them."""
     kinds = {"PVC": "persistentvolumeclaim", "Secret": "secret"}
     section = Page("upgrading.md").section("Uninstall")
     named = re.findall(r"^\| (PVC|Secret) `([^`]+)` \|", section, re.MULTILINE)
@@ -128,7 +128,7 @@ def _documented_leftovers() -> set[str]:
 
 
 def _leftovers(deployment: Deployment) -> set[str]:
-    """All objects, without those that Kubernetes creates in each namespace and those of the tests' S3 server."""
+    """All objects, except those that Kubernetes creates in each namespace and those of the tests' S3 server."""
     created_by_kubernetes = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
     names = deployment.kube.resource_names() - created_by_kubernetes
     return {name for name in names if not re.match(rf"{s3.NAME}(-|$)", name.partition("/")[2])}

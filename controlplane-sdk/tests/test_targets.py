@@ -22,7 +22,7 @@ Download = Callable[[str | Path | None], Path]
 
 @pytest.fixture(params=["sync", "async"])
 def download(request: pytest.FixtureRequest, scripted: Any, served: bytes, no_environment: None) -> Download:
-    """Download the task's video to a path."""
+    """A function that downloads the task's video to a path."""
 
     async def with_async(path: str | Path | None) -> Path:
         async with AsyncClient(scripted.url) as client:
@@ -85,7 +85,7 @@ def test_a_fifo_receives_the_bytes(download: Download, served: bytes, tmp_path: 
 
 
 def test_a_device_is_written_to(download: Download, tmp_path: Path) -> None:
-    """The test goes through a link, so that wrong code replaces the link and not the device."""
+    """The test writes through a link, so that wrong code would replace the link and not the device."""
     (tmp_path / "null").symlink_to("/dev/null")
     download(tmp_path / "null")
     assert (tmp_path / "null").is_symlink()

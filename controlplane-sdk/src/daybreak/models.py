@@ -1,4 +1,4 @@
-"""The part of both clients about models and workers: ``client.models`` and ``client.workers``."""
+"""The part of both clients that handles models and workers: ``client.models`` and ``client.workers``."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Models:
 
         ``source`` is what the engine loads: a folder, a file, or a model's name on a hub. ``args`` are options of the
         engine, such as ``{"max_model_len": 4096}``. A replica needs ``memory_bytes`` of memory on ``gpus`` GPUs;
-        without ``memory_bytes``, it gets its devices for itself. The model has one replica for each ``target_load``
-        requests, at least ``min_replicas`` and at most ``replicas``. Replicas above ``min_replicas`` stop when the
-        model has had no request for ``idle_s`` seconds. ``fallback`` is the model that answers while no replica of this
-        one is ready. Raises ``ConflictError`` if the name exists.
+        without ``memory_bytes``, it shares its devices with no other replica. The model has one replica for each
+        ``target_load`` requests, at least ``min_replicas`` and at most ``replicas``. Replicas above ``min_replicas``
+        stop when the model has had no request for ``idle_s`` seconds. ``fallback`` is the model that answers while no
+        replica of this one is ready. Raises ``ConflictError`` if the name exists.
         """
         body = model_routes.register_body(
             alias,
@@ -73,7 +73,7 @@ class Models:
         self._run(request_with_retries(model_routes.delete(alias), self._retry))
 
     def watch(self, alias: str, *, timeout_s: float | None = None) -> Iterator[Model]:
-        """Iterate over a model and its changes, until it is ready, it has failed, or ``timeout_s`` has passed."""
+        """Yield the model now and after each change, until it is ready or has failed, or ``timeout_s`` has passed."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
         return cast(
             "Iterator[Model]", self._iterate(model_routes.watch(alias, retry=self._retry, until=until))
@@ -128,10 +128,10 @@ class AsyncModels:
 
         ``source`` is what the engine loads: a folder, a file, or a model's name on a hub. ``args`` are options of the
         engine, such as ``{"max_model_len": 4096}``. A replica needs ``memory_bytes`` of memory on ``gpus`` GPUs;
-        without ``memory_bytes``, it gets its devices for itself. The model has one replica for each ``target_load``
-        requests, at least ``min_replicas`` and at most ``replicas``. Replicas above ``min_replicas`` stop when the
-        model has had no request for ``idle_s`` seconds. ``fallback`` is the model that answers while no replica of this
-        one is ready. Raises ``ConflictError`` if the name exists.
+        without ``memory_bytes``, it shares its devices with no other replica. The model has one replica for each
+        ``target_load`` requests, at least ``min_replicas`` and at most ``replicas``. Replicas above ``min_replicas``
+        stop when the model has had no request for ``idle_s`` seconds. ``fallback`` is the model that answers while no
+        replica of this one is ready. Raises ``ConflictError`` if the name exists.
         """
         body = model_routes.register_body(
             alias,
@@ -162,7 +162,7 @@ class AsyncModels:
         await self._run(request_with_retries(model_routes.delete(alias), self._retry))
 
     def watch(self, alias: str, *, timeout_s: float | None = None) -> AsyncIterator[Model]:
-        """Iterate over a model and its changes, until it is ready, it has failed, or ``timeout_s`` has passed."""
+        """Yield the model now and after each change, until it is ready or has failed, or ``timeout_s`` has passed."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
         return cast(
             "AsyncIterator[Model]", self._iterate(model_routes.watch(alias, retry=self._retry, until=until))

@@ -1,4 +1,4 @@
-"""A real llama.cpp server with a real small model, both from wheels, in an environment of their own."""
+"""A real llama.cpp server and a real small model. Both come from wheels, in a virtual environment of their own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ INSTALL = "make llama (130 MB)"
 
 @cache
 def found() -> LlamaCpp | None:
-    """The environment; ``None`` if it is missing."""
+    """The virtual environment; ``None`` if it is missing."""
     return find(FOLDER)
 
 

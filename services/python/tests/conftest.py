@@ -1,4 +1,4 @@
-"""What the tests of all folders share: one real Valkey for the session."""
+"""What the tests of all folders share: one real Valkey for a whole run of pytest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from testkit.valkey import Server, start_valkey
 for _name, _value in CPU_ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
-# A busy machine is not a failure. `--hypothesis-profile long` runs many more examples.
+# No deadline: a slow example on a busy machine is not a failure. `--hypothesis-profile long` runs many more examples.
 settings.register_profile("daybreak", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=2000)
 settings.load_profile("daybreak")
@@ -23,7 +23,7 @@ settings.load_profile("daybreak")
 
 @pytest.fixture(scope="session")
 def valkey_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """An embedded Valkey for the whole session; use ``valkey`` to have it empty."""
+    """An embedded Valkey for the whole run of pytest. The fixture ``valkey`` empties it for a test."""
     server = start_valkey(tmp_path_factory.mktemp("valkey"))
     yield server
     server.stop()
@@ -31,7 +31,7 @@ def valkey_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
 
 @pytest.fixture
 def valkey(valkey_session: Server) -> Server:
-    """The session's Valkey, emptied."""
+    """The Valkey of the whole run, emptied for this test."""
     with valkey_session.client() as client:
         client.flushall()
     return valkey_session

@@ -1,4 +1,5 @@
-"""Reads a pool's stream as one consumer of a consumer group: at-least-once delivery across restarts of either side.
+"""Reads a pool's stream as one consumer of a consumer group. It delivers each event at least once, even if Redis or the
+consumer restarts.
 
 :class:`Relay` keeps a small buffer of entries. When the buffer is empty, ``_refill`` fills it from the first of three
 sources that applies:
@@ -61,8 +62,9 @@ class Relay:
     all of them only if it is the only one of its group. ``RelayGapError`` reports events that Redis deleted before the
     group received them.
 
-    ``start`` is where a new group begins: ``"0"`` is the oldest event, ``"$"`` the next new event, and an event id the
-    event after it. The relay buffers at most ``batch`` events. Only one coroutine may iterate; any may acknowledge.
+    ``start`` says where a new group begins: ``"0"`` at the oldest event, ``"$"`` at the next new event, and an event id
+    at the event after the one with this id. The relay buffers at most ``batch`` events. Only one coroutine may iterate;
+    any coroutine may acknowledge.
 
     ``redis_url`` begins with ``redis://``, ``rediss://`` (TLS) or ``unix://`` (``unix:///path?db=0``). The options in
     its query may be ``db``, ``client_name`` and, for TLS, ``ssl_ca_certs``, ``ssl_cert_reqs``, ``ssl_certfile``,
@@ -241,7 +243,7 @@ class Relay:
             pipe.execute_command(*self._read_command(">"))
             stream, groups, response = await pipe.execute()
         group = next(info for info in groups if info["name"] == self._group)
-        # This consumer's entries up to here were delivered, so recovering from a later failed read starts after them.
+        # This consumer has delivered all its entries up to this id, so after a failed read it recovers from here.
         self._delivered = max(self._delivered, parse_entry_id(group["last-delivered-id"]))
         found = response[0][1] if response else []
         gap = self._find_gap(stream, group)
@@ -335,7 +337,7 @@ class Relay:
         return info
 
     async def _with_retries(self, action: Callable[[], Awaitable[T]]) -> T | None:
-        """Run a command, again after each outage of Redis. Returns ``None`` if the group had to be recreated."""
+        """Run a command, and retry it while Redis is unavailable. Returns ``None`` if the group had to be recreated."""
         attempts = 0
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         cancellations = task.cancelling()

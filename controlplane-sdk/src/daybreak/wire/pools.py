@@ -78,8 +78,8 @@ class PoolSessions(ResponseModel):
     """The streaming sessions of a pool: those that are open, and those of them that no group has (``waiting``).
 
     ``lag_ms`` is how far behind the sessions of the slowest group are (the 95th percentile). ``latency_multiplier`` is
-    the largest number of blocks to which the lag has extended the turns of a group. ``full``: every group lags too far
-    behind, so new sessions are refused.
+    the number of blocks in a turn of the group with the longest turns; a group makes its turns longer while it lags.
+    ``full``: every group lags too far behind, so new sessions are refused.
     """
 
     open: int

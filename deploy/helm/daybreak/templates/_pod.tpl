@@ -16,9 +16,10 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{/* Secrets are mounted as files, which are read on each use: the kubelet updates them within two minutes after a Secret
-     has changed, and no pod needs a restart. Everything else comes from the settings file. The paths of the Secret files
-     come from the environment, because pods of the previous version read the same settings file. */}}
+{{/* Secrets are mounted as files, and processes read a file on each use. The kubelet updates the files within two
+     minutes after a Secret has changed, so no pod needs a restart. Everything else comes from the settings file. The
+     paths of the Secret files come from the environment, because pods of the previous version read the same settings
+     file. */}}
 {{- define "daybreak.env" -}}
 - name: DAYBREAK_CONFIG
   value: /etc/daybreak/daybreak.yaml
@@ -38,8 +39,8 @@ capabilities:
 {{- end }}
 {{- end -}}
 
-{{/* The Secrets that pods read. A missing one does not keep pods from starting: the process that uses it reports what is
-     missing, and continues once it exists. */}}
+{{/* The Secrets that pods read. A missing Secret does not keep pods from starting: the process that uses it reports
+     that it is missing, and continues once it exists. */}}
 {{- define "daybreak.secretSources" -}}
 {{- with include "daybreak.redisSecret" . }}
 - secret:

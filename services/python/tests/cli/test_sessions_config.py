@@ -1,4 +1,4 @@
-"""Tests of ``daybreakd sessions config``: both forms of InfiniSST's files, and the settings that they mean."""
+"""Tests of ``daybreakd sessions config``: both forms of InfiniSST's files, and the settings that they become."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_what_has_no_setting_is_a_comment_of_the_file(daybreakd, tmp_path):
     ):
         assert any(words in line for line in comments), words
     pools = Settings.model_validate(yaml.safe_load(out)).pools
-    assert list(pools) == ["speech"]  # the name of a model makes no other pool
+    assert list(pools) == ["speech"]  # another `model_name` does not make another pool
     pool = pools["speech"]
     assert pool.session_settings.strategy == "single"
 
@@ -165,7 +165,7 @@ def test_a_pair_that_the_model_of_the_package_lacks_is_noted(daybreakd, tmp_path
 def changed(
     daybreakd: Daybreakd, folder: Path, part: str, path: Path | None = None, /, **values: Any
 ) -> Path:
-    """A file with other values in one part."""
+    """Write the default file with other values in one part, or change one part of ``path``."""
     if path is None:
         path = folder / "serving.json"
         daybreakd("sessions", "config", "--create-default", str(path))

@@ -1,4 +1,4 @@
-"""How many replicas of a model are wanted, and what clients see of it."""
+"""How many replicas of a model are wanted, and what clients see of the model."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def wanted(model: ModelRecord, requests: int, idle_s: float, placed: int = 0) ->
 
 
 def test_the_first_request_starts_a_replica_and_an_idle_time_stops_it() -> None:
-    """The model goes from zero to a replica and back."""
+    """The model goes from zero replicas to one and back."""
     assert wanted(MODEL, 0, math.inf) == 0
     assert wanted(MODEL, 1, 0) == 1
     assert wanted(MODEL, 0, 299, placed=1) == 1
@@ -62,7 +62,7 @@ def test_replicas_follow_the_demand_up_at_once_and_down_after_the_idle_time() ->
 
 
 def test_min_replicas_always_run_and_a_deleted_model_does_not() -> None:
-    """They run even without a request."""
+    """Replicas within ``min_replicas`` run even without a request."""
     kept = replace(MODEL, min_replicas=2)
     assert wanted(kept, 0, math.inf) == 2
     assert wanted(replace(kept, deleted=True), 9, 0, placed=2) == 0
@@ -121,7 +121,7 @@ def test_a_view_says_why() -> None:
 
 
 def test_a_view_lists_the_workers_of_ready_replicas() -> None:
-    """The router balances over them."""
+    """The router spreads the requests over these workers."""
     workers = [worker("w2", ReplicaState.READY), worker("w1", ReplicaState.READY, ReplicaState.READY)]
     shown = view(MODEL, wanted=3, placement=Placement(replicas=()), workers=workers)
     assert (shown.ready, shown.workers) == (3, ("w1", "w1", "w2"))

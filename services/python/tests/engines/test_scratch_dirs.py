@@ -8,7 +8,7 @@ from daybreak_server.engines.common.scratch_dirs import ScratchDirs
 
 
 def test_the_next_attempt_reuses_an_empty_folder(tmp_path: Path) -> None:
-    """Reuse saves instant tasks the time to create a folder each."""
+    """Reuse saves very short tasks the time that it takes to create a folder."""
     scratch_dirs = ScratchDirs(tmp_path / "scratch")
     with scratch_dirs.scratch_dir() as first:
         assert list(first.iterdir()) == []

@@ -42,7 +42,7 @@ def test_without_prometheus_the_error_says_how_to_get_it(
 
 @needs_prometheus
 def test_prometheus_scrapes_the_gateway_and_ray_and_evaluates_the_alerts(instance: Instance) -> None:
-    """The labels are those that the chart's monitors give, so that the same dashboards and alerts fit."""
+    """The labels equal those that the chart's monitors set, so the chart's dashboards and alerts work here too."""
     found = observer(instance, gateway=GATEWAY)
     write_ray_targets(found.folder / "ray-targets.json", ["127.0.0.1:2"])
     supervisor = ProcessSupervisor([found.process], say=lambda _line: None)

@@ -1,4 +1,6 @@
-"""Tests that Ray gets its stock start, and works, if its private parts have changed or must not be used."""
+"""Tests that Daybreak starts Ray with Ray's own code (the *stock start*) if Ray's private parts have changed
+or must not be used, and that this Ray works.
+"""
 
 from __future__ import annotations
 
@@ -68,9 +70,9 @@ PRIVATE, UNKNOWN, OFF = "a private name is missing", "an unknown version", "the 
 
 @pytest.fixture(params=[PRIVATE, UNKNOWN, OFF])
 def why(request: pytest.FixtureRequest, tmp_path: Path) -> Why:
-    """Each reason for the stock start. The start is the same for all, so tests that start a whole Ray use only one."""
+    """Each reason for the stock start. All reasons lead to the same start, so a test of a whole Ray uses only one."""
     if request.param == PRIVATE:
-        # A tested series, even if the installed Ray belongs to another one.
+        # The version belongs to a tested series, so the missing name is the only reason for the stock start.
         fake_ray = make_ray(tmp_path / "ray", *renamed(PRIVATE_NAME), version=f"{TESTED_SERIES[0]}.99")
         return {"PYTHONPATH": str(fake_ray)}, f"{PRIVATE_NAME} is missing"
     if request.param == UNKNOWN:
@@ -112,7 +114,8 @@ Started = TypeVar("Started", "Head", "Local")
 def start(make: Callable[[], Started]) -> Started:
     """Start Ray, and retry if it gives up.
 
-    It gives up after 30 s, which can happen on a busy machine. In a stock start, nothing can change that limit.
+    Ray gives up if a start takes more than 30 s, as it may on a busy machine. Nothing can change this limit of the
+    stock start.
     """
     for _ in range(5):
         started = make()
@@ -132,7 +135,7 @@ def warnings(errors: Path) -> list[str]:
 
 
 class Head:
-    """A Ray head that our ``ray start`` starts. It replaces itself with Ray's own command."""
+    """A Ray head, started by Daybreak's own ``ray start``. The process of this command becomes Ray's command."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.port = free_port()
@@ -154,7 +157,7 @@ class Head:
             )
 
     def is_up(self) -> bool:
-        """Whether Ray has found its node in time. If it has not, the command ends."""
+        """Wait until Ray has found its node. Returns ``False`` if Ray gave up and the command ended."""
         log = Path(self.arguments[-2].partition("=")[2]) / "session_latest" / "logs" / "raylet.out"
 
         def joined_or_ended() -> bool:
@@ -222,7 +225,7 @@ def _below(process: subprocess.Popen[str], part: str) -> psutil.Process | None:
 
 
 class Local:
-    """A process with a ``LocalRay`` that runs a task. It reports on a pipe, because Ray writes to its output."""
+    """A process with a ``LocalRay`` that runs a task. It reports through a pipe, because Ray writes to its stdout."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         # The settings tree passes this setting to LocalRay as an argument.
@@ -244,7 +247,7 @@ class Local:
         self.first: dict[str, Any] = {}
 
     def is_up(self) -> bool:
-        """Whether Ray has found its node in time and the task has run."""
+        """Wait until the task has run. Returns ``False`` if Ray gave up and the process ended."""
         self.first = self.next() or {}
         return bool(self.first)
 

@@ -1,4 +1,4 @@
-"""The workload of the observed run gives every metric of batches a value, without torch."""
+"""The workload ``BatchEcho`` gives every metric of batches a value, without torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from testkit.waiting import wait_until
 
 
 class Running:
-    """The workload in a group of its own, and what it measures."""
+    """The workload in a group of its own, and the meter of this group."""
 
     def __init__(self, **batching: Any) -> None:
         self.meter = PrometheusMeter(exported_by(Exporter.RANK))

@@ -1,4 +1,4 @@
-"""The reconcile step: what it remembers, how it fails, and crashes before any action."""
+"""The reconcile step: what it remembers, how it handles errors, and that a crash before any action does no harm."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def with_wrong_time_zone(manifest: dict[str, Any], generation: int) -> dict[str,
 
 
 async def test_an_unreadable_spec_is_reported_once_and_nothing_is_changed() -> None:
-    """A condition names the field and what to write; an Event, the report and a metric also report it.
+    """A condition names the field and what to write; an Event, the report and a metric also show the error.
 
     After that the operator writes nothing more.
     """
@@ -217,7 +217,7 @@ async def test_a_status_that_cannot_be_read_is_counted() -> None:
 @pytest.mark.parametrize("action", range(6))
 @pytest.mark.parametrize("idle", ["workers", "cluster"])
 def test_the_operator_may_die_before_every_action(action: int, idle: str) -> None:
-    """The pool still scales up, down, to another image and to zero, although each run dies at the same action."""
+    """The pool still scales up, down, to another image and to zero, although every run dies at this action."""
     world = World(hosts=2, idle=idle)
     driver = Driver(world)
     for wanted, image in ((2, 1), (1, 1), (2, 2), (0, 2)):

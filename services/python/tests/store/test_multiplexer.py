@@ -25,7 +25,7 @@ def stoppable(tmp_path: Path) -> Iterator[Server]:
 
 
 async def test_each_caller_gets_its_own_answers(valkey: Server) -> None:
-    """Callers that give up do not shift the answers of the others. An error is the answer of its own command only."""
+    """If some callers give up, the others still get their own answers. An error answers only its own command."""
     client = connect_async(valkey.url, timeout_s=5)
     multiplexer = Multiplexer(client, timeout_s=5)
     try:
@@ -90,7 +90,7 @@ async def test_a_server_that_does_not_answer_causes_a_timeout(stoppable: Server)
 
 
 async def test_the_multiplexer_leaves_a_master_that_became_a_replica(stoppable: Server) -> None:
-    """The caller gets the refusal to write, and the next call goes over a new connection."""
+    """The caller gets the error ``READONLY``, and the next call uses a new connection."""
     client = connect_async(stoppable.url, timeout_s=5)
     multiplexer = Multiplexer(client, timeout_s=5)
     try:

@@ -28,7 +28,10 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def start_tls_server(
     tmp_path_factory: pytest.TempPathFactory, authority: Authority
 ) -> Iterator[Callable[..., TlsServer]]:
-    """Starts a Redis server with TLS, once with client certificates and once without. Our Valkey has no TLS."""
+    """A function that starts a Redis server with TLS. The embedded Valkey has no TLS.
+
+    At most two servers run: one that requires client certificates (``mutual``), and one that does not.
+    """
     program = binary("redis")
     if program is None:
         pytest.skip(
@@ -56,8 +59,8 @@ async def close_connections() -> AsyncIterator[None]:
     loop that ends first leaves an open socket, which the garbage collector then finds in some other test.
     """
     yield
-    transports = asyncio.get_running_loop()._transports  # type: ignore[attr-defined]  # it has no other list
-    async with asyncio.timeout(60):  # asyncio itself gives a peer 30 s
+    transports = asyncio.get_running_loop()._transports  # type: ignore[attr-defined]  # there is no public list
+    async with asyncio.timeout(60):  # asyncio waits up to 30 s for the peer
         while any(transport._sock is not None for transport in list(transports.values())):
             await asyncio.sleep(0.005)
 

@@ -1,4 +1,4 @@
-"""Fixtures for the workloads that embed and rerank: tiny models, and a whole path of gateway, group and Valkey."""
+"""Fixtures for the workloads that embed and rerank: a gateway and groups, on a real Valkey."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Whole:
 
 @pytest.fixture
 def start_whole(valkey: Server, tmp_path: Path) -> Iterator[Callable[..., Whole]]:
-    """Starts a gateway with these pools, and groups of each (as threads of this process)."""
+    """A function that starts a gateway with the given pools, and groups of each pool as threads of this process."""
     with ExitStack() as stack:
 
         def start(

@@ -1,7 +1,7 @@
 """What a request asks for, and the exact bytes of its answer.
 
-Workloads, engines, clients and the checker share this, so that the checker knows every byte of a complete answer. Each
-part contains the number of its request, so the answer to another request never looks right.
+Workloads, engines, clients and the checker share this module, so the checker knows every byte of a complete answer.
+Each part contains the number of its request, so the answer to another request never looks right.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Wish:
     """Seconds between two parts."""
 
     def body(self, number: int, send: int) -> bytes:
-        """The body of the request. ``number`` is the request's number; ``send`` counts from 1 how often it is sent."""
+        """The body of the request with this number. ``send`` is 1 when it is sent for the first time, then 2, …"""
         return json.dumps({"number": number, "send": send, **asdict(self)}, separators=(",", ":")).encode()
 
     def part(self, number: int, index: int) -> bytes:
@@ -38,7 +38,7 @@ class Wish:
 
 
 def parse(body: bytes) -> tuple[int, int, Wish]:
-    """The inverse of :meth:`Wish.body`: the number of the request, how often it was sent, and what it wants."""
+    """The inverse of :meth:`Wish.body`. :returns: ``number``, ``send`` and the wish."""
     fields = json.loads(body)
     return fields.pop("number"), fields.pop("send"), Wish(**fields)
 

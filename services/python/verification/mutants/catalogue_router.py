@@ -15,7 +15,7 @@ _PROXY = f"{TESTS}/api/routing/test_proxy.py"
 ROUTER: tuple[Mutant, ...] = (
     mutant(
         "router-slot-leaks",
-        "a client that leaves at the moment in which its request gets a slot keeps the slot forever",
+        "the slot of a client that leaves just when its request gets the slot is never freed",
         (
             f"{_ROUTING}/pool_router.py",
             "                self._table.ended(granted.result())  # cancelled just after it got a group\n",
@@ -37,7 +37,7 @@ ROUTER: tuple[Mutant, ...] = (
     ),
     mutant(
         "router-broken-for-ever",
-        "a request never goes back to the only group, although only its connection broke",
+        "a request never goes back to the only group after a connection to this group broke",
         (
             f"{_ROUTING}/pool_router.py",
             "others or [group for group in groups if ticket.broke[group.id] <= now]",
@@ -48,13 +48,13 @@ ROUTER: tuple[Mutant, ...] = (
     ),
     mutant(
         "router-broken-at-once",
-        "all tries of a request are spent in the moment in which a connection breaks",
+        "a request uses up all its tries at once when a connection breaks",
         (f"{_ROUTING}/pool_router.py", "if ticket.broke[group.id] <= now]", "if now]"),
         tests=f"{_ROUTER_TESTS}::test_a_request_goes_back_to_the_group_that_broke_it_if_there_is_no_other",
     ),
     mutant(
         "router-broken-first",
-        "a request goes back to the group that broke it although another one is only full",
+        "a request goes back to the group that broke it, and does not wait for another group that is full",
         (
             f"{_ROUTING}/pool_router.py",
             "groups = others or [",
@@ -70,7 +70,7 @@ ROUTER: tuple[Mutant, ...] = (
     ),
     mutant(
         "router-poison-by-refusal",
-        "a request that breaks groups in which another rank dies is sent to all of them",
+        "a request that kills a follower in each group, so that the leader refuses it, is sent to all groups",
         (f"{_ROUTING}/proxy.py", "if refusal_of(answer) == BROKEN or is_broken_worker(answer):", "if False:"),
         tests=f"{_FAILURES}::test_a_request_that_breaks_the_groups_that_run_it_is_given_up",
         waits=True,
@@ -83,19 +83,19 @@ ROUTER: tuple[Mutant, ...] = (
     ),
     mutant(
         "router-closing-keeps-waiting",
-        "requests that wait in a gateway that shuts down learn of it only at their deadline",
+        "requests that wait in a gateway that shuts down get their answer only at their deadline",
         (f"{_ROUTING}/pool_router.py", "        self._line.refuse_all(self._closing)\n", ""),
         tests=f"{_FAILURES}::test_a_gateway_that_shuts_down_sends_waiting_clients_to_another_one",
     ),
     mutant(
         "router-deadline-stays-here",
-        "a group does not learn how much time is left",
+        "a group does not learn how much time a request has left",
         (f"{_ROUTING}/proxy.py", 'b"%.3f" % left_s', 'b"%.3f" % 1e6'),
         tests=f"{_PROXY}::test_a_request_reaches_a_group_and_its_answer_the_client",
     ),
     mutant(
         "gateway-closes-idle-connections",
-        "a gateway closes a connection at the moment in which a proxy uses it again",
+        "a gateway closes an idle connection just when a proxy uses it again",
         (f"{SERVER}/api/server.py", "timeout_keep_alive=KEEP_ALIVE_S", "timeout_keep_alive=5"),
         tests=f"{TESTS}/api/test_idle_connections.py",
     ),
@@ -133,7 +133,7 @@ ROUTER: tuple[Mutant, ...] = (
     ),
     mutant(
         "router-poison",
-        "a request that breaks groups is sent to all of them",
+        "a request that breaks every group that runs it is sent to all groups",
         (f"{_ROUTING}/proxy.py", "if ticket.breaks >= self._settings.max_tries:", "if False:"),
         tests=f"{_FAILURES}::test_a_group_that_dies_before_it_answers_is_replaced_by_another_one",
         waits=True,
@@ -177,13 +177,13 @@ ROUTER: tuple[Mutant, ...] = (
     ),
     mutant(
         "router-line-out-of-date",
-        "requests that waited for one group wait for it although they may go to others",
+        "requests that wait for one group keep waiting for it when a new policy lets them go to others",
         (f"{_ROUTING}/pool_router.py", "            self._line.regroup()\n", "            pass\n"),
         tests=f"{_ROUTER_TESTS}::test_a_change_of_policy_gives_other_groups_to_those_that_waited_for_one",
     ),
     mutant(
         "router-slow-bodies-not-counted",
-        "bodies that still arrive may fill the memory",
+        "request bodies that are still arriving may fill the memory",
         (f"{_ROUTING}/request_body.py", "            self._in_memory.add(len(part))\n", "            pass\n"),
         tests=f"{_PROXY}::test_bodies_that_still_arrive_count_as_kept_in_memory",
         waits=True,

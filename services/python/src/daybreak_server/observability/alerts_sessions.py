@@ -65,9 +65,9 @@ SESSION_ALERTS: tuple[Alert, ...] = (
         severity=Severity.WARNING,
         expression=f"({_all(_FAILED)} / {_all(_ENDED)} > 0.01) and ({_all(_FAILED)} > ${{failed_requests}})",
         for_="5m",
-        summary="{{ $value | humanizePercentage }} of the sessions of pool {pool} that end have failed.",
-        when="for 5 min, more than 1 % of the sessions that ended within 10 min have failed, and more than "
-        "`monitoring.alerts.failedRequests` of them",
+        summary="{{ $value | humanizePercentage }} of the sessions of pool {pool} that ended within 10 minutes failed.",
+        when="for 5 min, more than 1 % of the sessions that ended within 10 min have failed, and the number of failed "
+        "sessions is above `monitoring.alerts.failedRequests`",
         dashboard="daybreak-sessions",
     ),
 )

@@ -1,6 +1,7 @@
-"""The phases of an attempt, and their steps, coalesced so that a span never has more events than the SDK keeps. Pure.
+"""Computes the phases of an attempt. An event of a phase covers as many steps as needed, so that a span never has more
+events than the SDK keeps. Does no I/O.
 
-The turns of a session are coalesced in the same way, as the steps of one phase.
+The turns of a session are treated in the same way, as the steps of one phase.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 EVENTS_MAX = 64
-"""The most step events of a phase. The SDK keeps 128 events of a span and then drops the oldest."""
+"""The most step events of a phase. If a span has more than 128 events, the SDK drops the oldest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +31,19 @@ class PhaseSteps:
     is_open: bool = False
     """Whether the phase lasts until the next one begins, and not only until its last step."""
     steps: int = 0
-    """How many steps the phase has."""
+    """How many steps the phase has in all."""
     width: int = 1
     """How many steps an event covers now."""
     events: list[StepEvent] = field(default_factory=list)
 
     def step(self, step: int, steps: int, at_ns: int) -> None:
-        """Add a step that ended at ``at_ns``. Beyond ``EVENTS_MAX`` events, each covers twice as many steps."""
+        """Add a step that ended at ``at_ns``. ``steps`` is the total, or 0 if it is unknown.
+
+        Beyond ``EVENTS_MAX`` events, each pair of events becomes one event, which covers twice as many steps.
+        """
         self.end_ns, self.steps = max(self.end_ns, at_ns), steps
         if not steps:
-            return  # it has no number
+            return  # without a total, the step has no number
         last = self.events[-1] if self.events else None
         if last is not None and last.first <= step < last.first + self.width:
             self.events[-1] = StepEvent(at_ns, last.first, max(step, last.last))
@@ -52,14 +56,14 @@ class PhaseSteps:
 
 
 class Phases:
-    """Folds the steps of an attempt into its phases, one after the other without overlap."""
+    """Divides the steps of an attempt into phases, which follow one another and do not overlap."""
 
     def __init__(self, start_ns: int) -> None:
         self._mark_ns = start_ns
         self._current: PhaseSteps | None = None
 
     def enter(self, name: str, at_ns: int) -> PhaseSteps | None:
-        """Enter a phase at ``at_ns``. Returns the phase that this ends, unless it is the same phase."""
+        """Enter a phase at ``at_ns``. Returns the previous phase, or ``None`` if the same phase continues."""
         ended = self._leave(name)
         if self._current is None:
             self._current = PhaseSteps(name, self._mark_ns, at_ns)
@@ -67,7 +71,7 @@ class Phases:
         return ended
 
     def step(self, name: str, step: int, steps: int, at_ns: int) -> PhaseSteps | None:
-        """A step of a phase ended at ``at_ns``. Returns the phase before, if this is the first step of another."""
+        """Add a step of a phase, which ended at ``at_ns``. Returns the previous phase if this step begins a new one."""
         ended = self._leave(name)
         if self._current is None:
             self._current = PhaseSteps(name, self._mark_ns, self._mark_ns)
@@ -76,7 +80,7 @@ class Phases:
         return ended
 
     def end(self, at_ns: int) -> PhaseSteps | None:
-        """The attempt ended at ``at_ns``. Returns its last phase, if it had any."""
+        """End the attempt at ``at_ns``. Returns its last phase, if it had any."""
         last = self._current
         if last is not None and last.is_open:
             last.end_ns = max(last.end_ns, at_ns)

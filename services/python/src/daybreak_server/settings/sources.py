@@ -3,11 +3,11 @@
 A variable's path in the tree decides how its text is read: as text for a single setting, as a JSON object for a
 section or a mapping, and below ``options`` as any JSON value, or as text if it is not JSON. ``load`` merges the
 variables over the file, and pydantic checks the result. Each of pydantic's errors becomes a line that names the
-setting, what is wrong, the value, and the file and line or the variable that it came from. A rule about several
-settings may give several lines, without a value.
+setting, what is wrong, the value, and the file and line or the variable that it came from. If a rule about
+several settings is broken, its error may become several lines, which show no value.
 
-Messages must not show a password. They mask values by the name of the setting and by what looks like a password in a
-URL, even one that is malformed.
+Messages must not show a password. They mask the whole value of a setting whose name ends in a word such as
+``password`` or ``token``. In other values, they mask what looks like a password in a URL, even in a malformed one.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _from_environment(
 
 
 def _value(kind: type[Any], text: str) -> Any:
-    """The value of a variable. :raises ValueError: with what to write instead."""
+    """The value of a variable. :raises ValueError: if the text is wrong. The message says what to write instead."""
     if kind is str:
         return text
     try:
@@ -200,7 +200,7 @@ def _kind(root: type[BaseModel], path: list[str]) -> type[Any] | None:
 
 
 def _plain(annotation: Any) -> Any:
-    """An annotation without ``Annotated``, ``| None`` and the like. That of a single setting becomes ``str``."""
+    """An annotation without ``Annotated``, ``| None`` and the like; for a single setting, always ``str``."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _plain(get_args(annotation)[0])
@@ -263,11 +263,12 @@ _PLAIN: Final = {
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
 }
-"""Pydantic's type of error → our words, where pydantic's speak of Python types."""
+"""Our messages, by pydantic's type of error. They replace messages of pydantic that mention Python types."""
 
 
 def _without_login(value: str) -> str:
-    """A refused value without what may be a password: all that stands before an ``@``."""
+    """A refused value, with ``***`` for what may be a password: in a URL without ``@``, all that follows the user
+    and a colon; in a text that is no URL, all that precedes an ``@``."""
     if "://" in value:
         return _REFUSED_URL.sub(r"\1***", value)
     return re.sub(r"[^,]*@", "***@", value)

@@ -27,12 +27,12 @@ BUILT_IN_ENGINES: Mapping[str, Mapping[str, Any]] = {
         "capacity": 256,
     },
 }
-"""The engines that every worker knows. Settings of the same name override single fields of them."""
+"""The engines that every worker knows. Settings of an engine with one of these names override single fields of it."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,30}")
 
 
 class EngineSettings(Section):
-    """A program that serves models by the HTTP API of OpenAI."""
+    """A program that serves models through the HTTP API of OpenAI."""
 
     command: EngineCommand = Field(
         "",
@@ -76,7 +76,7 @@ class WorkerSettings(Section):
     allowed_networks: Networks = Field(
         (),
         description="Networks in which the URLs of workers must lie, such as `10.0.0.0/8`. Gateways refuse workers "
-        "elsewhere. If the list is empty and `token` is set, a worker may have any URL. If both are unset, the URL "
+        "elsewhere. If the list is empty and `token` is set, a worker may have any URL. If neither is set, the URL "
         "must have the address from which the worker registers, or a loopback address.",
     )
     heartbeat_s: Duration = Field(

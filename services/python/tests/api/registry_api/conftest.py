@@ -20,7 +20,8 @@ from registry_support import PlannedGateway
 
 @pytest.fixture
 def start_gateway(start_api: Callable[..., Api], valkey: Server) -> Callable[..., PlannedGateway]:
-    """Starts a gateway with the settings of the call. Its manager does not plan."""
+    """A function that starts a gateway with changed settings. The test, not the gateway's manager, decides which worker
+    runs which model."""
 
     def start(**changes: Any) -> PlannedGateway:
         gateway = PlannedGateway(start_api(**changes), valkey.url)

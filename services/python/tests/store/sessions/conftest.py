@@ -43,7 +43,7 @@ class Sessions:
         self.limits = replace(self.limits, **limits)
 
     def group(self, *, lease_s: float = 5.0) -> RedisSessionWork:
-        """A new group's side of the store."""
+        """The store as a new group uses it."""
         work = RedisSessionWork(
             self.url,
             pool=POOL,

@@ -1,4 +1,4 @@
-"""A group claims all sessions, only orphans while it lags, or none."""
+"""Which waiting sessions a group claims: all of them, only orphans (if the group lags), or none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.store.sessions.conftest import Sessions, take
 
 
 async def test_a_group_that_no_longer_wants_sessions_leaves_them_to_others(sessions: Sessions) -> None:
-    """It has taken a wake-up, and passes it on to another group."""
+    """The group that leaves takes a wake-up, and passes it on to another group."""
     session, leaving, other = await sessions.open(), sessions.group(), sessions.group()
     assert leaving.claim_sessions(GroupId("g1"), room=4, wait_s=5, intake=lambda: Intake.NONE) == []
     (claim,) = other.claim_sessions(GroupId("g2"), room=4, wait_s=5)

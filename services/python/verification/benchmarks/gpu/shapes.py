@@ -1,7 +1,7 @@
 """Builds Wan 2.2 models of the real shape with random weights on the device, so that nothing is downloaded.
 
-Configurations are those of Wan-AI/Wan2.2-TI2V-5B-Diffusers and Wan-AI/Wan2.2-T2V-A14B-Diffusers. ``tiny`` is
-not a Wan model: with it, a test runs the code of the benchmark on a CPU.
+The configurations are those of Wan-AI/Wan2.2-TI2V-5B-Diffusers and Wan-AI/Wan2.2-T2V-A14B-Diffusers. ``tiny`` is
+not the shape of a published model. A test uses it to run the code of the benchmark on a CPU.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
 
 
 def build(name: str, options: VideoOptions, device: torch.device, *, vae: bool = True) -> WanModel:
-    """A model of that shape, placed as the options say. Random weights do not change the time of any kernel."""
+    """A model of that shape, placed as the options say. The values of weights do not change the time of a kernel."""
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
     shape, dtype = SHAPES[name], dtype_of(options.dtype, device)

@@ -1,4 +1,6 @@
-"""Measures a group of two hosts with its model: from a warm head, beside a baseline, and from no pods."""
+"""Measures how long a group of two hosts takes to wake until its model is loaded: from a warm head, which is compared
+with a baseline, and from no pods.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ def configure(deployment: Deployment) -> None:
 
 
 def measure(deployment: Deployment, report: Report, *, times: int) -> None:
-    """Measure each wake ``times`` times, after the same rest."""
+    """Measure each of the two wakes ``times`` times. The pause before each wake is the same."""
     deployment.wait_for_zero(COLD, head=False)
     deployment.wait_for_zero(WARM, head=True)
     baselines = Baselines(deployment)

@@ -2,7 +2,7 @@
 
 In its answers, the back end writes how long it took (``took``), or when it sent a token (``sent``). The client reads
 little more than that. Each sample is the time that a request or token spent outside the back end: in the router, in the
-kernel, and in this client. A run of this client without a router gives the minimum.
+kernel, and in this client. A run without a router gives the shortest times that this client can measure.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _LAST_CHUNK = b"0\r\n\r\n"
 
 @dataclass(slots=True)
 class Samples:
-    """The samples of one round. ``outside_ns`` has one value for each answer, or for each token of
-    streams."""
+    """The samples of one round. ``outside_ns`` has one value for each answer, or for each token if answers are
+    streamed."""
 
     outside_ns: list[int] = field(default_factory=list)
     answers: int = 0
@@ -118,7 +118,7 @@ class _Load:
         self._done = asyncio.Event()
 
     def ask(self) -> bool:
-        """Count one more request. Returns whether it should be sent."""
+        """Return whether the caller should send one more request, and count it if so."""
         if self._failed is not None or self.left <= 0 or time.monotonic_ns() >= self.until_ns:
             return False
         self.left -= 1

@@ -92,7 +92,7 @@ def _panel(panel: Panel) -> list[str]:
 
 
 def _waits(panel: Panel, rows: Mapping[Hashable, float]) -> list[str]:
-    """A line from the moment when a turn is ready to its prefill, and between the steps of a turn."""
+    """Lines for the times when a turn waits: from the end of its audio to its prefill, and between its steps."""
     parts = []
     for session, y in rows.items():
         steps = [record for record in panel.records if session in record.prefill + record.decode]

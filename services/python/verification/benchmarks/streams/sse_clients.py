@@ -1,4 +1,4 @@
-"""Thousands of SSE clients on one gateway, each seeing one event a second."""
+"""Measures one gateway with thousands of SSE clients, each of which receives one event a second."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def running_tasks(url: str, count: int) -> list[TaskId]:
 
 
 class Writer:
-    """Writes events as `report` does: to the pool's stream, and with the same id to the task's list."""
+    """Writes events as the script `report` does: to the pool's stream, and with the same id to the task's list."""
 
     def __init__(self, port: int, tasks: Sequence[TaskId]) -> None:
         self._client = redis.Redis(port=port)
@@ -131,7 +131,7 @@ class Readers:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 cwd=parts.HOME,
-            )  # on the cores of this process
+            )  # it runs on the same cores as this process
             for number in range(processes)
         ]
         for child, share in zip(self._children, shares, strict=True):
@@ -205,7 +205,7 @@ def follow(shape: Shape, cores: Cores, *, processes: int = 1) -> Outcome:
             readers.opened()
             cpu, began = gateway.cpu_s, time.monotonic()
             written = writer.write(shape.seconds)
-            # A short run may use less CPU than one tick of the process clock: count one tick.
+            # A short run may use less CPU time than the process clock can show; then one tick of this clock counts.
             core = max(gateway.cpu_s - cpu, 1 / os.sysconf("SC_CLK_TCK")) / (time.monotonic() - began)
             time.sleep(SETTLE_S)
             grown = gateway.rss_bytes - before

@@ -5,7 +5,7 @@ client sends the request again, to another gateway, as long as the deadline allo
 gateway answers that it is shutting down. After the first byte, it never sends the request again. These are
 the rules for clients in docs/08-serving.md.
 
-The history has a line ``request`` when a request begins, a line ``send`` for each time that it was sent, and, at the
+The history has a line ``request`` when a request begins, a line ``send`` for each time that it is sent, and, at the
 end, lines ``ran`` from the logs of the groups. The checker derives the outcome of the request from these lines.
 """
 
@@ -34,7 +34,7 @@ Chooser = Callable[[random.Random], Wish]
 
 
 class ServingLoad:
-    """The clients, on a thread with an event loop of its own. A context manager; its exit stops them."""
+    """The clients, on a thread with an event loop of its own. They stop at :meth:`stop`, or when the context ends."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ def _connection(url: str) -> Client:
 
 
 def record_runs(cluster: FaultCluster) -> None:
-    """Copy the logs of the groups or engines into the history, with their times on its clock."""
+    """Copy the logs of the groups or engines into the history, with times in seconds since the history began."""
     for path in sorted(runs_folder(cluster.folder).glob("*.jsonl")):
         for text in path.read_text().splitlines(keepends=True):
             if text.endswith("\n"):

@@ -92,7 +92,7 @@ def _rank_killed(bench: Bench, *, rank: int, name: str) -> list[Row]:
 
 @case("stopped-leader", "echo", quick=True)
 def leader_stopped(bench: Bench) -> list[Row]:
-    """Stop a leader for twice the lease: another group takes its task, and the store refuses its late writes."""
+    """Stop a leader for twice the lease: another group takes its task, and the leader's late writes are refused."""
     task = bench.submit("echo", **LONG_ECHO)
     group = bench.busy("echo", task, step=20)
     with Watcher(bench.up, "echo", task) as watcher:
@@ -160,7 +160,7 @@ def valkey_killed(bench: Bench) -> list[Row]:
 
 @case("controller", "echo", quick=True)
 def controller_killed(bench: Bench) -> list[Row]:
-    """Kill Serve's controller: Ray restarts it, and it finds its running replicas."""
+    """Kill Serve's controller: Ray restarts it, and it finds the replicas that still run."""
     return _component_killed(bench, "controller", name="Serve controller")
 
 
@@ -241,7 +241,7 @@ def up_killed(bench: Bench) -> list[Row]:
 
 @case("hang", "pair")
 def collective_hangs(bench: Bench) -> list[Row]:
-    """One rank enters a collective and the other never does: a stall, a strike, a new gang."""
+    """One rank enters a collective, the other never does: the task stalls and gets a strike, and a new gang starts."""
     task = bench.submit(
         "pair", message="hang", steps=30, step_s=0.05, all_ranks=True, fail_at=15, fail_kind="hang",
         fail_rank=1, fail_attempts=1,
@@ -262,7 +262,7 @@ def collective_hangs(bench: Bench) -> list[Row]:
 
 @case("gil-busy", "stress")
 def lock_held_while_working(bench: Bench) -> list[Row]:
-    """Hold the GIL in C code for steps of 2 × lease: the work advances, so no second attempt starts."""
+    """Run steps that hold the GIL in C code for 2 × lease: the work advances, so no second attempt starts."""
     hold_s = 2 * LEASE_S
     task = bench.submit("stress", steps=3, hold_s=hold_s)
     ended = bench.succeeded(task)
@@ -293,7 +293,7 @@ def lock_held_forever(bench: Bench) -> list[Row]:
 
 @case("poison", "pair")
 def poison(bench: Bench) -> list[Row]:
-    """Run a task that kills a process of its group in every attempt, while others succeed."""
+    """Run a task that kills a process of its group in every attempt, while other tasks succeed."""
     task = bench.submit(
         "pair", message="poison", steps=5, step_s=0.05, all_ranks=True, fail_at=3, fail_kind="exit", fail_rank=1,
         max_strikes=3,

@@ -1,4 +1,7 @@
-"""The :class:`~daybreak_server.ports.cluster.Cluster` on the Kubernetes API. Reads come from the watch cache."""
+"""Implements the port :class:`~daybreak_server.ports.cluster.Cluster` with the Kubernetes API.
+
+``observe`` reads the watch cache. All other reads go to the API server.
+"""
 
 from __future__ import annotations
 
@@ -69,8 +72,8 @@ class KubeCluster:
     async def discover_kuberay(self) -> None:
         """Check whether KubeRay is installed. Call this before the watches start.
 
-        If KubeRay is installed later, a full list of :meth:`observe` finds it and calls ``on_kuberay``. If that happens
-        before the watches start, the call is not needed, but does no harm.
+        If KubeRay is installed later, a full list of :meth:`observe` finds it and calls ``on_kuberay``. If this
+        happens before the watches start, ``on_kuberay`` is not needed, but does no harm.
         """
         list_objects = self._custom.list_namespaced_custom_object
         try:
@@ -150,7 +153,7 @@ class KubeCluster:
         await self._call(patch, *where, body, _content_type=JSON_PATCH)
 
     async def emit(self, pool: str, *, uid: str, kind: str, reason: str, message: str) -> None:
-        """Record an Event. Each reason has one Event object, which counts its repetitions."""
+        """Record an Event. For each pool and reason there is one Event object, which counts its repetitions."""
         about = {"apiVersion": "/".join(POOLS), "kind": "GeneratorPool", "name": pool, "uid": uid}
         about["namespace"] = self._namespace
         name = f"{pool}.{hashlib.sha256(f'{uid}{reason}'.encode()).hexdigest()[:16]}"

@@ -1,8 +1,8 @@
-"""Reads the changes of state that a script made and that its caller cannot conclude from the reply.
+"""Reads the changes of state that a script made and that its caller cannot infer from the script's own reply.
 
-``reply_of`` in the library's text adds them to the reply (:mod:`~daybreak_server.adapters.redis.scripts`). For tasks,
-these are retries, releases, cancels, failures, expiries, and tasks that became due or were deleted; a settle, a tick, a
-claim, a cancel, a registration or a deletion may cause them. For streaming sessions, they are all changes.
+``reply_of`` in the library's text adds these changes to the reply (:mod:`~daybreak_server.adapters.redis.scripts`). For
+tasks, they are retries, releases, cancels, failures, expiries, and tasks that became due or were deleted. A settle, a
+tick, a claim, a cancel, a registration or a deletion may cause them. For streaming sessions, every change is added.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MARK = "changes"
 """The first element of a reply with changes. No script's own reply begins with it."""
 _MARK = MARK.encode()
 _OF_SESSION = "session_"
-"""How the kinds of changes of sessions begin."""
+"""The prefix of a change's kind if it is a change of a session."""
 _log = logging.getLogger(__name__)
 
 
@@ -32,7 +32,7 @@ def without_changes(reply: Any, on_change: OnChange) -> Any:
     """The script's own reply. Its changes go to ``on_change``.
 
     An error of ``on_change`` must not reach the caller: Redis has made the changes, and a caller that saw an error
-    would treat a settled task as broken. So it is logged, once for each type.
+    would treat a settled task as broken. So the error is logged, once for each type of error.
     """
     if not isinstance(reply, list) or not reply or reply[0] != _MARK:
         return reply

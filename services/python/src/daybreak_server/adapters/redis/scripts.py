@@ -9,8 +9,8 @@ The text of the library is, in this order:
    and its ``run(ARGV)`` does the work.
 
 The names of the library and its functions end in the hash of the text, so that several versions can live on one server
-during a rolling update. If the library cannot be loaded, because the permission or the memory is missing, ``EVAL`` runs
-the text of a single script.
+during a rolling update. If the library cannot be loaded, because the permission or the memory for it is missing, each
+call sends the text of its script with ``EVAL``.
 
 Separate scripts, run by ``EVALSHA``, would be slower: each call would define the hundred or so Lua functions again. For
 ``settle`` this alone takes 45 µs.
@@ -56,10 +56,10 @@ SCRIPTS = {
     "list": "API",
     "events": "API",
     "pool": "API, operator, `daybreakd`",
-    "measure": "API, when its metrics are read",
+    "measure": "API, when the metrics of a gateway are read",
     "tick": "API, each second",
     "group": "leader, rank, watchdog, operator, `daybreakd up`",
-    "publish_demand": "API, each second while a pool has demand, and at once if it needs another number of groups",
+    "publish_demand": "API, each second while a pool has demand, and at once if the number of groups needed changes",
     "delete": "API",
     "session_open": "API",
     "session_append": "API, for each piece of audio",

@@ -40,7 +40,7 @@ _ADMIN = Principal(scopes=frozenset({"tasks", "admin"}))
 
 @lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
-    """Whether the address is a loopback address, also as an IPv4-mapped IPv6 address."""
+    """Whether the address is a loopback address. An IPv4-mapped IPv6 address may be one too."""
     try:
         address = ip_address(host)
     except ValueError:

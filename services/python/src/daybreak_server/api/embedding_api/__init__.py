@@ -1,1 +1,1 @@
-"""The routes of pools that embed and rerank, whose paths name no pool, and of the settings of their batches."""
+"""The routes that embed and rerank, whose paths name no pool, and the routes for the settings of a pool's batches."""

@@ -1,5 +1,5 @@
 """Turns records of the registry into what clients see. Only ``trusted`` callers see where workers are, what models
-load, and what engines print. Everyone sees the line of an engine that says why it could not start.
+load, and what engines print. Everyone sees the line in which an engine says why it could not start.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def model(registry: RegistryView, alias: str, *, trusted: bool) -> Model | None:
 
 
 def pool(entry: PoolEntry) -> Model:
-    """A pool that answers requests or serves sessions, in the list of models."""
+    """The entry of a pool in the list of models. The pool answers requests or serves sessions."""
     options = entry.settings.workload_options
     pairs = [ModelPair.model_validate(asdict(pair)) for pair in entry.spec.pairs(options)]
     return Model(
@@ -121,7 +121,8 @@ def worker_list(registry: RegistryView, *, trusted: bool) -> WorkerList:
 
 
 def health(registry: RegistryView, pools: Mapping[str, ServingPoolHealth]) -> ServingHealth:
-    """Whether models can be served, and the pools that serve requests or sessions."""
+    """The manager, the number of workers, the number of models in each state, and the pools that serve requests or
+    sessions."""
     shown = (view_of(registry, alias) for alias in registry.models)
     counts = Counter(ModelState(view.state.value) for view in shown if view is not None)
     return ServingHealth(

@@ -1,8 +1,8 @@
 """Publishes how many requests for each model this gateway has, so that the models get the replicas that they need.
 
-All models share one publisher. If a change alters how many replicas this gateway's requests need, the publisher
-publishes it at once. It publishes the present numbers once a second, because they are valid for a few seconds only: a
-gateway that dies asks for no replicas. A request that begins and ends between two publications counts, so that a model
+All models share one publisher. It publishes the present numbers once a second, because they are valid for a few seconds
+only: a gateway that has died asks for no replicas. If the requests of this gateway begin to need another number of
+replicas, it publishes at once. A request that begins and ends between two publications counts, so that a model
 which is used all the time never seems idle.
 """
 
@@ -48,10 +48,10 @@ class ModelDemand:
         self._models: dict[str, _Followed] = {}
         self._changed = asyncio.Event()
         self._empty = True
-        """Whether the registry has nothing of this gateway."""
+        """Whether the registry holds no demand of this gateway."""
 
     def follow(self, alias: str, requests: Callable[[], int], target_load: Callable[[], float]) -> None:
-        """Publish the demand for a model from now on. ``requests`` returns the present one."""
+        """Publish the demand for a model from now on. ``requests`` returns the present number."""
         self._models[alias] = _Followed(requests, target_load)
 
     def forget(self, alias: str) -> None:
@@ -59,7 +59,7 @@ class ModelDemand:
         self._models.pop(alias, None)
 
     def changed(self, alias: str) -> None:
-        """Call this after each change of the demand. It costs next to nothing unless it alters the replicas wanted."""
+        """Call this after each change of the demand. It costs little unless the number of replicas needed changes."""
         model = self._models.get(alias)
         if model is None:
             return
@@ -101,7 +101,7 @@ class ModelDemand:
                 await self._publish({}, warn=False)
 
     def _take(self) -> dict[str, int]:
-        """The most requests of each model since the last call."""
+        """The highest number of requests that each model has had at once since the last call."""
         taken: dict[str, int] = {}
         for alias, model in self._models.items():
             now = model.now()

@@ -1,4 +1,4 @@
-"""The command that starts an engine: a template of words, without a shell.
+"""The command that starts an engine: a template of words, which no shell interprets.
 
 Each word may contain placeholders in braces. ``{args}``, as a word of its own, becomes the model's options.
 """
@@ -16,7 +16,11 @@ PLACEHOLDERS = ("source", "alias", "host", "port", "args")
 
 
 def words_of(command: str) -> list[str]:
-    """The words of a command. :raises ValueError: if a quote is open, or a placeholder is unknown or missing."""
+    """The words of a command.
+
+    :raises ValueError: if a quote is open, a placeholder is unknown, ``{port}`` is missing, or ``{args}`` is only
+        a part of a word.
+    """
     try:
         words = shlex.split(command)
     except ValueError as exc:

@@ -1,7 +1,7 @@
-"""A reranker from a local folder, by sentence-transformers: a cross-encoder, or a language model that says yes or no.
+"""Loads a reranker from a local folder with sentence-transformers. It is a cross-encoder or a language model.
 
-A cross-encoder reads a query and a document together and has one score for them. A language model reads them in a
-prompt; its score is how much likelier it continues with ``yes`` than with ``no``.
+A cross-encoder reads a query and a document together and returns one score for the pair. A language model reads the
+pair in a prompt that asks for ``yes`` or ``no``. Its score says how much likelier the answer ``yes`` is than ``no``.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ KINDS = ("ForSequenceClassification", CAUSAL)
 
 
 class Score(NamedTuple):
-    """The score of a pair. ``raw`` is what the model gives, and ``relevance`` is made of it by an activation function:
-    the sigmoid, so it lies between 0 and 1, unless the folder of a cross-encoder names another function."""
+    """The score of a pair. ``raw`` is the output of the model. An activation function turns it into ``relevance``. The
+    function is the sigmoid, with values from 0 to 1, unless the folder of a cross-encoder names another function."""
 
     raw: float
     relevance: float
@@ -83,7 +83,7 @@ class RerankModel:
 
         :param fields: the name of each pair in error messages.
         :param cut: whether a document that is too long is cut, even if the options say that it is an error.
-        :raises RequestError: if a pair is too long and must not be cut, or has no room for any of its document.
+        :raises RequestError: if a pair is too long and must not be cut, or its query leaves no room for the document.
         """
         if not self._is_language_model:
             return self.tokenizer.pairs(pairs, fields, cut=cut)
@@ -93,7 +93,7 @@ class RerankModel:
         ]
 
     def score(self, inputs: Sequence[Tokens]) -> list[Score]:
-        """The score of each pair. :raises FloatingPointError: if one is not finite."""
+        """The score of each pair. :raises FloatingPointError: if a score is not finite."""
         import torch
 
         features = padded(inputs, pad=self._pad, left=self._left, device=self.device)
@@ -134,7 +134,7 @@ class RerankModel:
         ids = tokenizer(word, add_special_tokens=False)["input_ids"]
         if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
             raise ModelMissingError(
-                f"the word {word!r} is not one token of the model; set the options `yes` and `no` to words that are"
+                f"the word {word!r} is not one token of the model; choose other words for the options `yes` and `no`"
             )
         return int(ids[0])
 
@@ -148,7 +148,7 @@ def _is_language_model(options: RerankOptions, folder: str) -> bool:
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     names = [str(name) for name in config.get("architectures") or ()]
     if options.kind == "auto" and names and not any(name.endswith(KINDS) for name in names):
-        # It would be loaded with a random head, and answer nonsense.
+        # sentence-transformers would give this model a head of random weights, so its scores would mean nothing.
         raise ModelMissingError(
             f"the model in {folder} is a {names[0]}, which has no score for pairs; use a cross-encoder or a language "
             "model"

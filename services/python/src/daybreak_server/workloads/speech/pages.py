@@ -15,11 +15,11 @@ from daybreak_server.workloads.speech.window import first_visible
 
 
 class OutOfPagesError(RuntimeError):
-    """There is no free page. The limit on the number of sessions, which assumes the worst case, prevents this."""
+    """There are not enough free pages. The limit on the number of sessions prevents this: it assumes the worst case."""
 
 
 class PagePool:
-    """The free pages, by number."""
+    """The free pages. Each page is a number."""
 
     def __init__(self, pages: int, page_size: int) -> None:
         self.pages, self.page_size = pages, page_size
@@ -27,7 +27,7 @@ class PagePool:
 
     @property
     def used(self) -> int:
-        """Pages that sessions have."""
+        """How many pages sessions have."""
         return self.pages - len(self._free)
 
     def take(self, count: int) -> list[int]:
@@ -54,8 +54,9 @@ class PageTable:
                    ▲     ▲                        ▲
                    base  visible                  end
 
-    ``base`` is the first position of the first page. The model sees the positions from ``visible`` to before ``end``:
-    those before have left the window, but share a page with positions that it sees. Those from ``end`` on are free.
+    ``base`` is the first position of the first page. The model sees the positions from ``visible`` to before ``end``.
+    Positions before ``visible`` have left the window, but share a page with one that the model sees. Positions from
+    ``end`` on are free.
     """
 
     def __init__(self, pool: PagePool, window: int) -> None:
@@ -65,7 +66,7 @@ class PageTable:
         self._turns: deque[int] = deque()
 
     def begin_turn(self) -> None:
-        """Drop the oldest turns that the next one does not see, and free their pages.
+        """Begin the next turn: drop the oldest turns, as far as it does not see them, and free their pages.
 
         Does nothing if the present turn has no position yet, because its first step has failed.
         """
@@ -92,7 +93,7 @@ class PageTable:
         self._turns[-1] += count
 
     def take_back(self, count: int) -> None:
-        """Undo :meth:`extend` after a step that failed. The pages stay, for the next one."""
+        """Undo :meth:`extend` after a step that failed. The pages stay in the table, for the next step."""
         self.end -= count
         self._turns[-1] -= count
 
@@ -103,5 +104,5 @@ class PageTable:
 
 
 def pages_at_most(window: int, longest_turn: int, page_size: int) -> int:
-    """The most pages that a session can have: the window and the longest turn, wherever the first page begins."""
+    """The most pages that a session can have, for the window and the longest turn, wherever the first page begins."""
     return -(-(window + longest_turn + page_size - 1) // page_size)

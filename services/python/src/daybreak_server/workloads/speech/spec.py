@@ -33,12 +33,12 @@ class SpeechOptions(BaseModel):
     max_turn_blocks: int = Field(8, ge=1, le=64)
     """The longest turn, in blocks of audio. Longer turns need more memory for each session."""
     attention: Literal["auto", "gather", "flex"] = "auto"
-    """How the language model reads its caches: torch's plain attention, or FlexAttention, which a GPU gets by
-    default."""
+    """How the language model reads its caches: with torch's plain attention (``gather``) or FlexAttention (``flex``).
+    ``auto`` is ``flex`` on a GPU and ``gather`` on a CPU."""
 
 
 def options_of(options: Mapping[str, Any]) -> SpeechOptions:
-    """The options. :raises pydantic.ValidationError: with a line for each wrong one."""
+    """The options. :raises pydantic.ValidationError: with a line for each wrong option."""
     return SpeechOptions.model_validate(dict(options))
 
 

@@ -2,8 +2,8 @@
 
 The check reads the JSON files, the tokenizer and the headers of the weights. It builds the parts that the
 configurations describe on torch's device ``meta``, which has no memory, and compares the names and shapes of their
-tensors with those of the files. So it finds most of what would keep a group from loading the model, and also tensors
-that transformers would silently replace by random numbers. It does not read the weights themselves.
+tensors with those of the files. So it finds most errors that would keep a group from loading the model. It also finds
+missing tensors, which transformers would silently fill with random numbers. It does not read the weights themselves.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ _STREAMING: Final = {
     for field in fields(SpeechFolder)
     if field.name not in {"encoder", "language_model", "vocabulary"}
 }
-"""The members of ``streaming`` in ``config.json``, and whether it needs them."""
+"""The members of ``streaming`` in ``config.json``, and for each whether it is required."""
 _TOKENIZERS: Final = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _OPTIONAL: Final = frozenset({"masked_spec_embed"})
-"""Tensors of encoders that only training uses."""
+"""Tensors that an encoder may lack, because only training uses them."""
 _OLD_NAMES: Final = {
     ".weight_g": ".parametrizations.weight.original0",
     ".weight_v": ".parametrizations.weight.original1",
 }
-"""Endings of names in files that older versions of torch have written, and what they are called now."""
+"""The endings that older versions of torch gave to names of tensors, and the endings that torch gives now."""
 _SEE: Final = "see “Your own model” in docs/12-speech-model.md"
 
 
 class _WrongFileError(ValueError):
-    """A JSON file cannot be used. The message names it."""
+    """A JSON file cannot be used. The message names the file."""
 
 
 def verify(folder: Path) -> list[Finding]:
@@ -178,7 +178,7 @@ def _hub_encoder(
 
 
 def _width(path: Path, kind: str, content: Mapping[str, Any]) -> int:
-    """The width of an encoder. :raises _WrongFileError: if the file does not describe one of this kind."""
+    """The width of an encoder. :raises _WrongFileError: if the file does not describe an encoder of this kind."""
     if content.get("model_type") != kind:
         raise _WrongFileError(
             f"{path}: model_type is {content.get('model_type')!r}, but encoder.type in the model's config.json is "
@@ -221,8 +221,9 @@ _CLASSES: Final = {
     "wav2vec2": ("Wav2Vec2Model", "hidden_size", "", "wav2vec2."),
     "whisper": ("WhisperModel", "d_model", "encoder.", "model."),
 }
-"""For each type of encoder, four values: the class of transformers; the member of its configuration with the width; how
-the names of the encoder's tensors begin; and what comes before these names in the weights of a larger model."""
+"""For each type of encoder, four values: its class in transformers; the member of its configuration that holds the
+width; how the names of the encoder's tensors begin; and what comes before these names in the files of a larger model.
+"""
 
 
 def _vocabulary(
@@ -258,7 +259,7 @@ def _vocabulary(
 
 
 def _part(folder: Path, expected: Mapping[str, Shape], *, prefix: str = "") -> Iterator[Finding]:
-    """Check the weights of a part in the layout of Hugging Face. ``prefix``: what names may begin with."""
+    """Check the weights of a part in the layout of Hugging Face. Names of tensors may begin with ``prefix``."""
     problems = list(weights(folder))
     yield from problems
     if any(problem.level == "error" for problem in problems):

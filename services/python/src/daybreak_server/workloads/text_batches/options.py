@@ -1,4 +1,4 @@
-"""Options of pools whose groups compute texts. Imports no torch."""
+"""Options of pools whose groups embed or rerank texts. Imports no torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TextOptions(BaseModel):
     """The most tokens of a text, including prompts and special tokens; if unset, as many as the model allows."""
     too_long: Literal["error", "cut"] = "error"
     """What happens to a text with more than ``max_tokens`` tokens. ``error``: the request is refused. ``cut``: the text
-    is cut, and the answer says which texts were."""
+    is cut, and the answer says which texts were cut."""
     max_inputs: int = Field(2048, ge=1)
     """The most texts in a request."""
 
@@ -37,5 +37,5 @@ class TextOptions(BaseModel):
 
 
 def parse(kind: type[O], options: Mapping[str, Any]) -> O:
-    """The options of a pool. :raises pydantic.ValidationError: with a line for each wrong one."""
+    """The options of a pool. :raises pydantic.ValidationError: with a line for each wrong option."""
     return kind.model_validate(dict(options))

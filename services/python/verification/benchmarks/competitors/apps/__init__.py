@@ -1,1 +1,1 @@
-"""One module for each queue: its no-op task as a worker imports it, and its producer as a program."""
+"""One module for each queue. Workers import the no-op task from it. Run as a program, the module is the producer."""

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom,no-writes
--- Returns what the metrics of a pool need in addition to the script `pool`: totals, billed tenants, the waiting tasks by
--- tenant and priority, and how far apart the virtual times of waiting tenants are.
+-- Returns what the metrics of a pool need in addition to the answer of `pool`: totals, tenants' totals, the waiting
+-- tasks by tenant and priority, and how far apart the virtual times of waiting tenants are.
 -- Answers {totals, tenants' totals, tasks accepted, dead letters, waiting tasks, tenants, oldest waits, spread}. A tenant
 -- is {name, weight, tasks by priority}. An oldest wait is in ms, or -1 if no task of that priority waits.
 

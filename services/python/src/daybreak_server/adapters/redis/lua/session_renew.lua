@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Extends the leases of a group, and publishes its measurements. Answers the sessions that it has lost.
+-- Extends the leases of a group, and publishes its measurements. Returns the sessions that the group has lost.
 local function run(ARGV)
   local a = read.session_renewal(ARGV, 1)
   local ends, lost = int(meta('lease_clock') + tonumber(a.lease_ms)), {}

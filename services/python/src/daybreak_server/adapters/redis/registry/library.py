@@ -20,7 +20,7 @@ NAME = "registry"
 
 @dataclass(frozen=True, slots=True)
 class RegistryLibrary:
-    """One script, whose first argument names the operation. ``clock_text``: for tests, which set the time."""
+    """One script, whose first argument names the operation. Tests pass another ``clock_text`` to set the time."""
 
     clock_text: str | None = None
 

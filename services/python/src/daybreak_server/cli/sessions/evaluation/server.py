@@ -50,7 +50,8 @@ class PoolUnderTest:
         return cls(client, http, named[0].name, named[0].workload)
 
     async def code_of(self, language: str) -> str:
-        """The code of a language, which may be given by its name. The server refuses what it does not know."""
+        """The code of a language that is given by its code or its name. An unknown language is returned as it is; the
+        server refuses it."""
         with suppress(ApiError):  # an older server does not list its pools as models
             for pair in (await self.client.models.get(self.name)).pairs or ():
                 if language.strip().lower() in {pair.target.lower(), pair.target_name.lower()}:
