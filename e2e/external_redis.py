@@ -13,7 +13,7 @@ PORT = 6379
 
 
 def volume() -> dict[str, Any]:
-    """The server's PersistentVolumeClaim. It is created first, so that a test can copy the initial data into it."""
+    """The server's PersistentVolumeClaim. A test creates it before the server, to copy the initial data into it."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -23,7 +23,7 @@ def volume() -> dict[str, Any]:
 
 
 def server(image: str) -> list[dict[str, Any]]:
-    """Secret, StatefulSet and Service."""
+    """The server's Secret, StatefulSet and Service."""
     labels = {"app": NAME}
     password = {"secretKeyRef": {"name": NAME, "key": "password"}}
     persistence = ["--dir", "/data", "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]

@@ -1,6 +1,6 @@
 """Generates deploy/crd/generatorpools.yaml, the CustomResourceDefinition of GeneratorPool, from its models.
 
-``python tools/crd.py`` writes it; ``--check`` shows what would change, and exits 1 if it is stale.
+``python tools/crd.py`` writes the file. With ``--check`` it shows what would change, and exits 1 if the file is stale.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Plain(yaml.SafeDumper):
 def document() -> str:
     """The manifest as text.
 
-    Its annotation has a hash, by which the chart sees whether the CRD in the cluster differs.
+    An annotation has a hash of the definition. It shows the chart whether the CRD in the cluster differs.
     """
     manifest = definition()
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]

@@ -30,7 +30,7 @@ def value_name(threshold: str) -> str:
 
 
 def chart_rules() -> str:
-    """The rules, with marks ``${…}`` for what the chart's values say."""
+    """The alert rules, with placeholders ``${…}`` for values that the chart fills in."""
     place = Place(
         here='namespace="${namespace}"',
         thresholds={name: f"${{{value_name(name)}}}" for name in threshold_names()},
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     )
     strays = sorted(path.name for path in set(DASHBOARDS.glob("*")) - set(generated()))
     if strays:
-        print(f"delete {', '.join(strays)} from {DASHBOARDS}: no dashboard of tools/dashboards makes it")
+        print(f"delete {', '.join(strays)} from {DASHBOARDS}: tools/dashboards does not generate this")
     return int(bool(status or strays))
 
 

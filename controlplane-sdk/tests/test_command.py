@@ -30,7 +30,7 @@ TIMEOUT_S = 60
 
 
 class Platform:
-    """A server with one task, which ends in the state ``end``."""
+    """A scripted server with one task, which ends in the state ``end``."""
 
     def __init__(self, make: Any, end: str = "succeeded") -> None:
         self.make, self.end = make, end
@@ -93,7 +93,7 @@ def platform(scripted: Any, make: Any) -> Callable[..., Platform]:
     return build
 
 
-# A shell that runs tests in the background makes its children ignore Ctrl-C.
+# Children of a shell that runs tests in the background ignore Ctrl-C, so the program sets the handler again.
 PROGRAM = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -178,7 +178,7 @@ def test_each_end_has_its_exit_code(platform: Any, command: Any, end: str, code:
 
 
 def test_an_expired_task_shows_its_deadline(command: Any, scripted: Any, make: Any) -> None:
-    """The output names what ended the task, not the error of an earlier attempt."""
+    """The output says which deadline ended the task. It does not show the error of an earlier attempt."""
     task = make.task(state="expired", error={"code": "echo_failed", "message": "step 9 failed, as asked"})
 
     def server(seen: Any) -> Any:
@@ -199,7 +199,7 @@ def test_an_expired_task_shows_its_deadline(command: Any, scripted: Any, make: A
 def test_a_download_without_files_fails(
     command: Any, scripted: Any, make: Any, state: str, code: int
 ) -> None:
-    """A task without files gives the exit code of its state, so that a script stops."""
+    """If the task has no files, the exit code shows its state and is not 0, so that a script stops."""
     scripted.answers = [make.answer(make.task(state=state))]
     found, out, err = command("tasks", "download", "video_01")
     assert (found, out) == (code, "")
@@ -208,7 +208,7 @@ def test_a_download_without_files_fails(
 
 
 def test_submit_options_reach_the_server(platform: Any, command: Any, scripted: Any) -> None:
-    """Metadata, the earliest start, the strikes and the key are sent. An invalid value is wrong usage."""
+    """Metadata, the earliest start, the allowed strikes and the key are sent. An invalid value gives exit code 2."""
     platform()
     options = ("--metadata", "user=7", "--metadata", "note=a=b", "--start-at", "2026-11-21T13:00:00+01:00")
     more = ("--max-strikes", "1", "--idempotency-key", "k-1", "--detach")
@@ -322,7 +322,7 @@ def test_a_second_ctrl_c_exits_at_once(platform: Any, scripted: Any, tmp_path: P
 
 
 def test_a_terminal_shows_one_bar(platform: Any, scripted: Any, tmp_path: Path) -> None:
-    """On a terminal there is one bar, with phase, step and percentage."""
+    """On a terminal, stderr shows one progress bar."""
     platform()
     ours, theirs = pty.openpty()
     process = start(scripted.url, "generate", "x", cwd=tmp_path, stderr=theirs)
@@ -376,7 +376,7 @@ def test_the_tasks_commands_print_text_and_json(
 
 
 def test_pools_show_groups_and_input(command: Any, scripted: Any, make: Any) -> None:
-    """A pool's page shows what its groups do, the last wake, and the fields of the input."""
+    """`daybreak pools NAME` shows what the pool's groups do, the last wake, and the fields of the input."""
     schema = {"properties": {"steps": {"description": "Steps of the work.", "default": 5}}}
     groups = [
         {"id": "g-1", "state": "busy", "ranks": 2, "tasks": ["video_01", "video_02"]},

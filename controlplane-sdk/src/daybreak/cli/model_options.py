@@ -15,7 +15,7 @@ SourceArgument = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="What the engine loads: a name of a model hub, or a folder or file on the workers.",
+        help="What the engine loads: the name of a model on a hub, or a folder or file on the workers.",
         show_default=False,
     ),
 ]

@@ -81,7 +81,7 @@ def _activity(group: PoolGroup) -> tuple[str, ...]:
 
 
 def _work(pool: Pool) -> str:
-    """What the pool has to do."""
+    """The pool's tasks, requests or sessions, in words."""
     if pool.sessions is not None:
         return _sessions(pool, pool.sessions)
     if pool.requests is None:

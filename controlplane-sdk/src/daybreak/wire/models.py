@@ -35,8 +35,8 @@ class ModelState(StrEnum):
 class RegisterModelRequest(RequestModel):
     """``POST /v1/models/register``.
 
-    ``source`` (or ``model_name``) is what the engine loads: a folder, a file or a name of a model hub. ``args`` are
-    options of the engine. The most common options may also be fields of the request.
+    ``source`` (or ``model_name``) is what the engine loads: a folder, a file, or the name of a model on a hub. ``args``
+    are options of the engine. The most common options may also be fields of the request.
     """
 
     alias: Alias
@@ -49,15 +49,15 @@ class RegisterModelRequest(RequestModel):
     dtype: str | None = None
     quantization: str | None = None
     memory_bytes: int | None = Field(None, ge=1)
-    """Memory of one replica. Without it, a replica gets its devices for itself."""
+    """Memory of one replica. If absent, no other replica may use its devices."""
     gpus: int | None = Field(None, ge=1, le=64)
-    """GPUs of one replica; by default ``tensor_parallel_size``, or else 1."""
+    """Number of GPUs of one replica. The default is ``tensor_parallel_size`` if that is set, and 1 otherwise."""
     replicas: int = Field(1, ge=1, le=1000)
     """The maximum number of replicas."""
     min_replicas: int = Field(0, ge=0, le=1000)
     """How many replicas run even without any request."""
     target_load: float = Field(8.0, gt=0)
-    """The requests that one replica should have. With more, another replica starts, up to ``replicas``."""
+    """How many requests one replica should have. If replicas have more, another one starts, up to ``replicas``."""
     idle_s: float | None = Field(None, gt=0)
     """How long the model must have had no request before replicas beyond ``min_replicas`` stop."""
     fallback: Alias | None = None
@@ -71,7 +71,7 @@ class RegisterModelRequest(RequestModel):
             raise ValueError("fallback is the model itself; name another model, or leave it out")
         twice = [name for name in TOP_LEVEL_ARGS if getattr(self, name) is not None and name in self.args]
         if twice:
-            raise ValueError(f"{twice[0]} is given twice, in args and beside them")
+            raise ValueError(f"{twice[0]} is given twice: in args and as a field; keep one of them")
         return self
 
     @property
@@ -124,12 +124,12 @@ class Model(ResponseModel):
     idle_s: float | None = None
     fallback: str | None = None
     wanted: int | None = None
-    """How many replicas it should have now."""
+    """How many replicas the model should have now."""
     ready: int | None = None
     workers: list[str] | None = None
-    """The workers of its ready replicas; a worker with two replicas is listed twice."""
+    """The workers of the model's ready replicas. A worker with two of them is listed twice."""
     wake: Wake | None = None
-    """While it starts: what happens, and when it should be ready."""
+    """Present while the model starts: the current phase, and when the model should be ready."""
 
 
 class ModelList(ResponseModel):
@@ -152,7 +152,7 @@ class Worker(ResponseModel):
 
     id: WorkerId
     url: str | None = None
-    """Where gateways reach it; only for clients that may change models."""
+    """The address at which gateways reach the worker. Only clients that may change models see it."""
     version: str
     engines: list[str]
     draining: bool
@@ -173,7 +173,7 @@ class ServingPoolHealth(ResponseModel):
     gpus_per_group: float | None = None
     """The number of GPUs of a group; absent if its ranks run on CPUs."""
     wake: WakeHistory
-    """The pool's wake. At zero, ``eta_s`` is how long the last wake took, in seconds; absent before the first wake."""
+    """The pool's wake. At zero, its ``eta_s`` says how long the last wake took; it is absent before the first wake."""
 
 
 class ServingHealth(ResponseModel):

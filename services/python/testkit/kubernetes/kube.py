@@ -93,7 +93,7 @@ class Kube:
 
     def signal(self, pod: str, program: str, name: str) -> None:
         """Send a signal, such as ``STOP``, to the processes of a pod that run a program. The pod needs no ``ps``."""
-        pattern = f"[{program[0]}]{program[1:]}"  # does not match the shell that runs this
+        pattern = f"[{program[0]}]{program[1:]}"  # so that the pattern does not match the shell itself
         script = (
             'for process in /proc/[0-9]*; do if tr "\\0" " " < "$process/cmdline" | grep -q "$1"; then '
             'kill -s "$2" "${process#/proc/}" && found=yes; fi; done 2>/dev/null; test -n "$found"'

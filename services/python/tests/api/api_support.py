@@ -1,4 +1,4 @@
-"""For tests of the API: a running server, a stand-in for a group's leader, and a simple reader of event streams."""
+"""Helpers for tests of the API: a running server, a stand-in for a group's leader, and a reader of event streams."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ POOL = "echo"
 
 
 def make_settings(**changes: Any) -> Settings:
-    """Settings with two pools, and with the changes of a test."""
+    """Settings with two pools and with the changes that a test needs."""
     tree: dict[str, Any] = {
         "pools": {"echo": {"workload": "echo"}, "clips": {"workload": "video"}},
         "tenants": {"heavy": {"weight": 3}},
@@ -59,7 +59,7 @@ def make_settings(**changes: Any) -> Settings:
 
 @dataclass
 class Api:
-    """A running server and clients of it."""
+    """A running API server, its parts, and an HTTP client for it."""
 
     url: str
     context: Dependencies
@@ -71,7 +71,7 @@ class Api:
     def submit(
         self, input: dict[str, Any] | None = None, *, status: int = 202, **body: Any
     ) -> dict[str, Any]:
-        """POST /v1/tasks. :returns: the task, or the problem."""
+        """POST /v1/tasks. :returns: the task, or the error as a problem object."""
         headers = body.pop("headers", {})
         body = {"pool": POOL, "input": input or {"message": "hi"}, **body}
         response = self.client.post("/v1/tasks", json=body, headers=headers)
@@ -85,7 +85,7 @@ class Api:
         return response.json()
 
     def until(self, task: str, state: str, timeout: float = 60) -> dict[str, Any]:
-        """Wait until the task is in that state."""
+        """Wait until the task is in the state ``state``. :returns: the task."""
 
         def reached() -> dict[str, Any] | None:
             task_json = self.get(task)
@@ -157,7 +157,7 @@ class FakeLeader:
 
 
 class Serving:
-    """A server in its own thread, inside a `with` block."""
+    """An API server that runs in a thread of its own as long as a `with` block."""
 
     def __init__(
         self, valkey: Server, folder: Path, port: int, settings: Settings, in_memory: Any = None
@@ -228,7 +228,7 @@ class Serving:
 def read_events(
     url: str, task: str, *, after: str | None = None, until: str | None = None, timeout: float = 60
 ) -> list[dict[str, Any]]:
-    """The events of a stream up to its end or to the first of type ``until``; none for a 204."""
+    """The events of a task's stream, up to its end or to the first event of type ``until``. Empty after a 204."""
     events = []
     headers = {} if after is None else {"Last-Event-ID": after}
     path = f"{url}/v1/tasks/{task}/events"
@@ -242,7 +242,7 @@ def read_events(
 
 
 def parse(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
-    """Events from the lines of ``text/event-stream``. Checks that id and type agree with the object."""
+    """Events from the lines of ``text/event-stream``. Checks that the fields `id` and `event` agree with the data."""
     fields: dict[str, str] = {}
     for line in lines:
         if line and not line.startswith(":"):

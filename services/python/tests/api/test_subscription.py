@@ -1,4 +1,4 @@
-"""A subscription joins history and live events without a gap or a repeat, wherever an event falls between them."""
+"""A subscription joins history and live events without a gap or a repeat, whenever an event is written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class HookedEvents(RedisEvents):
     before: Callable[[], None] | None = None
     after: Callable[[], None] | None = None
     slow_s = 0.0
-    """How long ``tail`` waits for history to be read first."""
+    """The longest time for which ``tail`` waits until history has been read."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -92,7 +92,7 @@ async def _receive_all(
     *,
     actions: Mapping[int, Callable[[], object]] | None = None,
 ) -> list[str]:
-    """The ids of all events that a subscriber receives. ``actions`` maps a number of received logs to an action."""
+    """The ids of all events that a subscriber receives. ``actions``: number of logs received → what to do then."""
     received: list[Frame] = []
     pending = dict(actions or {})
     async with (
@@ -127,7 +127,7 @@ async def test_events_written_while_history_is_read_arrive_once(
 async def test_no_history_is_read_before_the_feed_is_live(
     sources: Sources, start_leader: Callable[..., FakeLeader]
 ) -> None:
-    """No event after the history is lost, even if the log takes long to report its end."""
+    """No event after the history is lost, even if ``tail`` takes long to say where the feed begins."""
     leader = start_leader()
     claim = await _start_task(sources, leader)
     await asyncio.to_thread(_write_logs, leader, claim, "one")
@@ -141,7 +141,7 @@ async def test_no_history_is_read_before_the_feed_is_live(
 async def test_a_resumed_subscription_gets_exactly_the_later_events(
     sources: Sources, start_leader: Callable[..., FakeLeader]
 ) -> None:
-    """This holds for any id, both from the store and from the gateway's cache while another client follows."""
+    """This holds after any event, whether the gateway reads the later events from its cache or from the store."""
     leader = start_leader()
     claim = await _start_task(sources, leader)
     task = claim.lease.task
@@ -161,7 +161,7 @@ async def test_a_resumed_subscription_gets_exactly_the_later_events(
 async def test_a_lossless_subscriber_that_was_too_slow_gets_the_events_that_it_missed(
     sources: Sources, leader: FakeLeader
 ) -> None:
-    """The stream of a task's lines has no snapshots, and the store still has the lines."""
+    """The subscriber gets the events from the store. A snapshot would not contain them."""
     claim = await _start_task(sources, leader)
     words = [f"word {number}" for number in range(20)]
     small = replace(sources, queue_limit=2)

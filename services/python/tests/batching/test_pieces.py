@@ -1,4 +1,4 @@
-"""How a batch of both phases is filled up to a number of tokens, and long turns are read in pieces."""
+"""Tests of batches with both phases. A limit of tokens bounds each batch, so a long turn is read in pieces."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read(batch: Batch[str]) -> dict[str, int]:
 
 
 def test_a_long_turn_is_read_in_pieces_beside_the_decodes() -> None:
-    """The others get a token in each of these batches, and the session of the turn gets its first token at the end."""
+    """In each batch the other sessions get a token. The session of the long turn gets its first in the last batch."""
     scheduler = chunked(10)
     scheduler.decode_ready("a", 0.0)
     scheduler.decode_ready("b", 0.0)
@@ -60,7 +60,7 @@ def test_a_long_turn_is_read_in_pieces_beside_the_decodes() -> None:
 
 
 def test_a_turn_that_was_begun_is_read_before_the_next_ones() -> None:
-    """So at most one turn waits half-read, and turns end in the order in which they became ready."""
+    """So at most one turn is partly read at a time, and turns end in the order in which they became ready."""
     scheduler = chunked(3 * BLOCK_TOKENS)
     for session, blocks in (("a", 1), ("b", 4), ("c", 2)):
         scheduler.prefill_ready(session, 0.0, seconds=1.0, blocks=blocks)
@@ -71,7 +71,7 @@ def test_a_turn_that_was_begun_is_read_before_the_next_ones() -> None:
 
 
 def test_one_block_is_read_however_many_sessions_decode() -> None:
-    """Otherwise a turn would wait until others end theirs."""
+    """Otherwise a new turn would wait until other sessions have ended their turns."""
     scheduler = chunked(6)
     for session in "abcdefgh":
         scheduler.decode_ready(session, 0.0)
@@ -79,7 +79,7 @@ def test_one_block_is_read_however_many_sessions_decode() -> None:
     first, second = run(scheduler, 0.0, "ab"), run(scheduler, 0.0, "cd")
     assert (read(first), first.decode) == ({"new": 1}, ("a", "b"))
     assert (read(second), second.decode) == ({"new": 1}, ("c", "d"))
-    assert run(scheduler, 0.0).decode == tuple("efghab"), "without a turn, all tokens are for decode"
+    assert run(scheduler, 0.0).decode == tuple("efghab"), "without a turn to read, all tokens are for decodes"
 
 
 def test_a_limit_below_a_block_still_lets_both_phases_run() -> None:
@@ -104,7 +104,7 @@ def test_the_phases_take_turns_if_a_batch_has_one_place() -> None:
 
 
 def test_without_a_limit_a_turn_is_read_at_once() -> None:
-    """The limit can change in the middle of a turn; the rest of it is read by the new rules."""
+    """If the limit changes in the middle of a turn, the rest of the turn is read under the new rules."""
     scheduler = chunked(BLOCK_TOKENS + 1)
     scheduler.prefill_ready("a", 0.0, seconds=4.0, blocks=4)
     assert read(run(scheduler, 0.0)) == {"a": 1}
@@ -115,7 +115,7 @@ def test_without_a_limit_a_turn_is_read_at_once() -> None:
 
 
 def test_a_model_that_reads_whole_turns_gets_whole_turns() -> None:
-    """Then the limit has no effect."""
+    """The limit of tokens does not split the turns of such a model."""
     scheduler: Scheduler[str] = Scheduler(IterationRules(strategy=Strategy.MIXED, max_batch_tokens=1))
     scheduler.prefill_ready("a", 0.0, seconds=4.0, blocks=4)
     assert read(run(scheduler, 0.0)) == {"a": 4}
@@ -139,7 +139,7 @@ def test_a_session_that_is_forgotten_in_the_middle_of_its_turn_is_gone() -> None
 
 
 def test_a_turn_that_is_read_in_part_cannot_decode() -> None:
-    """It has no token to continue from."""
+    """A session whose turn has been read in part has no token to continue from."""
     scheduler = chunked(BLOCK_TOKENS)
     scheduler.prefill_ready("a", 0.0, seconds=4.0, blocks=4)
     scheduler.next(0.0)
@@ -148,7 +148,7 @@ def test_a_turn_that_is_read_in_part_cannot_decode() -> None:
 
 
 class Chooses(BatchStrategy[str]):
-    """Chooses these blocks of the first sessions that wait for prefill."""
+    """Chooses ``blocks`` of the first session that waits for prefill."""
 
     blocks: tuple[int, ...] = ()
 

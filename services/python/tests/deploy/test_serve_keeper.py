@@ -27,7 +27,7 @@ TOKEN = "a-token"
 
 
 class Head(ThreadingHTTPServer):
-    """The part of Ray Serve's REST API that the sidecar uses."""
+    """A stand-in for a Ray head, with the part of Ray Serve's REST API that the sidecar uses."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -84,7 +84,7 @@ def config() -> dict[str, Any]:
 
 
 def test_the_sidecar_deploys_lost_and_failed_applications_again(head: Head, tmp_path: Path) -> None:
-    """The sidecar deploys once, again after a loss, and a failed application as a new attempt. SIGTERM ends it."""
+    """The sidecar deploys once, and again after a loss. It deploys a failed application as a new attempt."""
     path = tmp_path / "applications.json"
     path.write_text(json.dumps(config()))
     environment = {**os.environ, "RAY_AUTH_TOKEN": TOKEN}
@@ -105,15 +105,15 @@ def test_the_sidecar_deploys_lost_and_failed_applications_again(head: Head, tmp_
             wait_until(lambda: head.polls > polls + 3, what="more polls")
             assert len(head.puts) == 1, "the sidecar deployed applications that exist"
             head.applications.clear()
-            wait_until(lambda: len(head.puts) == 2, what="a put after the head lost them")
+            wait_until(lambda: len(head.puts) == 2, what="a put after the head lost its applications")
             head.applications["video"]["status"] = "DEPLOY_FAILED"
-            wait_until(lambda: len(head.puts) == 3, what="a put after one failed")
+            wait_until(lambda: len(head.puts) == 3, what="a put after an application failed")
         finally:
             keeper.send_signal(signal.SIGTERM)
         assert keeper.wait(timeout=10) == 0
     attempts = [put["applications"][1]["args"]["attempt"] for put in head.puts]
     assert attempts == [1, 1, 2], (
-        "a failed application needs new arguments, because Serve does not retry the same ones"
+        "a failed application needs new arguments, because Serve does not retry the same arguments"
     )
 
 

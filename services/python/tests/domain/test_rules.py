@@ -62,7 +62,7 @@ def test_the_error_of_an_invalid_transition_shows_the_history() -> None:
 
 @given(strikes=st.integers(1, 20), token=st.text(min_size=1))
 def test_backoff_doubles_within_bounds(strikes: int, token: str) -> None:
-    """A delay is between half and all of 1, 2, 4 … 60 s, and the same token always gets the same delay."""
+    """The full delay is 1, 2, 4 … 60 s. A token always gets the same delay: 50 to 100 % of the full delay."""
     full = min(BACKOFF_MAX_MS, BACKOFF_BASE_MS * 2 ** (strikes - 1))
     assert full / 2 - 1 <= backoff_ms(strikes, token) <= full
     assert backoff_ms(strikes, token) == backoff_ms(strikes, token)
@@ -78,9 +78,9 @@ def test_backoff_differs_between_attempts() -> None:
     costs=st.lists(st.sampled_from([1.0, 2.0, 5.0]), min_size=4, max_size=4),
 )
 def test_tenants_share_gpu_seconds_by_weight(weights: list[float], costs: list[float]) -> None:
-    """While all tenants have waiting tasks, their virtual times stay within one task of each other.
+    """While all tenants have waiting tasks, their virtual times differ by at most the charge for one task.
 
-    Each tenant then gets its share of the GPU-seconds.
+    So each tenant gets its share of the GPU-seconds.
     """
     queue = FairQueue()
     for i, weight in enumerate(weights):
@@ -99,7 +99,7 @@ def test_tenants_share_gpu_seconds_by_weight(weights: list[float], costs: list[f
 
 
 def test_a_tenant_pays_for_the_actual_seconds_not_the_estimate() -> None:
-    """A tenant whose tasks take longer than estimated pays the difference; one whose tasks take less gets it back."""
+    """A tenant pays the difference if its tasks take longer than estimated, and gets it back if they take less."""
     queue = FairQueue()
     queue.push("a", order(1, 1), "a1")
     charge = queue.serve("a", 10.0)
@@ -108,7 +108,7 @@ def test_a_tenant_pays_for_the_actual_seconds_not_the_estimate() -> None:
 
 
 def test_a_tenant_without_tasks_is_dropped_unless_it_is_in_debt() -> None:
-    """The queue drops a tenant without tasks, but only once the others have used as much as it has."""
+    """The queue drops a tenant without tasks once the virtual time of the pool has reached that of the tenant."""
     queue = FairQueue()
     queue.push("a", order(1, 1), "a1")
     queue.remove("a", order(1, 1), "a1")
@@ -134,7 +134,7 @@ def test_the_model_retries_a_failed_task_until_it_succeeds() -> None:
     assert pool.tick()[0] == 1
     assert pool.claim("g", ranks=2, lease_ms=15_000, nonce="b") == task_id
     pool.now = 5000
-    # The first attempt's lease gets its first answer again, whatever the new outcome says.
+    # A second settle of the first attempt gets the first answer again, whatever the new outcome is.
     assert pool.settle(task_id, "1.a", Finished(artifacts=())) == (State.DELAYED, False)
     assert pool.settle(task_id, "2.b", Finished(artifacts=())) == (State.SUCCEEDED, False)
     task = pool.tasks[task_id]

@@ -1,4 +1,4 @@
-"""What a rank measures of its work, and that a measurement which fails disturbs nothing."""
+"""Tests of what a rank measures of its work. A measurement that fails does not disturb the work."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def value(meter: PrometheusMeter, name: str, **labels: str) -> float | None:
 
 
 def test_steps_and_phases_are_measured_and_an_attempt_ends_its_last_phase(meter: PrometheusMeter) -> None:
-    """A phase of the engine's own, such as the upload, has no steps."""
+    """A phase that the engine adds, such as the upload, has no steps."""
     metrics = RankMetrics(meter, pool="video")
     metrics.begin_attempt()
     for phase in ("denoise", "denoise", "decode"):
@@ -58,7 +58,7 @@ def test_every_end_of_an_attempt_is_counted(meter: PrometheusMeter) -> None:
 
 
 def test_a_workload_with_many_phases_makes_few_series(meter: PrometheusMeter) -> None:
-    """A phase may be named after a step by mistake."""
+    """By mistake, a workload may give each step a phase of its own."""
     metrics = RankMetrics(meter, pool="video")
     for number in range(10 * PHASES_MAX):
         metrics.step(f"step {number}")
@@ -75,7 +75,7 @@ def test_the_ages_of_a_follower_have_no_lease(meter: PrometheusMeter) -> None:
 
 
 def test_a_leader_measures_its_calls_of_scripts(pools: Callable[..., Pool], meter: PrometheusMeter) -> None:
-    """Each call has the name of its script, whichever thread of the leader makes it."""
+    """Each call is counted under the name of its script, whichever thread of the leader makes the call."""
     pool = pools()
     rank = wiring.build_rank(pool.settings, pool.name, on_broken=print, meter=meter)
     rank.start()
@@ -100,7 +100,7 @@ def test_a_leader_measures_its_calls_of_scripts(pools: Callable[..., Pool], mete
 
 
 def test_a_call_that_fails_is_measured_too(meter: PrometheusMeter) -> None:
-    """Slow failures are what an outage looks like. No server listens at the address."""
+    """In an outage, calls fail slowly, so failed calls must be measured. Here no server listens at the address."""
     metrics = RankMetrics(meter, pool="video")
     queue = RedisQueue(f"redis://127.0.0.1:{free_port()}", pool="video", on_call=metrics.script_called)
     with contextlib.closing(queue), pytest.raises(StoreUnavailableError):
@@ -109,7 +109,7 @@ def test_a_call_that_fails_is_measured_too(meter: PrometheusMeter) -> None:
 
 
 def test_a_measurement_that_fails_is_logged_once_and_raises_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """A step must not fail because its duration cannot be counted."""
+    """The work must not fail because a duration cannot be measured."""
 
     class Broken(NoMeter):
         def histogram(self, metric: Metric, *labels: str) -> HistogramSeries:

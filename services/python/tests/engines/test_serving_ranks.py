@@ -61,7 +61,7 @@ def test_ranks_whose_answer_is_dropped_may_yield_empty_parts(group: Callable[...
 
 
 def test_a_client_that_disconnects_stops_all_ranks_at_the_same_part(group: Callable[..., Any]) -> None:
-    """Later collectives of the warm group match again."""
+    """The group stays warm, and the collectives of its next request match."""
     pool, ranks, url = group()
     with (
         httpx.Client(timeout=60) as client,
@@ -137,7 +137,7 @@ def test_a_rank_that_dies_in_the_middle_ends_the_answer_and_the_group(group: Cal
         with pytest.raises(httpx.TransportError):
             list(lines)
     assert ranks.all_gone()[0] == EXIT_BROKEN
-    wait_until(lambda: not pool.view().groups, 30, "a group that has deregistered")
+    wait_until(lambda: not pool.view().groups, 30, "the group to deregister")
 
 
 def test_a_follower_that_must_leave_takes_its_group_along_after_the_answer(group: Callable[..., Any]) -> None:
@@ -150,14 +150,14 @@ def test_a_follower_that_must_leave_takes_its_group_along_after_the_answer(group
         assert next(lines) == "3"
         ranks.ask_to_leave(1)
         assert list(lines) == ["3"] * 49
-    wait_until(lambda: not pool.view().groups, 30, "a group that has left")
+    wait_until(lambda: not pool.view().groups, 30, "the group to leave")
 
 
 @pytest.mark.parametrize("all_ranks", [False, True])
 def test_if_a_rank_dies_before_the_answer_another_group_gets_the_request(
     group: Callable[..., Any], all_ranks: bool
 ) -> None:
-    """The error of the leader's collective is only an echo of the death."""
+    """The leader's collective may also fail, but only because the other rank has died."""
     pool, ranks, url = group()
     answers: list[httpx.Response] = []
     client = threading.Thread(target=lambda: answers.append(post(url, latency_s=3.0, all_ranks=all_ranks)))

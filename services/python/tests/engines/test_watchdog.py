@@ -191,7 +191,7 @@ class _Queue:
 
 
 def test_a_watchdog_renews_only_late_leases() -> None:
-    """The watchdog renews nothing while the lease renewer does, and nothing once the lease is stale."""
+    """The watchdog does not renew a lease that the lease renewer has just renewed, nor a stale lease."""
     shared, queue = SharedHeartbeat.create(), _Queue()
     Heartbeat(60.0, mirror=shared)
     loop = WatchdogLoop(queue, shared, leader=os.getppid(), lease_s=3.0)  # type: ignore[arg-type]
@@ -246,7 +246,7 @@ def test_a_lease_runs_from_the_request_not_from_the_reply() -> None:
 
 
 def test_a_new_task_needs_no_message_to_the_watchdog() -> None:
-    """Shared memory has the lease. The record is sent only when more than its task has changed."""
+    """The watchdog reads leases from shared memory, and needs a new record only if more than the work changes."""
     shared = SharedHeartbeat.create()
     assert shared.held() == ()
     shared.hold(LEASE)
@@ -273,7 +273,7 @@ def other_lease(number: int) -> Lease:
 
 
 def test_a_watchdog_renews_and_settles_all_leases_of_its_leader() -> None:
-    """Dropping one lease and replacing another leave the remaining leases unchanged."""
+    """If one lease is dropped and another is replaced, the third one stays as it is."""
     shared, queue = SharedHeartbeat.create(), _Queue()
     Heartbeat(60.0, mirror=shared)
     loop = WatchdogLoop(queue, shared, leader=os.getppid(), lease_s=3.0)  # type: ignore[arg-type]
@@ -306,7 +306,7 @@ def test_a_full_shared_memory_refuses_another_lease() -> None:
 
 
 def test_a_lease_renewer_shows_the_least_recently_renewed_lease() -> None:
-    """A second claim must not make the lease of the first task look fresh."""
+    """A second claim must not make the lease of the first task look as if it had just been renewed."""
     queue = _Queue()
     record = GroupRecord(id=LEASE.group, state=GroupState.BUSY)
     watchdog = Watchdog(["/bin/true"], config={})
@@ -352,7 +352,7 @@ def test_a_record_reaches_the_watchdog_unchanged() -> None:
 
 
 def test_shared_memory_is_read_as_it_was_written() -> None:
-    """Only an activity's name that is too long is truncated."""
+    """Only the name of an activity is truncated, if it is too long."""
     shared = SharedHeartbeat.create()
     shared.write(beat_at=1.5, limit_s=2.5, activity="ä" * 40)
     snapshot = shared.read()
@@ -382,8 +382,8 @@ def _alive(pid: int) -> bool:
 
 
 def test_a_log_that_cannot_be_set_up_does_not_stop_a_watchdog(capsys: pytest.CaptureFixture[str]) -> None:
-    """The watchdog sets up its log at the first line, which may come when it must settle leases. If the setup fails,
-    standard error has the reason."""
+    """The watchdog sets up its log only when it logs its first line, perhaps just when it must settle leases. If the
+    setup fails, standard error has the reason."""
     line = logging.LogRecord("daybreak", logging.WARNING, __file__, 1, "the leader is gone", None, None)
     _FirstLine({"format": "no such format"}).handle(line)
     assert "no such format" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Tests of the fast start of Ray: a setting, Ray's version and its private parts decide whether it is used."""
+"""Tests of the fast start of Ray. It is used only if a setting, Ray's version and Ray's private parts allow it."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def test_the_installed_ray_has_all_private_parts() -> None:
 def test_a_missing_private_part_is_reported_by_name(
     part: PrivatePart, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The part is missing because its name is removed or its module cannot be imported."""
+    """The test first deletes the part, and then makes the import of the part's module fail."""
     owner = importlib.import_module(part.module)
     *path, last = part.name.split(".")
     for name in path:
         owner = getattr(owner, name)
     with monkeypatch.context() as patch:
-        if last == "__init__":  # every class inherits one
+        if last == "__init__":  # never missing, because every class inherits one
             patch.setattr(owner, last, lambda self: None)
         else:
             patch.delattr(owner, last)
@@ -86,7 +86,7 @@ def test_a_private_part_with_changed_parameters_is_reported_by_name(part: Privat
 
 
 def test_pyproject_allows_only_the_tested_series_of_ray() -> None:
-    """A new series needs changes in TESTED_SERIES, pyproject, the image's command, the lock and the chart's values."""
+    """For a new series of Ray, change TESTED_SERIES, pyproject, the image's command, the lock and the chart."""
     project = tomllib.loads((REPOSITORY / "services/python/pyproject.toml").read_text())["project"]
     (requirement,) = (Requirement(line) for line in project["optional-dependencies"]["ray"])
     numbers = sorted(tuple(map(int, series.split("."))) for series in TESTED_SERIES)
@@ -111,7 +111,7 @@ def test_the_setting_that_is_read_early_equals_the_one_in_the_tree(word: str, tm
 
 @pytest.mark.parametrize("text", ["ray: {", "- 1", "ray: 3", "\udcff"])
 def test_an_unreadable_settings_file_does_not_forbid_the_fast_start(text: str, tmp_path: Path) -> None:
-    """The program that reads all settings reports the file."""
+    """The program that reads all settings reports what is wrong with the file."""
     file = tmp_path / "daybreak.yaml"
     file.write_bytes(text.encode(errors="surrogateescape"))
     assert fast_start_allowed({"DAYBREAK_CONFIG": str(file)})

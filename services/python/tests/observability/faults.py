@@ -25,17 +25,17 @@ During = Callable[[], object]
 
 
 MODELS = "models"
-"""The part of the system that is no pool."""
+"""The name of the one part of the system that is not a pool: the models on workers."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong, and the alerts that it must set off."""
+    """Something that goes wrong, and the alerts that it must set off."""
 
     name: str
     alerts: tuple[str, ...]
     part: str | None
-    """The pool that it disturbs, or :data:`MODELS`. ``None``: the whole system."""
+    """What the fault disturbs: a pool, :data:`MODELS`, or, if ``None``, the whole system."""
     context: Callable[[ObservedRun], contextlib.AbstractContextManager[During]]
 
     @property
@@ -44,11 +44,12 @@ class Fault:
 
 
 FAULTS: list[Fault] = []
-"""In order. Faults of different parts of the system happen at the same time, those of the whole system alone.
+"""All faults, in the order in which they happen. Faults of different parts of the system happen at the same time. A
+fault of the whole system happens alone.
 
-The fault in which the gateway hangs comes first, and the one in which nobody scrapes Ray comes last, because an alert
-without metrics would seem to have resolved. Some alerts look back for a minute. Their faults come first in their part,
-so that these alerts resolve while other faults happen.
+An alert seems to have resolved while its metrics are missing. So the fault in which the gateway hangs comes first, and
+the one in which nobody scrapes Ray comes last. Some alerts look back for a minute. Their faults come first in their
+part, so that these alerts resolve while other faults happen.
 """
 
 
@@ -64,7 +65,7 @@ def fault(
 
 
 def nothing() -> None:
-    """Clients do nothing during the fault."""
+    """Do nothing: the fault needs no clients."""
 
 
 @fault("DaybreakGatewayAbsent", "DaybreakTargetDown")
@@ -129,7 +130,7 @@ def tasks_are_cancelled_late(run: ObservedRun) -> Iterator[During]:
 
 @fault("DaybreakGroupsRestart", part=POOL)
 def both_groups_crash(run: ObservedRun) -> Iterator[During]:
-    """Their watchdogs report it at once."""
+    """The watchdogs of the groups report the crashes at once."""
     run.wait_groups()
     for pid in itertools.chain.from_iterable(group["pids"] for group in run.groups()):
         with contextlib.suppress(ProcessLookupError):  # when one rank dies, the others end by themselves
@@ -166,7 +167,7 @@ def tasks_fail(run: ObservedRun) -> Iterator[During]:
 
 @fault("DaybreakRequestsRefused", "DaybreakRequestsLate", part=ANSWERS)
 def clients_send_more_than_the_group_can_answer(run: ObservedRun) -> Iterator[During]:
-    """The line is full, and the requests in it wait for longer than their deadline."""
+    """The line is full, and its requests wait until their deadline has passed."""
     yield lambda: run.requests.ask_often(CAPACITY + LINE + 10, deadline_s=1.0, latency_s=0.8)
 
 
@@ -177,7 +178,7 @@ def answers_break_off(run: ObservedRun) -> Iterator[During]:
 
 @fault("DaybreakLineStuck", "DaybreakRouterRetries", part=ANSWERS)
 def somebody_else_fills_the_group(run: ObservedRun) -> Iterator[During]:
-    """The gateway has sent nothing to the group, so the group seems to have room. But it refuses each request."""
+    """The gateway has sent the group nothing, so the group seems to have room. But the group refuses each request."""
     with contextlib.ExitStack() as requests:
         for _ in range(CAPACITY):
             requests.enter_context(run.requests.open_request(run.requests.answering_group(), latency_s=600.0))
@@ -202,7 +203,7 @@ def batches_fail(run: ObservedRun) -> Iterator[During]:
 
 @fault("DaybreakItemsRefused", part=BATCHES)
 def callers_send_more_than_may_wait(run: ObservedRun) -> Iterator[During]:
-    """Each request has most of the items that may wait, so the first one leaves no place for the others."""
+    """Each request brings nearly as many items as may wait, so the first request leaves no place for the others."""
     texts = ["a text"] * (ITEMS - BATCH)
 
     def ask() -> None:
@@ -214,7 +215,7 @@ def callers_send_more_than_may_wait(run: ObservedRun) -> Iterator[During]:
 
 @fault("DaybreakSessionsRefused", "DaybreakSessionsLag", "DaybreakSessionsDegraded", part=SPEECH)
 def too_many_people_speak(run: ObservedRun) -> Iterator[During]:
-    """The group cannot keep up with those that it serves, and others want sessions."""
+    """The group cannot keep up with the sessions that it serves, and more clients ask for sessions."""
     speaking = run.sessions.open_all(ROOM)
     for session in speaking:
         run.sessions.speak(session, noise(40.0), end=False)
@@ -241,7 +242,7 @@ def sessions_fail(run: ObservedRun) -> Iterator[During]:
 
 @fault("DaybreakStreamResets", part=PARKED)
 def subscribers_lag(run: ObservedRun) -> Iterator[During]:
-    """Subscribers reconnect when the events after the last one that they saw are gone."""
+    """Subscribers reconnect after the events that they need next have been trimmed."""
     task, seen = run.trimmed()
 
     def lag() -> None:

@@ -18,7 +18,7 @@ def _model(*, elapsed: str, failed: str = "0x90", unplaced: str = "0x90") -> dic
 
 
 def _manager(up: dict[str, str], models: str) -> dict[str, str]:
-    """The manager as each pod sees it, and the number of models that are ready."""
+    """For each pod: whether it sees a manager (``up``), and how many models are ready (``models``)."""
     series = {f'daybreak_manager_up{{pod="{pod}"}}': values for pod, values in up.items()}
     return series | {f'daybreak_models{{pod="{pod}", state="ready"}}': models for pod in up}
 
@@ -36,7 +36,7 @@ CASES: dict[str, Case] = {
 MORE_CASES: list[tuple[str, str, Case]] = [
     (
         "DaybreakModelNotReady",
-        "its replica fails, starts again and fails again, which is one alert and not two",
+        "the model's replica fails, starts again and fails again: one alert, not two",
         Case(
             series=_model(elapsed="0+60x60", failed="0 0 1 1 1 0 1 1 1 1 0 1 1 1 1 0 1x45"),
             fires=18,
@@ -54,7 +54,7 @@ MORE_CASES: list[tuple[str, str, Case]] = [
     ),
     (
         "DaybreakModelNotReady",
-        "it still starts after 17 minutes",
+        "a replica is still not ready after 17 minutes",
         Case(series=_model(elapsed="0+60x60"), fires=18, quiet=(10, 15)),
     ),
     (
@@ -64,7 +64,7 @@ MORE_CASES: list[tuple[str, str, Case]] = [
     ),
     (
         "DaybreakReplicasFail",
-        "a replica fails after each load of 7 minutes",
+        "a replica loads for 7 minutes and fails, again and again",
         Case(
             series=_model(elapsed="0+60x60", failed="0x6 1 0x6 1 0x6 1 0x6 1 0x6 1"), fires=25, quiet=(6, 15)
         ),
@@ -80,7 +80,7 @@ MORE_CASES: list[tuple[str, str, Case]] = [
     ),
     (
         "DaybreakManagerAbsent",
-        "one gateway has an old view of the registry, and another one knows better",
+        "one gateway has an old view of the registry, and another one has the current view",
         Case(series=_manager({"a": "0x60", "b": "1x60"}, "2x60"), fires=None, quiet=(5, 20, 50)),
     ),
     (

@@ -22,7 +22,7 @@ def _waiting(pod: str = _A) -> str:
 
 
 def _lags(*, short: str, long: str) -> dict[str, str]:
-    """``short`` counts lags below 0.5 s. ``long`` counts all lags; the rest of them are between 5 and 10 s."""
+    """``short`` counts the lags below 0.5 s, and ``long`` all lags. The other lags are between 5 and 10 s."""
     name = f"daybreak_rank_session_lag_seconds_bucket{{{_POOL}, le="
     return histogram(name, fast=("0.5", "5.0"), slow=("10.0", "+Inf"), short=short, long=long)
 
@@ -50,12 +50,12 @@ CASES: dict[str, Case] = {
 MORE_CASES: list[tuple[str, str, Case]] = [
     (
         "DaybreakSessionsRefused",
-        "one program opens too many sessions at once, and then waits as it was asked to",
+        "one program opens too many sessions at once, and then waits as the refusal says",
         Case(series={_refused("limit"): "0x9 8x60"}, fires=None, quiet=(9, 10, 12, 14, 20)),
     ),
     (
         "DaybreakSessionsWait",
-        "sessions come and are taken all the time",
+        "sessions keep coming, and groups soon take them",
         Case(
             series={_waiting(): "0 1 0 2 0 0 1 0 3 0 1 0 0 2 0", _READY: "2x15"},
             fires=None,
@@ -92,7 +92,7 @@ MORE_CASES: list[tuple[str, str, Case]] = [
     ),
     (
         "DaybreakSessionsFail",
-        "a few of many sessions have audio that the model cannot work on",
+        "a few of many sessions have audio that the model cannot process",
         Case(
             series={_ended("finished"): "0+600x60", _ended("failed"): "0+3x60"},
             fires=None,

@@ -1,4 +1,4 @@
-"""Folders with an encoder and a language model in the layout of Hugging Face, against transformers' own outputs."""
+"""Tests of models from folders in Hugging Face's layout, compared with the outputs of transformers itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from testkit.speech_models import finish, loaded, noise
 
 
 def _expected(encoder: Any, adapter: nn.Module, kind: str, window: torch.Tensor) -> torch.Tensor:
-    """The embeddings of the newest block, by transformers' own feature extractor and encoder."""
+    """The embeddings of the newest block, computed with the feature extractor and the encoder of transformers."""
     with torch.inference_mode():
         if kind == "whisper":
             extractor = transformers.WhisperFeatureExtractor()

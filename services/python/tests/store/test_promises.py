@@ -1,4 +1,4 @@
-"""Promises that a small mistake would break silently: fair shares, wake-ups, and what the event streams keep."""
+"""Tests of promises that a small mistake would break unnoticed: fair shares, wake-ups, and the event streams."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from testkit.waiting import wait_until
 
 
 def test_fair_shares_count_gpu_seconds_not_tasks(driver: Driver) -> None:
-    """A tenant whose tasks take three times as long as estimated gets a third as many of them."""
+    """Two tenants get equally many seconds, although the tasks of one take three times as long as estimated."""
     for _ in range(40):
         submit(driver, tenant="long", estimate_s=1.0)
         submit(driver, tenant="short", estimate_s=1.0)
@@ -34,7 +34,7 @@ def test_fair_shares_count_gpu_seconds_not_tasks(driver: Driver) -> None:
 
 
 async def test_two_tasks_wake_two_waiting_leaders(server: Server) -> None:
-    """A submit of two tasks starts both waiting leaders at once, and not when they next poll."""
+    """A submit of two tasks starts both waiting leaders at once, not only at their next poll."""
     store = RedisStore(server.url)
     claims: list[Claim] = []
     woken_s: list[float] = []
@@ -86,7 +86,7 @@ def test_an_event_has_the_same_id_in_both_streams(driver: Driver) -> None:
 
 
 def test_a_burst_of_events_trims_nothing(driver: Driver) -> None:
-    """After 20,000 events the pool's stream still begins with the first, so that a slow reader misses none."""
+    """After 20,000 events the pool's stream still begins with the first event, so a slow reader misses no event."""
     claim = start(driver)
     first_id = driver.events(claim.lease.task)[0].id
     for _ in range(40):
@@ -115,7 +115,7 @@ def _set_preview(driver: Driver, lease: Lease, image: bytes) -> Control:
 
 
 def test_a_submit_sent_again_changes_nothing(driver: Driver) -> None:
-    """The repeated submit changes not a byte, whether its task waits, runs or has ended."""
+    """The repeated submit does not change a byte in Redis, whether its task waits, runs or has ended."""
     task = new()
     assert isinstance(driver.submit(task), Submitted)
     _submit_again_unchanged(driver, task)

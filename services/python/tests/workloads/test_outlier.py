@@ -1,4 +1,4 @@
-"""One text of 8,000 tokens among short ones, with a model that reads all of it."""
+"""One text of 8,000 tokens among short texts, with a model that reads all 8,000 tokens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHORT = 24
 
 
 class Lengths:
-    """The lengths of the texts of each batch, in order. Batches wait until ``open`` is set."""
+    """The batches in order, each as the lengths of its texts. No batch is computed before ``open`` is set."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
@@ -32,7 +32,7 @@ LENGTHS = Lengths()
 
 
 class Watched(Embed):
-    """``embed`` whose batches are noted."""
+    """The workload ``embed``. It records its batches in ``LENGTHS``."""
 
     def warm_up(self) -> None:
         encode = self._model.encode
@@ -53,7 +53,7 @@ SPEC: WorkloadSpec[NoInput] = WorkloadSpec(
 def test_an_outlier_of_8000_tokens_is_computed_alone_and_holds_up_one_batch_at_most(
     start_whole: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """If it shared a batch, 24 short texts would be padded to 8,000 tokens each."""
+    """If the outlier shared a batch, the short texts of the batch would be padded to 8,000 tokens each."""
     LENGTHS.__init__()  # type: ignore[misc]
     folder = tiny_encoder(tmp_path / "long", positions=TOKENS + 2)
     whole = start_whole({"vectors": {"workload": f"{__name__}:SPEC", "model": str(folder)}})

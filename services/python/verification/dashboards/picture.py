@@ -1,8 +1,8 @@
-"""Draws panels of a dashboard, with the data of one run, as one SVG, without a plotting library.
+"""Draws panels of a dashboard, with the data of one run, as one SVG. It uses no plotting library.
 
 The panels stand in rows. Their widths have the same proportions as on the dashboard, and together they fill the row.
 Each row is as high as its highest panel, legend included. Letters above the graphs mark events of the run, such as a
-kill; the bottom of the picture explains them.
+kill. Lines at the bottom of the picture explain the letters.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _panel(plot: Plot, width: float, height: float, marks: Sequence[tuple[float,
 
 
 def _caption(marks: Sequence[tuple[float, str]]) -> list[str]:
-    """The marks in lines that are not wider than the picture."""
+    """Lines of text that explain the marks, none wider than the picture."""
     lines: list[str] = []
     for (at, what), letter in zip(marks, string.ascii_lowercase, strict=False):
         entry = f"{letter}: {what} ({at:.0f} s)"

@@ -1,8 +1,8 @@
-"""The external clients: they submit, get, cancel, follow, list and download through the SDK and record all of it.
+"""The external clients: they submit, get, cancel, follow, list and download through the SDK, and record every call.
 
-All clients run in one thread with its own event loop. Other threads call the methods of :class:`Load`, and coroutines
-through ``call`` and ``spawn``. Each tenant has two clients; the responses of ``clients`` may get lost and their streams
-cut, those of ``steady_clients`` not. With ``relay``, each pool also has a relay, which records every event it delivers.
+All clients run in one thread with its own event loop. Other threads call the methods of :class:`Load`, and run its
+coroutines through ``call`` and ``spawn``. Each tenant has a client in ``steady_clients``, and another one
+in ``clients`` that may lose responses and streams. With ``relay``, each pool has a relay, which records every event.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Load:
         self.spawn(self._play(submissions))
 
     def submit(self, pool: str, *, tenant: str | None = None, readers: int = 0, **fields: Any) -> str:
-        """Submit one task now. ``fields``: its input, and the three options that are named below. :returns: its id."""
+        """Submit one task now. ``fields`` has its input, and may have three options (see below). :returns: its id."""
         options = {
             name: fields.pop(name) for name in ("max_strikes", "run_within_s", "priority") if name in fields
         }
@@ -144,11 +144,11 @@ class Load:
         return str(task)
 
     def busy(self) -> int:
-        """The number of clients whose work still runs, relays aside."""
+        """The number of clients whose work still runs, not counting relays."""
         return len(self._running)
 
     def wait_clients(self, timeout_s: float) -> bool:
-        """Wait until every reader and every other client has ended, or no line was written for ``timeout_s``.
+        """Wait until every client has ended, or the history has got no new line for ``timeout_s``.
 
         :returns: whether all have ended.
         """
@@ -160,7 +160,7 @@ class Load:
         return not self._running
 
     def settle_down(self, timeout_s: float = 60.0) -> list[str]:
-        """Wait until every task has ended, as the public API shows it, or nothing changed for ``timeout_s``.
+        """Wait until the public API shows every task as ended, or until nothing has changed for ``timeout_s``.
 
         :returns: the ids of the tasks that have not ended.
         """
@@ -207,7 +207,7 @@ class Load:
                 await self._spawn(self.get(self._draw.choice(list(self.known))))
 
     async def submit_async(self, submission: Submission) -> str | None:
-        """Send a submission as often as it says, start its readers and cancel. :returns: the task's id, or ``None``."""
+        """Send a submission ``sends`` times, start its readers and its cancel. :returns: the task's id, or ``None``."""
         if submission.lose_reply:
             self.networks[submission.tenant].lose.add(submission.key)
         ids = await asyncio.gather(*(self._send(submission) for _ in range(submission.sends)))
@@ -300,7 +300,7 @@ class Load:
             self.history.done(call, "list", "ok", tenant=tenant, pool=pool, tasks=states, count=len(tasks))
 
     async def read(self, task: str, tenant: str, *, cut: bool = True, hops: bool = True) -> str | None:
-        """Follow a task's events to the end and return the last event's type. ``hops``: disconnect at times."""
+        """Follow a task's events to the end and return the last event's type. ``hops``: reconnect at times."""
         self._readers += 1
         reader, last_event, after = f"r{self._readers}", None, None
         client = (self.clients if cut else self.steady_clients)[tenant]

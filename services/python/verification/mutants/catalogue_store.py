@@ -64,7 +64,7 @@ _FENCES = (
     ),
     mutant(
         "lost-claim-kept",
-        "a group that repeats a claim whose reply was lost keeps both tasks",
+        "a group that repeats a claim whose reply was lost keeps the tasks of both claims",
         (_ATTEMPT, "    if is_held(r, name) then release(r, why, true) end\n", ""),
         tests=f"{_RUNNING}::test_a_release_keeps_place_and_checkpoint[valkey-claim lost]",
     ),
@@ -95,7 +95,7 @@ _TIME = (
     ),
     mutant(
         "reap-without-grace",
-        "after an outage the store takes a lease that was nearly over before its holder can renew it",
+        "after an outage, a lease that was nearly over ends before its holder has time to renew it",
         (_TICK, "return lease_clock, lease_clock >= meta('grace')", "return lease_clock, true"),
         tests=f"{_HOUSEKEEPING}::test_a_holder_can_renew_its_lease_after_an_outage[valkey]",
     ),
@@ -178,7 +178,7 @@ _ENDS = (
     ),
     mutant(
         "cancel-loses-to-finish",
-        "a task that was cancelled first ends as succeeded",
+        "a task ends as succeeded although it had been cancelled before",
         (
             _SETTLE,
             "if r.cancel_at then end_failed_attempt(r, {}) else finish_succeeded(r, s.artifacts, s.described) end",

@@ -44,7 +44,7 @@ class ModelRecord:
     alias: str
     """The name by which clients ask for it."""
     source: str
-    """What the engine loads: a folder, a file, or a name of a model hub."""
+    """What the engine loads: a folder, a file, or the name of a model on a hub."""
     engine: str
     args: Mapping[str, object] = field(default_factory=dict)
     memory_bytes: int | None = None

@@ -1,11 +1,11 @@
 """Decides which worker runs which model.
 
 :func:`place` is pure and deterministic: the same models, workers and replicas give the same placement, in whatever
-order they are listed. It keeps what is placed already, except surplus replicas and those that may no longer run where
-they are, because to move a replica means to load its model again. It first gives each model one replica, then each a
-second one, and so on, in each round the largest models first. Of the workers on which a replica fits, it goes to the
-one that has the fewest replicas of its model. There it gets the devices that it fills best (best fit), so that large
-gaps stay whole. If a replica fits nowhere, one replica of another model is moved, if that makes room.
+order they are listed. Moving a replica means loading its model again. So :func:`place` keeps every present replica,
+except surplus ones and those that may no longer run where they are. It first gives each model one replica, then each
+model a second one, and so on. In each round the largest models come first. Of the workers on which a replica fits,
+the one with the fewest replicas of its model gets it. There the replica gets the devices that it fills best (best fit),
+so that large gaps stay whole. If a replica fits nowhere, one replica of another model is moved, if that makes room.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 HOST = -1
-"""The index of the device of a worker without GPUs: the memory of its machine."""
+"""A worker without GPUs has one device with this index. It stands for the memory of the worker's machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +24,11 @@ class Worker:
 
     id: str
     engines: frozenset[str]
-    """Names of the engines that it can start."""
+    """Names of the engines that the worker can start."""
     devices: Mapping[int, int]
     """The memory in bytes that models may use, by index of the GPU. ``{HOST: bytes}`` for a worker without GPUs."""
     draining: bool = False
-    """It gets no replicas, and those that it has are placed elsewhere."""
+    """If true, the worker gets no replicas, and the replicas that it has are placed elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +39,9 @@ class WantedModel:
     engine: str
     replicas: int
     memory_bytes: int | None = None
-    """Memory of one replica, on all its devices together. If unknown, it gets its devices for itself."""
+    """Memory of one replica, on all its devices together. If unknown, no other replica may use its devices."""
     devices: int = 1
-    """GPUs of one replica, which spreads its memory equally over them. On a worker without GPUs this is ignored."""
+    """Number of GPUs of one replica. Each has an equal part of its memory. On a worker without GPUs this is ignored."""
     gpu_share: float = 0.0
     """The smallest share of each of its GPUs (0 to 1) that the engine takes, however small the model is."""
 
@@ -93,8 +93,8 @@ def place(
 def free_place(
     models: Iterable[WantedModel], workers: Iterable[Worker], placed: Iterable[Replica], model: WantedModel
 ) -> Replica | None:
-    """Where a replica of ``model`` fits beside those that are placed, on a worker that has none of this model; ``None``
-    if there is no such place."""
+    """Where a replica of ``model`` fits beside the placed ones, on a worker that has no replica of this model yet.
+    ``None`` if there is no such place."""
     plan = _of_placed(models, workers, placed)
     taken = {replica.worker for replica in plan.replicas if replica.alias == model.alias}
     return plan.best_place(model, without=taken)
@@ -103,7 +103,7 @@ def free_place(
 def fits(
     models: Iterable[WantedModel], workers: Iterable[Worker], placed: Iterable[Replica], new: Replica
 ) -> bool:
-    """Whether a replica may run where it is, beside those that are placed."""
+    """Whether the replica ``new`` may run where it is, beside the placed ones."""
     return _of_placed(models, workers, placed).allows(new)
 
 
@@ -115,7 +115,8 @@ def _of_placed(models: Iterable[WantedModel], workers: Iterable[Worker], placed:
 
 
 def _in_turn(models: Iterable[WantedModel], placed: Counter[str]) -> Iterator[WantedModel]:
-    """Each model once for each replica that it lacks: first replicas before second ones, large models first."""
+    """Each model, once for each replica that it lacks: all first replicas, then all second replicas, and so on. In each
+    of these rounds, large models come first."""
     missing = [
         (number, -(model.memory_bytes if model.memory_bytes is not None else 1 << 62), model.alias, model)
         for model in models
@@ -125,7 +126,7 @@ def _in_turn(models: Iterable[WantedModel], placed: Counter[str]) -> Iterator[Wa
 
 
 class _Plan:
-    """Replicas, and the memory that is left beside them."""
+    """Replicas, and the memory that they leave free."""
 
     def __init__(self, models: Mapping[str, WantedModel], workers: list[Worker]) -> None:
         self._models = models
@@ -163,7 +164,7 @@ class _Plan:
         self._change(replica, -1)
 
     def drop_surplus(self, model: WantedModel) -> None:
-        """Remove the replicas of a model that are no longer wanted, first from the workers that have most of them."""
+        """Remove the replicas that a model no longer needs, first from the workers that have most of its replicas."""
         while True:
             mine = [replica for replica in self.replicas if replica.alias == model.alias]
             if len(mine) <= model.replicas:
@@ -186,7 +187,7 @@ class _Plan:
         return Replica(alias=model.alias, worker=worker_id, devices=devices)
 
     def place_by_move(self, model: WantedModel) -> bool:
-        """Place this model by moving the smallest replica of another model that makes room. Returns whether it did."""
+        """Place a replica by moving one of another model, the smallest that makes room. Returns whether it did."""
         others = [replica for replica in self.replicas if replica.alias != model.alias]
         for other in sorted(others, key=lambda replica: (self._size(self._models[replica.alias]), replica)):
             self.remove(other)
@@ -223,14 +224,15 @@ class _Plan:
         )
         if model.memory_bytes is None:
             return (
-                "Its memory is unknown, so it needs a device for itself, and none is free. Set memory_bytes."
+                "The model's memory is unknown, so a replica needs a device for itself, and none is free. "
+                "Set memory_bytes."
             )
         count = _device_count(model, self._workers[worker_id])
         need = -(-model.memory_bytes // count)
         if self._share(model, self._workers[worker_id], index) > need:
             return (
-                f"The engine takes {model.gpu_share:.0%} of each GPU, whatever the model needs, and no GPU has that "
-                "left. Set gpu_memory_utilization (SGLang: mem_fraction_static) to a smaller value, or add a worker."
+                f"The engine takes {model.gpu_share:.0%} of each GPU, whatever the model needs, and no GPU has so much "
+                "free. Set gpu_memory_utilization (SGLang: mem_fraction_static) to a smaller value, or add a worker."
             )
         where = f" on each of {count} GPUs" if count > 1 else ""
         return (
@@ -266,7 +268,7 @@ class _Plan:
             self._users[worker.id, index] += sign
 
     def _share(self, model: WantedModel, worker: Worker, index: int) -> int:
-        """Bytes of a device that a replica takes. A replica of unknown size takes the whole device."""
+        """The bytes that a replica takes of a device. A replica of unknown size takes the whole device."""
         size = worker.devices[index]
         if model.memory_bytes is None:
             return size

@@ -1,7 +1,7 @@
 """``daybreakd operator``: builds the operator from its parts and runs it, in a pod or on a developer's machine.
 
 The operator cannot watch KubeRay's kinds before they exist. So it runs in rounds: when KubeRay appears in the cluster,
-the round ends and the next one watches its kinds, too.
+the round ends, and the next one also watches KubeRay's kinds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 def run_operator(settings: Settings, *, heads: Callable[[str], Address] = in_namespace) -> int:
     """Reconcile the pools of one namespace until SIGTERM.
 
-    :param heads: Namespace → the addresses of its Ray heads. Tests replace it.
+    :param heads: Makes the function that finds the addresses of a namespace's Ray heads. Tests replace it.
     :returns: 0, or 1 if the cluster's API server could not be used at the beginning of a round.
     """
     log_to_stderr(settings.log)
@@ -60,7 +60,7 @@ def run_operator(settings: Settings, *, heads: Callable[[str], Address] = in_nam
     address = heads(namespace)
     try:
         while _run_round(settings, api, address, namespace=namespace, metrics=metrics, liveness=liveness):
-            _log.info("KubeRay is installed now: restarting the watches with its kinds")
+            _log.info("KubeRay is installed now; restarting the watches to include its kinds")
     except ClusterError as exc:
         return _cannot_start(exc)
     return 0

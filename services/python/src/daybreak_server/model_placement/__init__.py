@@ -1,1 +1,1 @@
-"""Decides which worker runs which model: the pure plan, and the process that keeps it up to date."""
+"""Decides which worker runs which model: the pure plan, and the manager that keeps the plan up to date."""

@@ -1,8 +1,8 @@
-"""Reads the only setting that ``ray start`` needs in a pod, without the settings tree.
+"""Reads ``ray.fast_start``, the only setting that ``ray start`` needs in a pod, without the settings tree.
 
-The tree (:mod:`~daybreak_server.settings.tree`) needs pydantic, whose import and models take 0.2 s of CPU time: a fifth
-of the time in which a pod joins its Ray cluster. A test compares this module with the tree. A file that cannot be read
-counts as unset here: the processes that load the whole tree report it.
+The tree (:mod:`~daybreak_server.settings.tree`) needs pydantic, whose import and models take 0.2 s of CPU time. That is
+a fifth of the time that a pod needs to join its Ray cluster. A test compares this module with the tree. If the config
+file cannot be read, this module takes its setting as unset. The processes that load the whole tree report the error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def fast_start_allowed(environ: Mapping[str, str]) -> bool:
 
 
 def _in_file(config: str | None) -> Any:
-    """The value in the file; ``True`` if it has none."""
+    """The value in the file, or ``True`` if the file has no value."""
     if not config:
         return True
     import yaml

@@ -1,21 +1,22 @@
 """The interface of a workload that answers requests, for pools of the kind ``online``.
 
-``load`` and ``warm_up`` are as in :mod:`~daybreak_server.workloads.base`. ``serve`` answers one HTTP request, with a
-:class:`Response`, or with an iterator of bytes that is sent part by part as the iterator produces it.
+``load`` and ``warm_up`` are as in :mod:`~daybreak_server.workloads.base`. ``serve`` answers one HTTP request
+with a :class:`Response`, or with an iterator of bytes. Each part that the iterator produces is sent at once.
 
-Threads. In a group of one rank, up to the pool's capacity of requests run at once, each on a thread of its own; with a
-capacity of 1, ``serve`` is never called while another call runs. In a group of several ranks, one request runs at a
+Threads. In a group of one rank, several requests run at once, up to the pool's capacity, each on its own thread. With
+a capacity of 1, ``serve`` is never called while another call runs. In a group of several ranks, one request runs at a
 time, and every rank calls ``serve`` with the same request, so ``serve`` may use collectives. Clients get the leader's
-answer; those of the other ranks are dropped, so they may yield ``b""``. All ranks must produce the same number of
-parts, because they agree after each part whether to continue.
+answer. The answers of the other ranks are dropped, so these ranks may yield ``b""``. All ranks must produce the same
+number of parts, because they agree after each part whether to continue.
 
 Errors. Raise :class:`RequestError` to answer with a status of your choice. After any other exception the answer is 500.
-If part of the answer has been sent, the connection is closed instead, so that no client takes it for a whole answer.
+If a part of the answer has already been sent, the connection is closed instead, so that no client takes the part for a
+whole answer.
 
 Cancelling. When the client has gone, the deadline has passed, or the group leaves or restarts, the iterator is closed
 after its present part: ``GeneratorExit`` is raised at the ``yield``. An empty part (``b""``) sends nothing, so it can
 be yielded at any time to let this happen. In a group of one rank, code that computes for long without a ``yield`` can
-ask :attr:`Request.cancelled`.
+call :attr:`Request.cancelled`.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class RequestError(WorkloadError):
         field: str | None = None,
         retry_after_s: float | None = None,
     ) -> None:
-        """``field``: the part of the body that is wrong. ``retry_after_s``: when the client should send it again."""
+        """``field``: the part of the body that is wrong. ``retry_after_s``: when to send the request again."""
         super().__init__(message, code=code)
         self.status = status
         self.field = field
@@ -76,22 +77,22 @@ class Request:
     query: str = ""
     """What follows ``?`` in the URL, still encoded."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """By lower-case name. Values of repeated headers are joined by commas."""
+    """The values by lower-case name. If a header is repeated, its values are joined by commas."""
     body: bytes = b""
     deadline: float | None = None
     """The time of ``time.monotonic()`` after which nobody waits for the answer. It differs a little between ranks."""
     cancelled: Callable[[], bool] = never
-    """Whether nobody waits for the answer any more. A call also shows that the work advances, so a workload that
-    computes for longer than ``lease.stall_s`` without a part must call it. In a group of several ranks it is always
-    false, because the ranks may only stop together: yield instead."""
+    """Returns whether nobody waits for the answer any more. Each call also shows that the work advances, so a workload
+    that computes for longer than ``lease.stall_s`` without a part must call this. In a group of several ranks it always
+    returns ``False``, because the ranks may only stop together: yield instead."""
 
     count_tokens: CountTokens = _count_nothing
     """Report how many tokens the workload has read or produced for this request since the last call:
-    ``request.count_tokens(input=12)``, ``request.count_tokens(output=1)``. They are only counted, as a metric. Calls on
+    ``request.count_tokens(input=12)``, ``request.count_tokens(output=1)``. The numbers feed only a metric. Calls on
     ranks other than the leader count nothing."""
 
     def json(self) -> Any:
-        """The body as JSON. :raises RequestError: 400 if it is not, and 415 if it is compressed."""
+        """The body as JSON. :raises RequestError: 400 if the body is not JSON, and 415 if it is compressed."""
         encoding = self.headers.get("content-encoding", "identity")
         if encoding.strip().lower() not in {"", "identity"}:
             message = (
@@ -125,16 +126,16 @@ class ServingWorkload(Protocol):
     A workload may have an attribute ``models``: the names of the models that it serves, as clients call them. After
     ``warm_up``, it must not change.
 
-    A workload that batches requests may have a method ``set_batching(settings)``. It gets an administrator's changes
-    while the group runs: a mapping with names of the pool's setting ``batching``, but only with those that the
-    administrator has changed. It is called on the leader, whenever that mapping changes, and must not raise.
+    A workload that batches requests may have a method ``set_batching(settings)``. ``settings`` has those values of the
+    pool's setting ``batching`` that an administrator has changed, by name. The leader calls the method while the group
+    runs, whenever these values change. The method must not raise.
     """
 
     def load(self, group: Group) -> None:
         """Load the model. Called once, on every rank."""
 
     def warm_up(self) -> None:
-        """Do once what would slow down the first request. Called on every rank, after ``load``."""
+        """Do work that would otherwise slow down the first request. Called once, on every rank, after ``load``."""
 
     def serve(self, request: Request) -> Response | Iterable[bytes]:
         """Answer one request. Called on every rank."""

@@ -38,7 +38,7 @@ SAMPLED = TraceContext(traceparent=f"00-{'a' * 32}-{'b' * 16}-01")
 
 
 class Traced:
-    """A table of simulated speech, and the spans of its sessions."""
+    """A session table with the model of simulated speech, and the spans of the table's sessions."""
 
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
@@ -55,7 +55,7 @@ class Traced:
     def take(
         self, *, blocks: int = 0, target: str = "de", attempt: int = 1, context: TraceContext | None = SAMPLED
     ) -> None:
-        """Claim the session, whose audio has ended, and run the model until it has no more to do."""
+        """Claim the session, and run the model until it has no more to do. If there are blocks, the audio has ended."""
         audio = bytes(blocks * BLOCK * SAMPLE_BYTES)
         new = NewSession(
             id=SESSION, pool="speech", tenant="t", source="en", target=target, trace_context=context
@@ -73,7 +73,7 @@ class Traced:
             pass
 
     def serves(self) -> list[ReadableSpan]:
-        """The spans that have ended."""
+        """The spans ``serve`` that have ended."""
         return [span for span in self._exporter.get_finished_spans() if span.name.startswith("serve")]
 
 

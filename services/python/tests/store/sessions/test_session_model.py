@@ -1,4 +1,4 @@
-"""The journal agrees with a small pure model, whatever gateways, groups and time do."""
+"""Whatever gateways and groups do and however time passes, the journal agrees with a small pure model."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ GROUPS = ("g1", "g2")
 TENANTS = ("a", "b")
 LEASE_S, TIMEOUT_S, MAX_SESSIONS, MAX_PER_TENANT = 5, 20, 4, 3
 TURN = 2
-"""Samples of a turn."""
+"""The number of samples in a turn."""
 
 
 @dataclass
 class Model:
-    """What a session should be."""
+    """The expected state of a session."""
 
     tenant: str
     owner: str | None = None
@@ -67,7 +67,7 @@ class Model:
 
 
 class SessionMachine(RuleBasedStateMachine):
-    """Two groups, one gateway, and a clock. Claims that a group has lost are kept, so that it acts as a zombie too."""
+    """Two groups, one gateway and a clock. Groups also use claims that they have lost, and so act as zombies."""
 
     server: Server
     loop: asyncio.AbstractEventLoop
@@ -85,7 +85,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.numbers: dict[str, int] = {}
         self.model: dict[SessionId, Model] = {}
         self.clock = 0
-        """The lease clock, since the beginning."""
+        """The milliseconds of the lease clock since the beginning."""
 
     def do(self, awaitable: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(awaitable)
@@ -188,7 +188,7 @@ class SessionMachine(RuleBasedStateMachine):
             return
         assert stale == []
         if finish != 0:
-            assert self.works[name].commit([commit]) == []  # a lost answer
+            assert self.works[name].commit([commit]) == []  # repeated, as after a lost reply
         model.turns.append(turn)
         model.losses = 0
         model.text += f"{start} "

@@ -1,4 +1,4 @@
-"""The fault tests themselves: schedules repeat, failpoints fire once, the cluster kills and restarts processes."""
+"""Tests of the fault tests: a seed repeats its schedule, a failpoint fires once, a small run keeps every promise."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_seed_repeats_its_schedule() -> None:
 
 
 def test_a_longer_schedule_only_adds_tasks() -> None:
-    """A longer run begins like a shorter one, so a longer run can repeat a finding."""
+    """A longer run begins with the tasks of a shorter one, so it can reproduce what the shorter one found."""
     short = schedule(seed=7, pools=POOLS, **RUN).submissions
     long = schedule(seed=7, pools=POOLS, **{**RUN, "seconds": 120.0}).submissions
     assert long[: len(short)] == short
@@ -68,7 +68,7 @@ def test_a_failpoint_fires_once_after_its_passes(tmp_path: Path) -> None:
 
 
 def test_a_truncated_history_can_be_read(tmp_path: Path) -> None:
-    """The fault tests themselves may be killed: complete lines still count."""
+    """If the fault tests themselves are killed, the complete lines of their history can still be read."""
     history = History(tmp_path / "history", seed=3)
     call = history.invoke("get", task="a")
     history.done(call, "get", "ok", task="a", state="queued")
@@ -79,7 +79,7 @@ def test_a_truncated_history_can_be_read(tmp_path: Path) -> None:
 
 
 def test_an_outcome_survives_json() -> None:
-    """Runs in other processes return their outcome as JSON."""
+    """A run in another process returns its outcome as JSON."""
     outcome = mixed.Outcome(
         kills=Counter(leader=3), states=Counter(succeeded=9), counts=Counter({"event.saw": 99}), seconds=1.5
     )
@@ -114,7 +114,7 @@ def test_an_incomplete_scenario_runs_again_and_a_broken_promise_does_not() -> No
 
 
 def test_a_task_that_is_requeued_between_two_requests_has_not_ended() -> None:
-    """It runs while queued tasks are listed and is queued while running ones are, so it is in neither list."""
+    """The task runs while the queued tasks are listed, and is queued while the running tasks are listed."""
 
     class Client:
         def __init__(self, *states: str) -> None:
@@ -133,7 +133,7 @@ def test_a_task_that_is_requeued_between_two_requests_has_not_ended() -> None:
 
 
 def test_a_small_mixed_run_keeps_every_promise(tmp_path: Path) -> None:
-    """A gateway, groups and a server with kills: the checker finds no violation, and no process remains."""
+    """Processes of a small cluster are killed. The checker finds no violation, and no process remains at the end."""
     options = ClusterOptions(
         folder=tmp_path / "cluster", pools=(PoolOptions(groups=2),), gateways=1, lease_s=1.0
     )

@@ -1,4 +1,4 @@
-"""A wish names every byte of its answer."""
+"""A wish determines every byte of its answer."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The servers to measure, started as their users start them, with one thread of torch and some settings of
-the batches."""
+"""The servers to measure. Each starts as its users start it, with one thread of torch, and is measured with several
+settings of its batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ US = "Daybreak"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """The port and folder of a server."""
+    """The port, the folder and the model of a server."""
 
     port: int
     folder: Path
@@ -28,7 +28,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """Settings of the batches: for the app of a peer, or a change by ``PATCH`` for Daybreak."""
+    """Settings of the batches. A peer starts with them. Daybreak gets ``change`` in a PATCH request."""
 
     what: str
     max_batch: int = 32
@@ -48,14 +48,14 @@ class Contender:
     """The settings to try. A short run uses only the first."""
     command: Callable[[Place, Variant], Sequence[str]] = lambda place, variant: ()
     environment: str | None = None
-    """A folder of ``build/competitors``; ``None``: Daybreak's environment."""
+    """A folder in ``build/competitors``. ``None`` means Daybreak's environment."""
     path: str = "/v1/embeddings"
     model: str = ""
     variables: tuple[tuple[str, str], ...] = ()
 
     @property
     def requirements(self) -> Path:
-        """The packages of its environment."""
+        """The file that lists the packages of its environment."""
         return HERE / "requirements" / f"{self.environment}.txt"
 
     @property
@@ -144,5 +144,5 @@ PEERS: Sequence[Contender] = (
         ),
     ),
 )  # fmt: skip
-"""The servers that are installed from the registry, below ``build/competitors``."""
+"""The other servers. Their packages are installed from the package registry into ``build/competitors``."""
 CONTENDERS: Sequence[Contender] = (DAYBREAK, *PEERS)

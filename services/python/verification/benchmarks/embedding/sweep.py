@@ -1,5 +1,5 @@
-"""The part ``picture`` measures requests per second by batch size and timeout. ``PATCH`` changes these while
-Daybreak runs."""
+"""The part ``picture`` measures requests per second by batch size and timeout. PATCH requests change batch size and
+timeout while Daybreak runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PICTURE = "embedding-batches.svg"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """The settings to try, and the duration of each."""
+    """The settings to try, and for how long to measure each pair of them."""
 
     sizes: tuple[int, ...]
     timeouts_ms: tuple[float, ...]
@@ -29,11 +29,11 @@ class Grid:
 FULL = Grid(sizes=(1, 2, 4, 8, 16, 32, 64), timeouts_ms=(0, 5, 10, 20, 50), seconds=1.2)
 QUICK = Grid(sizes=(1, 8, 32), timeouts_ms=(0, 20), seconds=0.5)
 Cells = dict[tuple[int, float], tuple[float, float]]
-"""Requests per second and mean batch, by batch size and timeout."""
+"""Requests per second and mean number of texts in a batch, by batch size and timeout."""
 
 
 def measured(server: Server, grid: Grid) -> Cells:
-    """Measure all settings in Daybreak, which runs."""
+    """Measure the running Daybreak with each pair of settings."""
     cells: Cells = {}
     requests = server.requests(texts("short"))
     client.load(server.port, requests, clients=CLIENTS, window=client.Window(seconds=1.0))
@@ -51,7 +51,7 @@ def measured(server: Server, grid: Grid) -> Cells:
 
 
 def report(cells: Cells, folder: Path | None) -> Report:
-    """The report; draws the picture into ``folder``."""
+    """Make the report. Draw the picture into ``folder``, if given."""
     made = Report(
         "embedding-batches",
         title="Throughput by batch size and timeout",

@@ -1,4 +1,4 @@
-"""The rows to measure, the most valuable first in case time runs out."""
+"""The rows to measure. The most valuable rows come first, in case time runs out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 from verification.benchmarks.gpu.measure import Row
 
 SHORT: Final[dict[str, Any]] = {"model": "ti2v-5b", "size": "1280x704", "frames": 25}
-"""SGLang's one-second case of TI2V-5B: 0.253 s a step on one H100 (its CI's h100.json)."""
+"""SGLang's CI runs TI2V-5B with this video of one second, and expects 0.253 s per step on one H100 (``h100.json``)."""
 
 LONG: Final[dict[str, Any]] = {"model": "ti2v-5b", "size": "1280x704", "frames": 121}
 A14B: Final[dict[str, Any]] = {"model": "t2v-a14b", "size": "832x480", "frames": 81, "guidance": 4.0}

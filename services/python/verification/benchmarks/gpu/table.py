@@ -1,4 +1,4 @@
-"""The rows as a Markdown table. Rows that were not run are marked."""
+"""Writes the rows as a Markdown table. Rows that were not run say so."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOT_RUN = "not run"
 
 
 def markdown(rows: Sequence[Row], results: Sequence[Result]) -> str:
-    """One line for each row, measured or not."""
+    """The table. Each row has one line, whether it was measured or not."""
     results_by_row = {id(result.row): result for result in results}
     lines = [HEAD, "|" + "---|" * HEAD.count(" | ") + "---|"]
     lines += [_line(row, results_by_row.get(id(row))) for row in rows]

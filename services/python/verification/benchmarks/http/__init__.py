@@ -1,1 +1,1 @@
-"""Measures a submit over HTTP beside a request that does nothing, on the same server class."""
+"""Compares a submit over HTTP with a request that does nothing, on the same class of server."""

@@ -1,4 +1,4 @@
-"""The history of each task, by its stored events and its final record."""
+"""Checks the history of each task: its stored events and its final record."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def one_end(observations: Observations) -> Iterator[Violation]:
 
 def attempts(observations: Observations) -> Iterator[Violation]:
     """Each attempt starts after the previous one has ended, and writes its events between its start and its end. Only a
-    terminal event may come later, for a task that ends while it waits."""
+    terminal event may come after the end of the attempt, if the task ends while it waits for the next one."""
     for task, events in observations.streams.items():
         current, open_ = 0, False
         for event in events:
@@ -44,7 +44,7 @@ def attempts(observations: Observations) -> Iterator[Violation]:
             elif kind != "queued":
                 if attempt != current:
                     yield Violation(
-                        kind="attempt-falls", task=task, what=f"{kind} of attempt {attempt} in {current}"
+                        kind="attempt-falls", task=task, what=f"{kind} of attempt {attempt} during {current}"
                     )
                 elif not open_ and kind not in TERMINAL:
                     yield Violation(
@@ -59,10 +59,10 @@ def attempts(observations: Observations) -> Iterator[Violation]:
 
 
 def progress(observations: Observations) -> Iterator[Violation]:
-    """Within one phase of an attempt, steps rise without gaps; steps and the fraction never fall.
+    """Within one phase of an attempt, steps rise without gaps. Within an attempt, neither step nor fraction falls.
 
-    An event may cover several steps (``from_step``). After an outage, an event may cover steps again that were already
-    reported. A phase may start at the last step of the previous one (decoding) or at a checkpoint.
+    An event may cover several steps (``from_step``). After an outage, an event may also cover steps that an earlier
+    event has reported. A phase may start at the last step of the previous one (decoding) or at a checkpoint.
     """
     for task, events in observations.streams.items():
         step, phase, fraction, attempt = None, None, 0.0, -1
@@ -90,7 +90,7 @@ def progress(observations: Observations) -> Iterator[Violation]:
 
 
 def strikes(observations: Observations) -> Iterator[Violation]:
-    """A task never has more strikes than allowed; a failed one has used all, unless the error was permanent."""
+    """A task never has more strikes than allowed. A failed task has exactly as many, unless its error is permanent."""
     for task, record in observations.finals.items():
         allowed, had = record.get("max_strikes", 3), record.get("strikes", 0)
         if had > allowed:

@@ -1,4 +1,4 @@
-"""A kill at every failpoint in turn, and kills of leaders with a checkpoint."""
+"""Two scenarios: a kill at every failpoint in turn, and kills of leaders whose tasks have a checkpoint."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def _reach(cluster: FaultCluster, load: Load, point: str, before: int) -> None:
     "kills a process at each failpoint in turn: claim, step, checkpoint, upload, settle, reply, tick",
 )
 def run_named(context: ScenarioContext) -> list[Row]:
-    """Kill at each failpoint once (long: twelve times), then check the history."""
+    """Kill a process at each failpoint once, or twelve times in a long run. Then check the history."""
     rounds = context.repeats(1, 12)
     with context.cluster(pools=POOLS, checkpoint_s=0.05) as cluster, Load(cluster, seed=context.seed) as load:
         for at in range(rounds):
             for point in ALL:
                 provoke(cluster, load, point)
-            context.log(f"   round {at + 1} of {rounds}: {len(cluster.hits())} died at failpoints")
+            context.log(f"   round {at + 1} of {rounds}: {len(cluster.hits())} deaths at failpoints")
         cluster.disarm()
         verdict = mixed.settle(cluster, load, bound_s=BOUND_S)
         hits = Counter(point for point, *_ in cluster.hits())
@@ -94,7 +94,7 @@ def run_named(context: ScenarioContext) -> list[Row]:
     ]
 
 
-@scenario("resume", "leaders are killed after a checkpoint: the same seed gives the same SHA-256")
+@scenario("resume", "kills leaders after a checkpoint; results must equal those of uninterrupted runs")
 def run_resume(context: ScenarioContext) -> list[Row]:
     """Kill leaders of tasks that have a checkpoint, and compare the results with those of an uninterrupted run."""
     rounds, steps = context.repeats(3, 15), 60

@@ -1,4 +1,4 @@
-"""Connects to the Kubernetes API: with the service account in a pod, otherwise with a kubeconfig."""
+"""Connects to the Kubernetes API. Uses the service account of the pod in a pod, and a kubeconfig elsewhere."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Makes full garbage collections rare. Each one stops the process: the more objects there are, the longer.
+"""Makes full garbage collections rare. Each one stops the process, for a time that grows with the number of objects.
 
 Measured with 10,000 SSE clients (Python 3.11, ``verification.benchmarks.streams``): a full collection takes 1.1 s.
-Eleven of them ran while the clients connected, and none found anything, because a stream that ends leaves no
-reference cycle behind. Every event that arrives during a collection is delayed by it, for all clients.
+Eleven of them ran while the clients connected, and none found any garbage, because a stream that ends leaves no
+reference cycle behind. While a collection runs, the events of all clients wait.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import gc
 
 THRESHOLDS = (2_000, 20, 100)
-"""New container objects, less those freed, before a young collection; young collections before a middle one; middle
-ones before a full one."""
+"""The number of new container objects (less those freed) before a young collection, of young collections before a
+middle one, and of middle ones before a full one."""
 
 
 def tune_gc() -> None:

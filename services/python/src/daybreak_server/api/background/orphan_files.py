@@ -1,8 +1,9 @@
 """Deletes files of tasks that the task store does not know.
 
 A store that lost its last second in a power cut has forgotten tasks whose files still exist. Such a file is deleted
-once its task's retention would have ended: the pool's retention plus one day after the task was submitted. So even if
-the store is empty by mistake, a file is deleted too early only if its task took longer than a day to end.
+when the pool's retention plus one day have passed since its task was submitted. By then the retention of the task has
+ended, unless the task took longer than a day. So even if the store is empty by mistake, only files of tasks that took
+longer than a day are deleted too early.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _DRAW = random.Random()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrphanFileSweeper:
-    """Checks all files about once a day. Any number of gateways may do so at once."""
+    """Checks all files about once a day. Several gateways may check at the same time."""
 
     retention_s: Mapping[str, float]
     """The retention of each pool's tasks."""
@@ -48,7 +49,7 @@ class OrphanFileSweeper:
             except (StoreError, BlobError) as exc:
                 log.warning("cannot check for files without a task: %s; the next check is in a day", exc)
             except Exception:
-                log.exception("the check for files without a task failed; the next is in a day")
+                log.exception("the check for files without a task failed; the next check is in a day")
             await asyncio.sleep(EVERY_S)
 
     async def sweep(self) -> list[TaskId]:
@@ -63,7 +64,7 @@ class OrphanFileSweeper:
     def _past_retention(self) -> list[TaskId]:
         """The tasks that have files and whose retention must have ended.
 
-        Also deletes the files of probes of the blob store that were killed before they could delete them.
+        Also deletes probe files that are a day old: the process that wrote such a file died before it could delete it.
         """
         found: dict[TaskId, None] = {}
         for blob in self.blobs.list(""):

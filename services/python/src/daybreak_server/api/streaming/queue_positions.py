@@ -12,7 +12,7 @@ from daybreak_server.api.streaming.subscription import position_frames
 from daybreak_server.ports.tasks import TaskStore
 
 LOOKUPS = 100
-"""Tasks of a pool whose position is looked up in one round; further tasks take turns."""
+"""The maximum number of a pool's tasks whose positions are looked up in one round. If more wait, they take turns."""
 
 
 class QueuePositions:
@@ -30,7 +30,7 @@ class QueuePositions:
         self._pool_views = pool_views
         self._now_ms = now_ms
         self._last_wake: dict[str, tuple[str, str]] = {}
-        """The phase and message of each pool's wake that were sent last."""
+        """For each pool, the phase and the message of the wake that was sent last."""
 
     async def publish(self, pool: str) -> None:
         """Look up and send the positions of waiting tasks with subscribers. :raises StoreUnavailableError:"""
@@ -41,12 +41,12 @@ class QueuePositions:
                 continue  # During the lookup, the task started or its last subscriber left.
             if record is None or not record.state.waiting:
                 continue
-            feed.waiting[task] = None  # At the end of the order, so that tasks take turns.
+            feed.waiting[task] = None  # Move the task to the end, so that tasks take turns.
             for frame in position_frames(record, self._pool_views, self._now_ms()):
                 feed.publish(task, frame)
 
     def is_waking(self, pool: str) -> bool:
-        """Whether the pool is waking while a waiting task has subscribers."""
+        """Whether the pool is waking and one of its waiting tasks has subscribers."""
         view = self._pool_views.latest(pool)
         has_waiting = bool(self._broadcaster.feed(pool).waiting)
         return has_waiting and view is not None and not serializers.has_ready_group(view)

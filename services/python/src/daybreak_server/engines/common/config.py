@@ -21,7 +21,7 @@ class GroupConfig:
     """torch's CPU threads in each rank."""
     options: Mapping[str, Any] = field(default_factory=dict)
     scratch: Path | None = None
-    """Where the scratch folders of attempts are made; ``None``: in the system's temporary folder."""
+    """The folder in which attempts get their scratch folders. ``None`` means the system's temporary folder."""
     lease_s: float = policy.LEASE_S
     stall_s: float = policy.STALL_S
     load_stall_s: float = policy.LOAD_STALL_S
@@ -31,25 +31,25 @@ class GroupConfig:
     start_s: float = 600.0
     """How long the ranks of a group wait for each other when it forms."""
     grace_s: float = 5.0
-    """How long the other ranks have to reach the point at which a rank failed, before the group is broken."""
+    """After a rank has failed, the group breaks unless the other ranks reach the same point within this time."""
     idle_s: float = 2.0
     """How long one claim waits for a task."""
     ping_s: float = 20.0
     """How often an idle leader sends its followers a no-op."""
     preview_ttl_s: float = 3600.0
     capacity: int = 1
-    """How many requests a group that serves requests holds at once."""
+    """The maximum number of requests that a serving group holds at once."""
     bulk_max_bytes: int = 1 << 30
-    """The largest file that a task of a group that serves requests may name."""
+    """The maximum size of the input file of a task that a serving group runs."""
     bulk_max_line_bytes: int = 1 << 20
     bulk_max_lines: int = 1_000_000
     ports: Sequence[int] = (0,)
-    """Ports at which the leader of a group that serves requests may listen; 0 is any free port."""
+    """The ports at which the leader of a serving group may listen. 0 means any free port."""
 
     sessions: Mapping[str, Any] = field(default_factory=dict)
     """The pool's setting ``sessions``, if its groups serve sessions."""
 
     @property
     def renew_s(self) -> float:
-        """How often the lease is renewed."""
+        """The time between two renewals of the lease."""
         return self.lease_s / 3

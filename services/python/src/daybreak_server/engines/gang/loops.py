@@ -1,4 +1,4 @@
-"""The loops of the leader and of the followers, which differ between the kinds of groups.
+"""The loops of the leader and of the followers. Each kind of group has its own.
 
 All other parts of a rank's life are the same for all kinds: see :mod:`~daybreak_server.engines.gang.rank_lifecycle`.
 """
@@ -32,14 +32,14 @@ class Leader(Protocol):
         """Seconds since the lease of the running task was renewed; ``None`` if there is no such task."""
 
     def run(self) -> bool:
-        """Work. Returns ``True`` if the group was asked to leave, ``False`` if it is broken."""
+        """Run until the group must leave or is broken. Returns ``True`` if it must leave, ``False`` if it is broken."""
 
     def break_group(self, failed: Failed) -> None:
         """Mark the group broken, and end its work. Any thread may call this; only the first call has an
         effect."""
 
     def release_task(self) -> None:
-        """Release the work that still runs, because the time to leave is over. Any thread may call this."""
+        """Release the work that still runs when the time limit for leaving has passed. Any thread may call this."""
 
 
 class Follower(Protocol):
@@ -53,7 +53,7 @@ class Follower(Protocol):
 
 
 class MakeLeader(Protocol):
-    """Makes the loop of a leader that has loaded its model. The group is registered as idle right after."""
+    """Makes the loop of a leader that has loaded its model. Right after this call, the group is registered as idle."""
 
     def __call__(
         self,
@@ -93,4 +93,4 @@ class GroupLoops:
 
 
 JOBS = GroupLoops(leader=LeaderLoop, follower=FollowerLoop)
-"""Runs one task at a time on all ranks."""
+"""The loops of a group that runs one task at a time, on all ranks."""

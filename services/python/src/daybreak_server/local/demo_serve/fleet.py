@@ -1,4 +1,4 @@
-"""The processes of the demo: a gateway beside an embedded Valkey, and workers, which the demo kills."""
+"""The processes of the demo: a gateway with an embedded Valkey, and workers, one of which the demo kills."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LAST_LINES = 5
 
 
 class Workers:
-    """The workers, by id. Each is a ``daybreakd worker`` in a session of its own."""
+    """The workers, by id. Each is a process ``daybreakd worker`` in its own process group."""
 
     def __init__(self, instance: Instance, settings: Settings, *, gateway_url: str) -> None:
         self._instance = instance
@@ -93,7 +93,7 @@ class Workers:
 
 @contextmanager
 def fleet(settings: Settings) -> Iterator[tuple[str, Workers]]:
-    """A gateway that answers. Yields its URL and the workers, none of which runs yet. The exit stops everything.
+    """Start a gateway, and yield its URL and a :class:`Workers` without any worker. Stop everything at the exit.
 
     :raises DemoError: if something does not start.
     """
@@ -117,7 +117,7 @@ def fleet(settings: Settings) -> Iterator[tuple[str, Workers]]:
     except (InstanceError, ProcessFailedError) as exc:
         raise DemoError(str(exc)) from exc
     finally:
-        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # let a second Ctrl-C interrupt nothing here
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not interrupt `close`
         instance.close()
         signal.signal(signal.SIGINT, previous)
 

@@ -1,4 +1,5 @@
-"""Runs the actions of a plan, one call after another. Those with preconditions are checked on fresh reads first."""
+"""Runs the actions of a plan one after another. Before an action with preconditions, it reads the state again and
+checks them."""
 
 from __future__ import annotations
 
@@ -62,20 +63,20 @@ class Executor:
     ) -> None:
         """Run the actions in order, and stop at a failure if later actions may rely on the failed one.
 
-        If Kubernetes refuses to create a RayCluster, or a call to a head or its precondition fails, the pool's other
-        RayClusters must not wait. So the remaining actions run, except deletions of RayClusters. Then the first failure
-        is raised.
+        The pool's other RayClusters must not wait if Kubernetes refuses to create a RayCluster, or if a call to a Ray
+        head or the precondition of such a call fails. So in these cases the remaining actions run, except deletions of
+        RayClusters. Then the first failure is raised.
 
-        ``done`` is called after each action that succeeded; ``refused``, with the cause, if Kubernetes refuses a change
-        of a RayCluster.
+        ``done`` is called after each action that succeeded. ``refused`` is called with the cause if Kubernetes refuses
+        to change a RayCluster.
 
-        :raises ClusterError: the first failure; after a conflict the next step decides again.
+        :raises ClusterError: the first failure. After a conflict, the reconciler's next step makes a new plan.
         :raises StoreUnavailableError: if Redis cannot be reached.
         """
         failed: ClusterError | None = None
         for action in actions:
             if failed is not None and isinstance(action, DeleteCluster):
-                continue  # its replacement may not exist
+                continue  # the RayCluster that replaces this one may not exist
             try:
                 await self.execute(pool, action)
             except ClusterError as exc:
@@ -144,7 +145,7 @@ class Executor:
         )
 
     async def _emit(self, pool: PoolObject, action: EmitEvent) -> None:
-        """Emit an Event; losing one delays nothing."""
+        """Emit an Event. A failure is only logged, so it does not stop the plan."""
         try:
             await self.cluster.emit(
                 pool.name, uid=pool.uid, kind=action.kind, reason=action.reason, message=action.message

@@ -1,9 +1,9 @@
-"""Reads a config file: a YAML mapping, and the line of each key.
+"""Reads a config file, which is a YAML mapping, and records the line of each key.
 
 This is stricter than YAML. A YAML loader lets a key appear twice and takes the last value, which hides half of a badly
-merged file. And it accepts nested aliases, which can turn a few lines into gigabytes. Here a key that appears twice is
-refused, and so are more than ``MAX_BYTES`` bytes, ``MAX_VALUES`` values or ``MAX_DEPTH`` levels, an alias inside its
-own anchor, keys that are not text, unknown tags, and numbers that are not finite.
+merged file. A YAML loader also accepts nested aliases, which can turn a few lines into gigabytes. Here a key that
+appears twice is refused, and so are more than ``MAX_BYTES`` bytes, ``MAX_VALUES`` values or ``MAX_DEPTH`` levels, an
+alias inside its own anchor, keys that are not text, unknown tags, and numbers that are not finite.
 
 ``read`` parses the file into nodes, checks the size, checks the keys and records their lines, and then builds the
 values. Messages never quote a value, because it may be a password.
@@ -117,12 +117,12 @@ def _syntax_error(exc: yaml.YAMLError, name: str) -> str:
 
 
 def _check_size(root: Node, name: str) -> None:
-    """Refuse too many values, too many levels, and nodes that contain themselves, counting each use of an alias."""
+    """Refuse too many values, too many levels, and a node that contains itself. Each use of an alias counts."""
     sizes: dict[int, tuple[int, int]] = {}
     parents: set[int] = set()
 
     def size(node: Node, depth: int) -> tuple[int, int]:
-        """The number of values of ``node``, and of levels below it."""
+        """The number of keys and values in ``node``, and the number of levels below it."""
         if id(node) in parents:
             raise ConfigFileError(f"{_at(node, name)}: an alias is inside its own anchor; remove it")
         levels = sizes[id(node)][1] if id(node) in sizes else 0
@@ -159,8 +159,8 @@ _Lines = dict[tuple[str, ...], int]
 def _check_keys(node: Node, path: tuple[str, ...], problems: list[str], name: str) -> dict[str, _Lines]:
     """Check the keys below ``node`` and add a sentence to ``problems`` for each problem.
 
-    :returns: for each key of ``node`` that is in force, its line and those of all keys below it. A mapping's own key
-        overrides the same key of a merge (``<<``), and the lines below the key of the merge are no longer in force.
+    :returns: for each key of ``node`` that is in force, its line and the lines of all keys below it. If a mapping and a
+        merge (``<<``) in it have the same key, only the mapping's own key and the keys below that one are in force.
     """
     if isinstance(node, SequenceNode):
         for item in node.value:
@@ -169,7 +169,7 @@ def _check_keys(node: Node, path: tuple[str, ...], problems: list[str], name: st
         return {}
     lines: dict[str, _Lines] = {}
     for key, value in node.value:
-        if key.tag == _MERGE:  # of several, YAML prefers the first
+        if key.tag == _MERGE:  # reversed, because the first of several merged mappings takes precedence
             for merged in reversed(value.value) if isinstance(value, SequenceNode) else [value]:
                 lines |= _check_keys(merged, path, problems, name)
     first: dict[str, int] = {}

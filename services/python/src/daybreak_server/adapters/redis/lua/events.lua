@@ -1,6 +1,6 @@
 #!lua flags=allow-oom,no-writes
 -- Returns the events of a task that follow `after` ('' for all events), oldest first, at most `limit`.
--- Answers {whether events that follow `after` may have been trimmed, entries as `id type attempt data`}.
+-- Returns {1 if events that follow `after` may have been trimmed, else 0; entries as `id type attempt data`}.
 local function newer(a, b)
   local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)')
   local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)$')
@@ -8,7 +8,7 @@ local function newer(a, b)
   return a_ms > b_ms or (a_ms == b_ms and a_seq > b_seq)
 end
 
--- How many entries of the list are not newer than `after`, by binary search.
+-- Counts, by binary search, the entries of the list that are not newer than `after`.
 local function count_read(key, after)
   local low, high = 0, call('LLEN', key)
   while low < high do

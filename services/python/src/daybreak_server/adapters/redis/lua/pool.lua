@@ -1,6 +1,6 @@
 #!lua flags=allow-oom,no-writes
--- Returns a pool's numbers and groups at one moment: records of at most GROUPS_MAX groups, and ids of the others.
--- ARGV: ids of groups. If there are any, the answer has only the records of these (at most GROUPS_MAX).
+-- Returns the numbers and the groups of a pool at one moment: at most GROUPS_MAX records, and the ids of the others.
+-- ARGV may have ids of groups. Then the script returns only the records of these groups (at most GROUPS_MAX).
 
 local function run(ARGV)
   local groups, others = {}, {}

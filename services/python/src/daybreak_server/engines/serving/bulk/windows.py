@@ -8,10 +8,10 @@ waits for a window, it yields ``None`` up to four times a second, but only if th
 ``None``. The work advances when the workload calls ``cancelled``. The caller reports each ``None`` as a step, which
 beats the task's heartbeat. The caller also sees a cancel without waiting for the window.
 
-An error of the model at first fails the whole window. The window is then computed again in halves, and so on, until a
+If the model fails on a window, each half of the window is computed again. A half that fails is halved again, until a
 part has a single line. If that line fails, its result is the error. If every line of a window of two or more fails, the
-lines are not the cause, and the attempt fails. It also fails at once with a ``PermanentError`` or a ``RetryableError``,
-or after an error that leaves the process unusable.
+lines are not the cause, and the attempt fails. The attempt also fails at once after a ``PermanentError``, a
+``RetryableError``, or an error that leaves the process unusable.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def windows_of(
 
 
 class Windows:
-    """See the module. Used by one thread, for one attempt. Close it at the end."""
+    """Computes the windows of one attempt, as the module describes. Only one thread may use it, and must close it."""
 
     def __init__(self, compute: Compute) -> None:
         self._compute = compute
@@ -96,7 +96,7 @@ class Windows:
                 yield None
 
     def close(self) -> None:
-        """Abandon the windows that are still computed. Does not wait, because a model may hang."""
+        """Abandon the windows that are still being computed. Does not wait for them, because a model may hang."""
         self._closed.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
 

@@ -18,7 +18,7 @@ class Clip:
     path: Path
     spoken: str
     references: dict[str, str]
-    """The expected text, by the code of the language."""
+    """The expected translations, by language code."""
 
     def audio(self) -> bytes:
         """The samples: 16-bit PCM at 16 kHz."""
@@ -27,7 +27,7 @@ class Clip:
 
 
 def clips() -> list[Clip]:
-    """All clips. Imports no torch, so that a client's demo can read them."""
+    """All clips. This module does not import torch, so that a client's demo can use it."""
     entries = json.loads((CLIPS / "clips.json").read_text(encoding="utf-8"))
     return [
         Clip(path=CLIPS / entry["file"], spoken=entry["spoken"], references=entry["references"])

@@ -55,9 +55,9 @@ class Snapshot:
             "lower_order_nums": self.lower_order_nums,
             "this_order": self.this_order,
         }
-        # One entry, because safetensors writes several in any order, and equal states must give equal bytes.
+        # safetensors writes several entries in any order. There is only one, so that equal states give equal bytes.
         metadata = {FORMAT: json.dumps({"fingerprint": fingerprint, **state})}
-        # Clones, because safetensors refuses tensors that share memory.
+        # The tensors are cloned, because safetensors refuses tensors that share memory.
         return save_tensors({name: t.detach().cpu().clone() for name, t in tensors.items()}, metadata)
 
 
