@@ -52,7 +52,8 @@ def nothing() -> None:
 
 @fault("DaybreakOperatorFails", "DaybreakPoolUnhealthy")
 def the_spec_of_a_pool_is_unreadable(deployment: Deployment) -> Iterator[During]:
-    """Kubernetes accepts a time zone that does not exist. Each change of the pool causes a step that fails."""
+    """Kubernetes accepts a time zone that does not exist. After each change of the pool, a step of
+    the operator fails."""
     zones = itertools.cycle(["Berlin", "Paris"])
 
     def change() -> None:
@@ -83,7 +84,7 @@ def keda_cannot_reach_redis(deployment: Deployment) -> Iterator[During]:
 
 @fault("DaybreakNotScaling")
 def keda_is_paused(deployment: Deployment) -> Iterator[During]:
-    """A task waits for a pool at zero, which KEDA leaves alone while its ScaledObject is paused."""
+    """A task waits in a pool at zero, because KEDA does not scale a pool whose ScaledObject is paused."""
     deployment.kube.patch_scaled_object("echo", {"metadata": {"annotations": {_PAUSED: "true"}}})
     try:
         task = deployment.submit("echo", {"message": "waits for KEDA", "steps": 2})
@@ -106,7 +107,8 @@ def the_operator_is_gone(deployment: Deployment) -> Iterator[During]:
 
 @fault("DaybreakOperatorStuck", pool="video")
 def a_pool_is_not_planned(deployment: Deployment) -> Iterator[During]:
-    """The operator reconciles a pool at zero only once a minute, and this test shortens the alert's limit to less.
+    """The operator reconciles a pool at zero only once a minute, and this test shortens the alert's limit to less than
+    a minute.
 
     A change of the pool makes the operator reconcile it at once, which ends the alert.
     """

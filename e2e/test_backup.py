@@ -108,7 +108,8 @@ def test_tasks_survive_the_move_to_an_external_redis(deployment: Deployment, she
 
 
 def _copy_to_external_redis(deployment: Deployment, shell: Shell) -> None:
-    """Copy the data as the page says: run steps 3 and 4 of *Restore* on the new server's volume, before it starts."""
+    """Copy the data as the page says: run steps 3 and 4 of *Restore* on the new server's volume, before
+    that server starts."""
     (restore,) = PAGE.commands("Restore")
     deployment.kube.create([external_redis.volume()])
     claim = {"claimName: data-daybreak-redis-0": f"claimName: {external_redis.NAME}"}

@@ -31,7 +31,7 @@ from daybreak_server.observability.alerts import Severity
 from daybreak_server.ports.metrics import Exporter, Metric, Source
 
 RETRY_LATER = frozenset({429, 503})
-"""Statuses that carry ``Retry-After``."""
+"""HTTP statuses whose responses have the header ``Retry-After``."""
 _TYPES = {"zset": "sorted set"}
 NUMBERS: dict[str, int] = {**vars(policy), **vars(limits)}
 ADAPTER = Path(redis.__file__).parent
@@ -97,7 +97,7 @@ def _head(name: str) -> str:
 
 
 def _number(name: re.Match[str]) -> str:
-    """The value of a constant that a sentence names."""
+    """The value of the constant that a match names, or the match itself if it is no constant."""
     return f"{NUMBERS[name[0]]:,}" if name[0] in NUMBERS else name[0]
 
 
@@ -230,7 +230,7 @@ def dashboards() -> str:
 
 
 def unproven() -> str:
-    """The queries of panels for which neither one machine nor a cluster of the tests has data."""
+    """The queries of panels that have no data in any test, neither on one machine nor in a cluster."""
     rows = (
         (f"*{d.title.removeprefix('Daybreak / ')}*", f"*{panel.title}*", query.no_data)
         for d in DASHBOARDS

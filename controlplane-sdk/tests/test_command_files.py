@@ -15,7 +15,8 @@ DOWNLOAD = ("tasks", "download", "video_01", "video.mp4")
 
 
 def link_to(device: str, folder: Path) -> None:
-    """Create a link to a device. Wrong code that runs as root then replaces the link, not the device."""
+    """Create a link to a device. If a bug replaces the target, and the tests run as root, the link is lost and
+    not the device."""
     (folder / Path(device).name).symlink_to(device)
 
 

@@ -10,7 +10,7 @@ from daybreak.event_relay import Relay
 
 
 async def test_a_swallowed_cancellation_still_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise `asyncio.wait_for` around the iteration would wait until the next event."""
+    """If the relay continued to wait, `asyncio.wait_for` around the iteration would end only at the next event."""
     relay = Relay("redis://127.0.0.1:1", pool="p", group="g", consumer="a")
     refills = 0
 

@@ -89,7 +89,7 @@ def test_starts_retries_and_logs_are_printed() -> None:
 
 
 def test_a_reset_restores_the_state_from_a_snapshot(make: Any) -> None:
-    """After `reset` the bar shows the state of the task in it. An invalid snapshot changes nothing."""
+    """After `reset`, the bar shows the task's state in that event. An invalid snapshot changes nothing."""
     timeline = Timeline()
     progress = {"fraction": 0.5, "step": 10, "steps": 20}
     line = timeline.update(
@@ -101,7 +101,7 @@ def test_a_reset_restores_the_state_from_a_snapshot(make: Any) -> None:
 
 
 def test_the_main_artifact_is_the_video(make: Any) -> None:
-    """The video is preferred to the poster, and both to `task.json`."""
+    """The video is preferred to the poster, and the poster to `task.json`."""
     files = [("task.json", "application/json"), ("poster.webp", "image/webp"), ("video.mp4", "video/mp4")]
     kept = [{"name": n, "content_type": c, "size_bytes": 1, "sha256": "0", "url": "/"} for n, c in files]
     task = Task.model_validate(make.task(artifacts=kept))

@@ -16,7 +16,7 @@ from daybreak_server.ports.tasks import Page
 
 
 def pages(api: Api, **query: Any) -> list[list[str]]:
-    """The ids of all pages of a list."""
+    """The ids on each page of a list."""
     all_pages = []
     while True:
         response = api.client.get("/v1/tasks", params=query)
@@ -85,7 +85,7 @@ def record(pool: str, at: int) -> TaskRecord:
 
 
 def store_page(records: list[TaskRecord], after: str | None, limit: int, scan: int, *, down: bool) -> Page:
-    """A page as a store may return it: it scans ``scan`` records and filters out those of odd times."""
+    """A page as a store may return it. The store scans ``scan`` records and leaves out those with odd times."""
     ordered = sorted(records, key=lambda r: ulid_of(r.id), reverse=down)
     if after is not None:
         ordered = [r for r in ordered if (ulid_of(r.id) < after if down else ulid_of(r.id) > after)]
@@ -107,7 +107,7 @@ def store_page(records: list[TaskRecord], after: str | None, limit: int, scan: i
     down=st.booleans(),
 )
 def test_a_merge_loses_and_repeats_nothing(pools: list[list[int]], limit: int, scan: int, down: bool) -> None:
-    """Page by page, with short pages and limits, the merged list has every record once, in order."""
+    """The merged list has every record once, in order, for any limit, even if the stores return short pages."""
     stores = [[record(f"p{n}", at) for at in times] for n, times in enumerate(pools)]
     expected = sorted(
         (r.id for store in stores for r in store if r.created_ms % 2 == 0), key=ulid_of, reverse=down

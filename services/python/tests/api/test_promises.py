@@ -1,4 +1,4 @@
-"""Guarantees of routes and streams that a small mistake would break unnoticed."""
+"""Guarantees of routes and streams. Without these tests, a small mistake could break them unnoticed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_refused_delete_deletes_no_file(api: Api, leader: FakeLeader) -> None:
 
 
 def test_a_subscriber_that_does_not_read_lags_and_holds_no_frames() -> None:
-    """After one frame too many it is lagging, its queue is empty, and it accepts nothing until it resumes."""
+    """After one frame too many, the subscriber lags: its queue is empty, and it accepts no frame until it resumes."""
     subscriber = Subscriber(limit=3)
     for number in range(5):
         subscriber.push(Frame("log", b"{}", key=(number, 0)))

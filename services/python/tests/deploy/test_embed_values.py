@@ -1,4 +1,4 @@
-"""The example values of embedding reach Ray: the settings of gateways, the pods of groups, and what a rank reserves."""
+"""The example values for embedding reach the settings, the pods of groups, and the resources that Ray reserves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ON_CPU = {name: {"resources": {"cpus": 2, "gpus": 0}} for name in ("embed", "rer
 def settings_of_the_head(
     name: str, folder: Path, also: dict[str, object] | None = None, *, example: Path = EXAMPLE
 ) -> Settings:
-    """The settings that the head of a pool reads: the file of the chart, and variables that the operator adds."""
+    """The settings that the head of a pool reads: the chart's file, and the variables that the operator adds."""
     rendered = render(example, also={"pools": also} if also else None)
     path = folder / "daybreak.yaml"
     path.write_text(rendered.object("ConfigMap", "daybreak-config")["data"]["daybreak.yaml"])
@@ -48,7 +48,7 @@ def test_the_example_is_valid_down_to_the_options_of_the_workloads(name: str, tm
 
 @pytest.mark.parametrize("name", ["embed", "rerank"])
 def test_a_rank_reserves_half_a_gpu_and_its_pod_requests_a_whole_one(name: str, tmp_path: Path) -> None:
-    """Ray knows fractions of a device, and Kubernetes whole devices."""
+    """Ray can reserve a fraction of a device. Kubernetes can assign only whole devices."""
     assert reserved(settings_of_the_head(name, tmp_path), name) == {"num_cpus": 4, "num_gpus": 0.5}
     (workers,) = cluster(pools(render(EXAMPLE))[name], replicas=1, suspend=False)["spec"]["workerGroupSpecs"]
     (container, *_) = workers["template"]["spec"]["containers"]
@@ -64,7 +64,7 @@ def test_without_gpus_a_rank_reserves_none(name: str, tmp_path: Path) -> None:
 
 
 def test_a_device_of_mig_takes_the_place_of_a_whole_gpu() -> None:
-    """As the example's comment says, the pod requests the part, and Ray still sees one device."""
+    """The pod requests the MIG device, and Ray still sees one device, as the comment in the example says."""
     limits = {"nvidia.com/gpu": 0, "nvidia.com/mig-1g.18gb": 1}
     rendered = render(EXAMPLE, also={"pools": {"embed": {"worker": {"resources": {"limits": limits}}}}})
     (workers,) = cluster(pools(rendered)["embed"], replicas=1, suspend=False)["spec"]["workerGroupSpecs"]

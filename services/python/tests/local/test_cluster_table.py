@@ -1,4 +1,4 @@
-"""Tests of the table that ranks share in their Ray cluster: in Ray's own store, or in an actor if Ray has none."""
+"""Tests of the table that ranks share in their Ray cluster. It is in Ray's own store, or else in an actor."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ ray.shutdown()
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Make a folder with a short path, because Ray creates its sockets below it."""
+    """Make a folder with a short path. Ray creates its sockets below it, and the path of a socket must be short."""
     folder_path = Path(tempfile.mkdtemp(prefix="dbr-"))
     yield folder_path
     shutil.rmtree(folder_path, ignore_errors=True)

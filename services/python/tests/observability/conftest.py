@@ -1,4 +1,4 @@
-"""A Daybreak without Ray whose traces go to a collector."""
+"""Fixtures: a Daybreak without Ray, and a collector that receives its traces."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from testkit.pools import make_settings
 from testkit.valkey import Server
 from testkit.waiting import wait_until
 
-# The generators of dashboards and alerts are tools, outside the packages.
+# The generators of dashboards and alerts are in the folder tools, which is in no package.
 sys.path.insert(0, str(Path(__file__).parents[4] / "tools"))
 sys.path.insert(0, str(Path(__file__).parent))
 

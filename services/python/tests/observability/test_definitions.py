@@ -1,4 +1,4 @@
-"""Tests of dashboards and alerts as they are written: names, labels, links, and files that a plain Grafana imports."""
+"""Tests of the definitions of dashboards and alerts: names, labels, links, and files that a plain Grafana imports."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_every_metric_and_label_of_a_query_is_declared(query) -> None:
 
 @each("query", QUERIES, ids=lambda query: query.by)
 def test_a_maximum_over_gateways_keeps_every_label_of_a_count(query) -> None:
-    """Otherwise a query would give the maximum in place of the sum: the largest cause of waste, not all waste."""
+    """Without a label, a query would show the maximum and not the sum: the largest cause of waste, not all waste."""
     for inner in re.finditer(
         r"m(?:ax|in) by \(([^)]*)\) \((?:rate\(|m(?:ax|in)_over_time\()?(\w+)\{([^}]*)\}", query.expression
     ):
@@ -86,14 +86,14 @@ def test_no_query_adds_up_what_every_gateway_exports(query) -> None:
 
 
 def test_only_the_hardware_of_gpus_has_no_data_in_any_run() -> None:
-    """``test_live`` and the end-to-end tests prove all other queries."""
+    """``test_live`` and the end-to-end tests prove that all other queries have data."""
     unproven = {(query.by, query.no_data) for query in of_panels() if query.no_data not in ("", KUBERNETES)}
     assert unproven == {("Daybreak / Ray / GPU", GPU), ("Daybreak / Ray / GPU memory", GPU)}
 
 
 @each("query", QUERIES, ids=lambda query: query.by)
 def test_no_query_takes_the_increase_of_what_every_gateway_exports(query) -> None:
-    """`increase` knows only what happened since a gateway started; `promql.grown` knows everything."""
+    """`increase` sees only what happened since the oldest gateway started. `promql.grown` sees the whole window."""
     increases = re.findall(r"increase\((daybreak_\w+)\{", query.expression)
     assert [name for name in increases if declared(name).source is Source.REDIS] == []
 
@@ -159,7 +159,7 @@ def test_a_panel_names_only_settings_that_exist(dashboard) -> None:
 
 @each("dashboard", ALL, ids=lambda dashboard: dashboard.uid)
 def test_no_panel_blames_a_setting_of_the_head_for_idle_groups(dashboard) -> None:
-    """`idle.afterSeconds` only delays the stop of the Ray head. `scaling.cooldownPeriod` keeps groups."""
+    """`idle.afterSeconds` only delays the stop of the Ray head. `scaling.cooldownPeriod` is what keeps idle groups."""
     assert [panel.title for panel in dashboard.panels if "idle.afterSeconds" in panel.description] == []
 
 
@@ -186,12 +186,12 @@ def test_a_dashboards_file_imports_into_a_plain_grafana(path: Path) -> None:
             used = set(re.findall(r"\$(\w+)", json.dumps(panel["targets"])))
             assert used <= {*variables, "__rate_interval", "__range", "datasource"}
             limits = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
-            assert limits, "without limits of its own, Grafana draws values above 80 in red"
+            assert limits, "if a panel has no limits, Grafana draws its values above 80 in red"
             assert {target["interval"] for target in panel["targets"]} == {SCRAPE_INTERVAL}
 
 
 def test_a_dashboard_shows_one_namespace_at_a_time() -> None:
-    """Otherwise its sums would add up several releases."""
+    """With several namespaces, the sums on the dashboard would add up several releases."""
     for path in FILES:
         variables = {each["name"]: each for each in json.loads(path.read_text())["templating"]["list"]}
         assert not variables["namespace"].get("multi")
@@ -200,7 +200,7 @@ def test_a_dashboard_shows_one_namespace_at_a_time() -> None:
 
 
 def test_each_row_of_the_table_of_alerts_links_to_its_runbook() -> None:
-    """The link is made from a label of the rule, because a table knows no annotations."""
+    """The link is made from a label of the rule, because a table has no access to annotations."""
     overview = json.loads(next(path for path in FILES if path.stem == "daybreak-overview").read_text())
     table = next(panel for panel in overview["panels"] if panel["title"] == "Alerts that fire")
     assert "#${__data.fields.runbook}" in json.dumps(table["fieldConfig"]["overrides"])

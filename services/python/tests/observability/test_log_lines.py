@@ -1,4 +1,4 @@
-"""What a process writes to its standard error, and, when Ray has started it, to that of its container."""
+"""What a process logs to its standard error and, if Ray has started it, to the standard error of its container."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_traceback_is_part_of_its_line() -> None:
 
 
 def test_any_text_is_logged() -> None:
-    """Half of a surrogate pair, NUL and line breaks make neither an error nor a second line."""
+    """Half a surrogate pair, a NUL or a line break in a message causes neither an error nor a second line."""
     (line,) = lines(run(r'log_to_stderr(); log.info("a%sb", "\udce9\x00\n")', **POD))
     assert line["message"].startswith("a")
     assert line["message"].endswith("b")
@@ -147,7 +147,7 @@ log.info("after the task")
 @pytest.mark.parametrize("trace", ["", "4bf92f3577b34da6a3ce929d0e0e4736"])
 @pytest.mark.parametrize("text", ["plain", 'a"b\\c', "ü\n", "\ud800"])
 def test_the_line_of_a_submit_is_what_it_would_be_without_haste(text: str, trace: str) -> None:
-    """This holds for any tenant and any request id of the client."""
+    """``submit_lines`` writes what ``json_line`` would write, for any tenant and any request id of the client."""
     task = new_task_id("video-hd")
     fields = {"message": f"task {task} submitted", "change": "submitted", "request_id": text, "task": task}
     line = {
@@ -166,7 +166,7 @@ def test_the_line_of_a_submit_is_what_it_would_be_without_haste(text: str, trace
 
 
 def test_lines_of_submits_made_together_are_those_made_one_by_one() -> None:
-    """This holds for any times, tenants and request ids of the other submits."""
+    """The times, tenants and request ids of the other submits do not change the line of a submit."""
     task = new_task_id("video-hd")
     submits = [
         (at, (task, tenant, "", request_id))
@@ -183,7 +183,7 @@ def test_lines_of_submits_made_together_are_those_made_one_by_one() -> None:
 
 
 class Container:
-    """A process in the place of a container's first one: its standard error is a pipe that the test reads."""
+    """Stands in for the first process of a container. Its standard error is a pipe that the test reads."""
 
     def __init__(self) -> None:
         self.first = subprocess.Popen(["sleep", "300"], stderr=subprocess.PIPE)
@@ -229,7 +229,7 @@ def worker(container: Container, program: str, settings: str = "LogSettings()") 
 
 
 def test_a_rank_s_lines_reach_the_standard_error_of_its_container(container: Container) -> None:
-    """Each line is in Ray's file and, once, in the container's log."""
+    """Each line is once in Ray's file and once in the container's log."""
     program = worker(container, 'log.info("step", extra={"task": "video_1"})')
     (of_the_file,) = lines(run(program, **POD))
     (of_the_container,) = lines(container.read())
@@ -308,7 +308,7 @@ log.info("last")
 
 
 def test_a_rank_works_without_its_container_s_standard_error(tmp_path: Path) -> None:
-    """Where it cannot be opened, the log says so and is in Ray's file only."""
+    """If the container's standard error cannot be opened, the log says so, and its lines go only to Ray's file."""
     program = f"""
 from pathlib import Path
 log_from_ray_worker(LogSettings(), container=Path("{tmp_path}/no"))

@@ -57,7 +57,7 @@ def test_an_application_is_scaled_only_when_serve_has_built_it() -> None:
 
 
 def test_attempts_are_counted_per_revision() -> None:
-    """A new template does not back off for earlier failures, and a template that returns is not deployed again."""
+    """The failures of earlier templates do not delay a new template. A template that returns is not deployed again."""
     earlier = Application(attempt=5, since=NOW - 10)
     before = PoolStatus(application=earlier, revision="another")
     video = pool(replicas=1, status=before)
@@ -71,7 +71,8 @@ def test_attempts_are_counted_per_revision() -> None:
 
 
 def test_a_template_that_returns_keeps_its_application_although_its_head_is_silent_for_a_while() -> None:
-    """The abandoned template's deploy attempt does not count for this one: another deployment would stop all groups."""
+    """The deploy attempts of the abandoned template do not count for this one. Another deployment would stop all
+    groups."""
     before = PoolStatus(application=Application(attempt=5, since=NOW - 10), revision="another")
     video = pool(replicas=1, status=before)
     rc = ray_cluster(video, 1)
@@ -89,7 +90,8 @@ def test_a_template_that_returns_keeps_its_application_although_its_head_is_sile
 
 
 def test_a_template_that_is_tried_again_continues_to_count_its_attempts() -> None:
-    """Between the two tries, the pool returned to an earlier template, but too briefly for the head there to answer."""
+    """Between the two tries, the pool returned to an earlier template, so briefly that the head of that template never
+    answered."""
     video = pool(replicas=1)
     rc = ray_cluster(video, 1)
     earlier = Application(attempt=5, since=NOW - 10, revision=rc.revision)

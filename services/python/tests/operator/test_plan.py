@@ -1,4 +1,4 @@
-"""The rules of the plan, each with one observation."""
+"""The rules of the operator's plan. Each test plans from an observation."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_settled_pool_needs_no_action() -> None:
 
 
 def test_the_idle_group_is_evicted_and_drains_first() -> None:
-    """The idle group is recorded, cordoned and marked before it is named. The busy group stays."""
+    """The idle group is recorded, cordoned and marked before its pod is named for removal. The busy group stays."""
     video = pool(replicas=1)
     rc = ray_cluster(video, 2)
     observation = observed(
@@ -100,7 +100,7 @@ def test_the_idle_group_is_evicted_and_drains_first() -> None:
 
 
 def test_a_drained_group_is_removed_with_exactly_its_hosts() -> None:
-    """One pod names the whole replica. Serve's target is lowered only once the ranks are gone."""
+    """One named pod is enough to remove the whole replica. Serve's target is lowered only once the ranks are gone."""
     video = pool(replicas=1, hostsPerGroup=2, status=drains("idle"))
     rc = ray_cluster(video, 2)
     pods = [head(rc), *hosts(rc, "a", "b")]
@@ -212,7 +212,7 @@ def test_groups_are_added_one_by_one_beside_a_dead_nodes_pod() -> None:
 
 
 def test_an_idle_head_is_suspended_and_resumes_with_all_pods_at_once() -> None:
-    """With `idle.mode: cluster`, it is suspended once no task is live, the target is zero and no workers are left."""
+    """With `idle.mode: cluster`, the head is suspended once no task is live, the target is 0 and no worker is left."""
     video = pool(idle={"mode": "cluster", "afterSeconds": 60}, status=PoolStatus(zero_since=NOW - 61))
     rc = ray_cluster(video, 0)
     observation = observed(video, rc, pods=[head(rc)])
@@ -233,7 +233,7 @@ def test_a_paused_pool_changes_only_its_status() -> None:
 
 
 def test_min_warm_and_its_schedule_are_a_floor() -> None:
-    """The floor holds whatever KEDA wants. 1.8 billion seconds is a Friday, 08:00 UTC."""
+    """The floor holds whatever KEDA wants. The Unix time 1.8 billion is a Friday, 08:00 UTC."""
     window = {"days": ["Fri"], "from": "09:00", "to": "17:00", "timeZone": "Europe/Berlin", "groups": 3}
     video = pool(minWarm=1, warmSchedule=[window])
     rc = ray_cluster(video, 0)

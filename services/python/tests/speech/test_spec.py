@@ -1,4 +1,4 @@
-"""The spec of the workload ``speech``, and its folders."""
+"""The spec of the workload ``speech``, and the folders of its models."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_tensors_of_a_larger_model_and_with_older_names_are_found(
 
 
 def edit(path: str, *members: str, **change: Any) -> Callable[[Path], object]:
-    """Changes members of an object in a JSON file; ``None`` removes one."""
+    """Changes members of an object in a JSON file. The value ``None`` removes a member."""
 
     def run(folder: Path) -> None:
         content = json.loads((folder / path).read_text())

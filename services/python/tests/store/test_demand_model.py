@@ -36,7 +36,7 @@ class Machine(RuleBasedStateMachine):
         ttl_s=st.sampled_from([2, 3, 5, 20]),
     )
     def publish(self, gateway: str, requests: int, ttl_s: int) -> None:
-        if self.model.target_load is not None:  # only then a gateway has requests
+        if self.model.target_load is not None:  # without a target load, gateways have no requests
             got = self.driver.publish_demand(gateway, requests, ttl_s=ttl_s)
             assert got == self.model.publish(gateway, requests, ttl_ms=ttl_s * 1000)
 
@@ -48,7 +48,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(ms=st.sampled_from([1, 1000, 1000, 3000, 3_600_000, -3_600_000]))
     def advance(self, ms: int) -> None:
-        """Move the wall clock alone, also by an hour in either direction, as if an administrator had set it."""
+        """Move the wall clock without a tick: forward by seconds, or by an hour in either direction, as if an
+        administrator had set it."""
         self.driver.now += ms
         self.pool.now = self.driver.now
 

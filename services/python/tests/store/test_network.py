@@ -31,7 +31,7 @@ from verification.faults.environment.proxy import TcpProxy
 def test_connections_reset_while_idle_are_not_used(
     server: Server, run: Callable[[Coroutine[Any, Any, Any]], Any]
 ) -> None:
-    """After a reset of all open connections, the very next calls are answered, even those that are never repeated."""
+    """After a reset of all open connections, the next calls get replies, even calls that the store never repeats."""
     port = urlsplit(server.url).port
     assert port is not None
 
@@ -52,7 +52,8 @@ def test_connections_reset_while_idle_are_not_used(
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A port that answers no new connection, like the address of a pod that is gone: its backlog is full."""
+    """A port that answers no new connection, because its backlog is full. The address of a deleted pod answers
+    none either."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         while True:
@@ -101,7 +102,7 @@ def test_a_report_whose_answer_is_lost_writes_no_event_twice(server: Server, dri
         try:
             claim = queue.claim(GroupRecord(id=GroupId("g"), state=GroupState.IDLE, ranks=1), wait_s=5)
             assert claim is not None
-            # Load the scripts now, so that the lost answer below is not the error about missing scripts.
+            # Load the scripts now. Else the answer that is lost below would be the error about missing scripts.
             queue.report(claim.lease, [])
             outbox, checkpoint = EventBuffer(), CheckpointRef(key="c", step=1)
             outbox.step(Step(phase="echo", fraction=0.1, step=1, steps=10), fraction=0.1, eta_s=None)

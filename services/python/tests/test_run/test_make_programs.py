@@ -1,4 +1,4 @@
-"""Tests that the programs of ``verification`` that the Makefile starts exist, also those that it names in a loop."""
+"""Tests that all programs of ``verification`` that the Makefile starts exist, including those in shell loops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The code that the process of a gateway or of a rank runs: Daybreak's own, with failpoints around its ports.
+"""Runs a gateway or a rank in this process: Daybreak's own code, with failpoints around its ports.
 
 The fork server runs each component in a fork of itself. ``python -m verification.faults.components COMPONENT LOG``
 runs one in its own interpreter; COMPONENT is JSON.
@@ -59,8 +59,8 @@ class Component:
     """The folder of this group's :class:`FolderRendezvousStore`; each new group has its own."""
     command: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
-    """Extra variables. If there are any, the component runs in its own interpreter, because the dynamic loader reads
-    them only when a program starts."""
+    """Extra environment variables. If there are any, the component runs in its own interpreter, because the dynamic
+    loader reads them only when a program starts."""
     has_watchdog: bool = False
     """Whether this rank, a leader, has a watchdog, as in production."""
     chance: dict[str, float] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Component:
 def preload() -> None:
     """Import and read everything that components need, in the process from which they fork.
 
-    So edits in the working tree do not affect a run that has started.
+    Later edits in the working tree then do not affect the run.
     """
     library = Library()
     for script in files("daybreak_server.adapters.redis").joinpath("lua").iterdir():
@@ -141,7 +141,7 @@ def _rank(component: Component, failpoints: Failpoints) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     rank.start()
     while not stopping.wait(0.5):
-        if rank.unhealthy_reason() is not None:  # as Serve's health check does
+        if rank.unhealthy_reason() is not None:  # Ray Serve also ends a rank whose health check fails
             os._exit(EXIT_UNHEALTHY)
     rank.stop(timeout_s=5.0 + settings.pools[component.pool].drain_s)
     os._exit(0)
@@ -176,7 +176,7 @@ def _build_rank(component: Component, settings: Settings, failpoints: Failpoints
 
 
 class _KillableWatchdog(Watchdog):
-    """Writes the id of its process to a file, so that the cluster can kill it too."""
+    """A watchdog that writes the id of its process to a file, so that the cluster can kill this process."""
 
     pid_file: Path
 

@@ -114,7 +114,7 @@ class Dependencies:
     async def view(self, pool: str) -> PoolView | None:
         """The pool's view, or ``None`` if the store cannot be reached.
 
-        The view only decorates a response to an operation that has succeeded, so its absence is not an error.
+        The view only adds to the response of an operation that has succeeded, so a missing view is not an error.
         """
         latest = self.pool_views.latest(pool)
         if latest is not None:

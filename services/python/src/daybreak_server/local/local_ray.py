@@ -84,7 +84,7 @@ class RayHead:
             allow_fast_start=self._settings.ray.fast_start,
         )
         self._watch_node(node)
-        # Only now, because Ray installs its own handler when it starts.
+        # The handlers are set only now, because Ray sets its own handler when it starts.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         self._metrics_targets.parent.mkdir(exist_ok=True)
@@ -126,7 +126,7 @@ class RayHead:
         return max(1, math.ceil(wanted))
 
     def _watch_node(self, node: LocalRay) -> None:
-        """Exit at once when a process of Ray has died, because calls to the other ones would block for a minute.
+        """Exit at once when a process of Ray has died, because calls to the others would block for a minute.
 
         Nothing is lost: the supervisor ends what is left and starts Ray again.
         """
@@ -175,7 +175,7 @@ class RayHead:
         return {name for name, pool in self._settings.pools.items() if pool.groups}
 
     def _deploy_missing(self, deployed: set[str]) -> None:
-        """Deploy pools that are missing, and the app ``api`` once the groups are ready (or after a while)."""
+        """Deploy pools that are missing, and the app ``api`` once the groups are ready, or after the delay."""
         pools = self._pools()
         if not pools <= deployed:
             _log.warning(

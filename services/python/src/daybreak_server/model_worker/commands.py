@@ -1,4 +1,4 @@
-"""The command of an engine for one model: the words of its template, filled in. No shell takes part."""
+"""Makes the command that starts an engine for one model: fills in the words of a template, without a shell."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def command_of(template: str, model: AssignedModel, *, host: str, port: int) -> 
 def options_of(args: Mapping[str, Any]) -> list[str]:
     """``{"max_model_len": 4096}`` → ``--max-model-len 4096``.
 
-    ``true`` becomes an option without a value, ``false`` and ``null`` leave it out, a list becomes several values, and
-    an object becomes JSON. :raises CommandError: if a name cannot be used.
+    ``true`` becomes an option without a value, ``false`` and ``null`` leave the option out, a list becomes several
+    values, and an object becomes JSON. :raises CommandError: if a name cannot be used.
     """
     words: list[str] = []
     for name, value in args.items():

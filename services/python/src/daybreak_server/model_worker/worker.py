@@ -40,7 +40,7 @@ _KEEP_ALIVE_S = 120
 _GRACE_S = 2
 """How long answers may still be sent once the engines have ended."""
 _KILLED_S = 10.0
-"""How long the end of a killed process may take. One that waits for a broken device does not end."""
+"""How long the end of a killed process may take. A process that waits for a broken device does not end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class WorkerAddress:
     port: int
     manager_url: str
     public_url: str | None = None
-    """Where gateways reach it; if unset, it is derived from the other addresses."""
+    """The URL at which gateways reach the worker. If unset, the worker derives it from the other addresses."""
 
 
 class ListenError(Exception):
@@ -60,7 +60,7 @@ class ListenError(Exception):
 
 
 class ModelWorker:
-    """One worker. ``await run()`` it on the main thread."""
+    """One worker. Await :meth:`run` on the main thread."""
 
     def __init__(self, address: WorkerAddress, settings: WorkerSettings) -> None:
         """Listen. :raises ListenError: if the address is in use."""
@@ -171,7 +171,7 @@ class _Signals:
             self._loop.add_signal_handler(number, self._on_signal)
 
     def close(self) -> None:
-        """Leave the signals to their defaults, so that a worker that hangs at its end can be interrupted."""
+        """Restore the default handling of the signals, so that a signal can end a worker that hangs at its end."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.remove_signal_handler(number)
 
@@ -209,8 +209,8 @@ def _listener(host: str, port: int) -> socket.socket:
 
 
 def _url(address: WorkerAddress, port: int) -> str:
-    """The URL of the socket. If it listens on all networks, the URL has the address that this machine connects to the
-    gateway from."""
+    """The URL of the socket. If it listens on all networks, the URL has the address from which this machine connects to
+    the gateway."""
     host = address.host
     if host in ("0.0.0.0", "::"):  # noqa: S104 - not bound here
         host = _own_address(address.manager_url) or "127.0.0.1"

@@ -1,4 +1,4 @@
-"""All settings, as one typed tree. Only this module and ``fast_start_setting`` read Daybreak's variables.
+"""All settings in one typed tree. Only this module and ``fast_start_setting`` read Daybreak's environment variables.
 
 :class:`Settings` itself reads neither a file nor the environment: tests and other code build it with the values that
 they need. The command line and the Serve application call :func:`load_settings`. A process passes the tree to the
@@ -114,8 +114,8 @@ class LeaseSettings(Section):
     )
     stall_s: Duration = Field(
         policy.STALL_S,
-        description="Maximum duration of one step of a task, time without progress of a request, or duration of one "
-        "batch of sessions (for batches, at least 60 s). After that, the group counts as stalled, and restarts.",
+        description="Maximum time for one step of a task, for a request to make progress, or for one batch of sessions "
+        "(a batch has at least 60 s). A group that takes longer counts as stalled, and restarts.",
     )
     load_stall_s: Duration = Field(
         policy.LOAD_STALL_S, description="Maximum time without progress while a group loads its model."
@@ -183,10 +183,10 @@ class PoolSettings(Section):
     )
     target_load: Share | None = Field(
         None,
-        description="How many requests each group of a pool of kind `online`, or open sessions each group of a "
-        "pool of kind `sessions`, should have. Groups needed: the requests that wait or run (or the open sessions), "
-        "divided by this number and rounded up. If unset, `capacity`, or `sessions.max_batch_size`. On Kubernetes, "
-        "`targetLoad` of the GeneratorPool overrides it.",
+        description="How many requests (kind `online`) or open sessions (kind `sessions`) each group should have. The "
+        "pool needs this many groups: its waiting and running requests (or its open sessions), divided by this "
+        "number and rounded up. If unset, `capacity` (kind `online`) or `sessions.max_batch_size` (kind `sessions`). "
+        "On Kubernetes, `targetLoad` of the GeneratorPool overrides it.",
     )
     ports: PortRange | None = Field(
         None,
@@ -237,7 +237,7 @@ class PoolSettings(Section):
 
 class TenantSettings(Section):
     """How much GPU time one tenant gets while others wait too. Until there are API keys, only clients on the server's
-    own machine can be another tenant than `default`."""
+    own machine can choose another tenant than `default`."""
 
     weight: Share = Field(
         1.0, description="Share of the GPU time, relative to the weights of the other tenants."
@@ -330,7 +330,7 @@ class Settings(Section):
     @model_validator(mode="before")
     @classmethod
     def _dependent_defaults(cls, data: Any) -> Any:
-        """Fill in defaults that depend on other settings: folders in ``data_dir``, workloads named as their pool."""
+        """Fill in defaults that depend on other settings: folders in ``data_dir``, workloads with a pool's name."""
         if not isinstance(data, Mapping):
             return data
         tree = dict(data)
@@ -360,40 +360,40 @@ def load_settings(config: Path | None = None, *, environ: Mapping[str, str] | No
     :param environ: The environment to read instead of this process's. An empty variable counts as unset.
     :raises SettingsError: with a line for each unknown name, wrong value or unreadable file.
     """
-    variables = os.environ if environ is None else environ  # noqa: TID251 - the one place
+    variables = os.environ if environ is None else environ  # noqa: TID251 - allowed here
     return sources.load(Settings, config=config, environ=variables)
 
 
 def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
     """The environment for a child process: this process's with ``changes``; ``None`` removes a variable."""
-    merged = {**os.environ, **changes}  # noqa: TID251 - the one place
+    merged = {**os.environ, **changes}  # noqa: TID251 - allowed here
     return {name: value for name, value in merged.items() if value is not None}
 
 
 def foreign_environment(changes: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a program that is not ours: this process's with ``changes``, without Daybreak's settings.
+    """The environment for a foreign program: this process's with ``changes``, but without Daybreak's settings.
 
-    Settings may be secrets.
+    The settings may contain secrets.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(VARIABLES)}  # noqa: TID251 - the one place
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(VARIABLES)}  # noqa: TID251 - allowed here
     return {**kept, **changes}
 
 
 def visible_gpus() -> str | None:
     """The GPUs that processes on this machine may use, if the environment limits them (CUDA_VISIBLE_DEVICES)."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES")  # noqa: TID251 - the one place
+    return os.environ.get("CUDA_VISIBLE_DEVICES")  # noqa: TID251 - allowed here
 
 
 def names_kubernetes() -> bool:
     """Whether the environment names a Kubernetes cluster: in a pod, or by KUBECONFIG."""
-    return any(os.environ.get(name) for name in ("KUBERNETES_SERVICE_HOST", "KUBECONFIG"))  # noqa: TID251 - the one place
+    return any(os.environ.get(name) for name in ("KUBERNETES_SERVICE_HOST", "KUBECONFIG"))  # noqa: TID251 - allowed here
 
 
 def in_pod() -> bool:
     """Whether this process runs in a pod of Kubernetes."""
-    return bool(os.environ.get("KUBERNETES_SERVICE_HOST"))  # noqa: TID251 - the one place
+    return bool(os.environ.get("KUBERNETES_SERVICE_HOST"))  # noqa: TID251 - allowed here
 
 
 def colours_wanted() -> bool:
     """Whether a terminal may get colours: unless NO_COLOR is set (https://no-color.org)."""
-    return not os.environ.get("NO_COLOR")  # noqa: TID251 - the one place
+    return not os.environ.get("NO_COLOR")  # noqa: TID251 - allowed here

@@ -71,7 +71,7 @@ def test_text_is_the_whole_text(client):
 
 
 def test_a_client_that_sends_all_before_it_reads_does_not_block(client):
-    """The server would wait for a client that does not read its acknowledgements and events."""
+    """If this client read no acknowledgements and no events while it sends, the server would wait for it."""
     audio = noise(20) * 10
     with client.sessions.open("de") as live:
         live.send(audio)
@@ -110,7 +110,7 @@ def test_cut_connections_of_another_rate_lose_no_audio(speech, cuttable):
 
 
 def test_a_session_continues_at_another_gateway(start_speech):
-    """The first gateway stops in the middle; another one with the same store takes its place."""
+    """The first gateway stops in the middle of the session. Another gateway with the same store takes its place."""
     store = MemorySessions()
     first = start_speech(store=store)
     audio = noise(4)
@@ -197,7 +197,7 @@ async def test_a_session_that_cannot_be_connected_to_is_closed(speech):
 
     If the client did not close the session, the session would keep its place until its idle timeout.
     """
-    rate: Any = 16_000.0  # is refused by the stream only
+    rate: Any = 16_000.0  # only the stream refuses a float
     with Client(speech.api.url, retry=QUICK) as client:
         with pytest.raises(InvalidInputError, match="sample_rate"):
             client.sessions.open("de", sample_rate=rate)
@@ -241,7 +241,7 @@ def test_the_example_of_the_clients_readme_runs(speech, tmp_path, monkeypatch, c
 
 
 def command(speech, *arguments: str) -> list[str]:
-    # A background shell ignores SIGINT, and its children inherit that. So the program restores the default.
+    # Programs that a shell runs in the background ignore SIGINT, and so do their children. So restore Python's handler.
     restore = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     run = "from daybreak.cli.main import run; run()"
     return [sys.executable, "-c", f"{restore}; {run}", "--url", speech.api.url, "speak", *arguments]

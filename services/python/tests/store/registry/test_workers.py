@@ -58,7 +58,8 @@ async def test_an_id_that_another_worker_has_is_refused_with_the_reason(driver: 
 
 
 async def test_a_restarted_worker_replaces_itself(driver: RegistryDriver) -> None:
-    """It has the same URL, so the old process is gone. If it still lives, its heartbeats are refused."""
+    """The new process has the URL of the old one, so it replaces the old one. If the old process still lives, its
+    heartbeats are refused."""
     await register(driver, replicas=[report()])
     await register(driver, incarnation="second")
     (present,) = (await driver.registry.view()).workers
@@ -82,7 +83,7 @@ async def test_an_id_is_free_once_the_lease_has_ended(driver: RegistryDriver) ->
 
 
 async def test_a_registration_may_be_repeated(driver: RegistryDriver) -> None:
-    """The URL may differ if it is the same process."""
+    """The same process may also register again with another URL."""
     await register(driver)
     await register(driver)
     await register(driver, url="http://public:1")
@@ -94,7 +95,7 @@ async def test_a_registration_may_be_repeated(driver: RegistryDriver) -> None:
 
 
 async def test_a_heartbeat_changes_neither_the_url_nor_the_engines(driver: RegistryDriver) -> None:
-    """The sender of a heartbeat has not been checked as the sender of a registration was."""
+    """The gateway checks the sender of a registration more strictly than the sender of a heartbeat."""
     await register(driver, url="http://here:1")
     await renew(driver, url="http://elsewhere:1", engines=frozenset({"other"}), draining=True)
     (present,) = (await driver.registry.view()).workers
@@ -122,7 +123,7 @@ async def test_an_unknown_worker_must_register(driver: RegistryDriver) -> None:
 
 
 async def test_only_its_own_process_removes_a_worker(driver: RegistryDriver) -> None:
-    """The old process of a restarted worker may end last."""
+    """The old process of a restarted worker may deregister after the new process has registered."""
     await register(driver)
     await register(driver, incarnation="second")
     assert not await driver.registry.remove_worker("w1", incarnation="first")
@@ -185,7 +186,7 @@ async def test_leases_end_even_if_every_tick_is_late(driver: RegistryDriver) -> 
 
 
 async def test_a_view_shows_no_lost_worker_however_many_there_are(driver: RegistryDriver) -> None:
-    """One tick removes a limited number of them."""
+    """One tick removes a limited number of lost workers, and the view leaves out the others."""
     for number in range(WORKERS_LOST_MAX + 5):
         await register(driver, f"w{number}")
     await driver.pass_time(14_000)

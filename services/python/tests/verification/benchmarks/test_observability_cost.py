@@ -35,4 +35,4 @@ def test_the_scripts_of_the_baseline_do_everything_but_count(valkey: Server, tmp
         totals = pool.call(pool.store.measure(pool.name))
     assert totals.submitted == 1
     counted = {name for name, value in totals.raw.items() if value}
-    assert counted <= {"tenants_max", "metered", "wakes"}, "none of a task"
+    assert counted <= {"tenants_max", "metered", "wakes"}, "the baseline counts something of a task"

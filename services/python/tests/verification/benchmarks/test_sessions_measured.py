@@ -160,7 +160,7 @@ def test_throughput_at_a_lag_is_interpolated() -> None:
 
 
 def test_a_short_run_leaves_rows_and_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It leaves no files of the other two parts."""
+    """The run leaves no files of the parts ``simulated`` and ``second``."""
     monkeypatch.setattr(
         measure, "QUICK", measure.Plan(for_s=1.0, rounds=1, steps=Steps(factor=9.0, until=9.0))
     )

@@ -1,4 +1,4 @@
-"""Creates below `build/competitors` an environment for each competitor, from its requirements file."""
+"""Creates an environment for each competitor, from the competitor's requirements file, in `build/competitors`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from verification.benchmarks.competitors.contenders import ENVIRONMENTS, HERE, C
 
 
 def make(contender: Contender) -> None:
-    """Create its environment unless it exists. :raises subprocess.CalledProcessError: if that fails."""
+    """Create the competitor's environment unless it exists.
+
+    :raises subprocess.CalledProcessError: if the environment cannot be created.
+    """
     if contender.environment is not None:
         requirements = HERE / "requirements" / f"{contender.environment}.txt"
         install(contender.name, ENVIRONMENTS / contender.environment, requirements)
@@ -22,8 +25,8 @@ def make(contender: Contender) -> None:
 def install(name: str, folder: Path, requirements: Path, more: Sequence[str] = ()) -> None:
     """Create an environment in ``folder`` unless it exists.
 
-    :param more: requirements beside those in the file.
-    :raises subprocess.CalledProcessError: if that fails.
+    :param more: requirements in addition to those in the file.
+    :raises subprocess.CalledProcessError: if the environment cannot be created.
     """
     python = folder / "bin" / "python"
     if python.exists():
@@ -43,12 +46,12 @@ def install(name: str, folder: Path, requirements: Path, more: Sequence[str] = (
 
 
 def versions(contender: Contender) -> dict[str, str]:
-    """The installed versions of its packages."""
+    """The installed versions of the competitor's packages."""
     return versions_of(contender.programs, contender.packages)
 
 
 def versions_of(programs: Path, packages: Sequence[str]) -> dict[str, str]:
-    """The versions of packages in the environment with this folder of programs."""
+    """The versions of packages in the environment whose programs are in the folder ``programs``."""
     code = (
         "import json, sys; from importlib.metadata import version; "
         "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"

@@ -1,8 +1,8 @@
 """``python -m verification.benchmarks.gpu.preflight``: prints whether this Python can run the GPU tests and benchmark.
 
-`make gpu` runs it on each Python that it knows before it chooses one. So this module can be imported with the standard
-library alone, by Python 3.9 or newer. Exit status: 0 with a CUDA device, 3 without one, 1 if a package is missing or
-Python is too old for Daybreak.
+`make gpu` runs this module with each Python that it knows, and then chooses one of them. So the module can be imported
+with the standard library alone, by Python 3.9 or newer. Exit status: 0 with a CUDA device, 3 without one, 1 if
+a package is missing or Python is too old for Daybreak.
 """
 
 import importlib.util
@@ -23,11 +23,11 @@ PACKAGES: Final = (
 
 READY, MISSING, NO_CUDA = 0, 1, 3
 NAMES: Final = {"PIL": "pillow"}
-"""The names that pip uses, where they differ."""
+"""The names that pip uses, for packages whose names in Python differ."""
 
 
 def main() -> int:
-    """Print one line about this Python; the exit status is the answer."""
+    """Print one line about this Python. Returns the exit status."""
     if sys.version_info < (3, 11):  # noqa: UP036  # make gpu also tries the system's Python
         print(sys.executable + ": Daybreak needs Python 3.11 or newer")
         return MISSING
@@ -52,7 +52,7 @@ def has_cuda() -> bool:
 
 
 def device() -> str:
-    """The torch that is installed and the device that it sees, in words."""
+    """The device that torch sees and the version of torch, in words."""
     import torch
 
     if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""A cheap client that keeps a number of requests in flight over persistent connections.
+"""A client that keeps a given number of requests in flight over persistent connections, and needs little CPU time.
 
 Each request is rendered as one string of bytes, and responses are split by their ``content-length``. The client
 measures the time from the write of a request to the last byte of its response.
@@ -38,7 +38,7 @@ class _Caller(asyncio.Protocol):
         self._missing = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's own class is not a subclass of it
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transports are not subclasses of it
         self._next()
 
     def _next(self) -> None:
@@ -71,7 +71,7 @@ class _Caller(asyncio.Protocol):
 
 
 class Load:
-    """One round. ``render`` returns the bytes of a numbered request; every response must have ``status``."""
+    """One round. ``render`` returns the bytes of the request with this number. Every response must have ``status``."""
 
     def __init__(self, port: int, render: Callable[[int], bytes], *, status: int = 202) -> None:
         self._port = port

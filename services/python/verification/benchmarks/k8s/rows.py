@@ -1,4 +1,4 @@
-"""Turns the measurements into the rows of the table. Pure."""
+"""Pure functions that turn the measurements into the rows of the table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ POLLING_S = 2.0
 
 
 class Measured(Protocol):
-    """The seconds of baseline pods."""
+    """The durations measured for the baselines, in seconds."""
 
     start_s: list[float]
     join_s: list[float]
@@ -61,7 +61,7 @@ def wakes(what: str, cycles: Sequence[WakeCycle], baselines: Measured | None) ->
 
 
 def hosts(what: str, cycles: Sequence[WakeCycle], whole_s: Sequence[float]) -> Iterator[Row]:
-    """A group of several hosts, with each phase of its wake. Without ``whole_s`` it has no baseline."""
+    """The rows of a group of several hosts, with each phase of its wake. Without ``whole_s`` there is no baseline."""
     yield _formed(
         what,
         cycles,
@@ -85,7 +85,7 @@ def hosts(what: str, cycles: Sequence[WakeCycle], whole_s: Sequence[float]) -> I
 def _formed(
     what: str, cycles: Sequence[WakeCycle], *, baseline_s: float | None, baseline_what: str, note: str
 ) -> Row:
-    """The time until the group formed, with a target if it has a baseline."""
+    """The time until the group formed. If there is a baseline, the row has a target."""
     groups = [cycle.group_s for cycle in cycles]
     return Row(
         what=f"{what}: from the RayCluster's patch until the group has a task",

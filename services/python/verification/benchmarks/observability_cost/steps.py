@@ -98,7 +98,7 @@ class _Group:
 def measure(
     folder: Path, stores: dict[str, Running], serve: Serve, *, subject: Subject, rounds: int, seed: int
 ) -> dict[str, list[float]]:
-    """The CPU microseconds for each step, by mode, of every round."""
+    """For each mode, the CPU microseconds per step in every round."""
     order = random.Random(seed)
     took: dict[str, list[float]] = {mode: [] for mode in subject.modes}
     with ExitStack() as stack:

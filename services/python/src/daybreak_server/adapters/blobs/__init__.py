@@ -18,7 +18,7 @@ class S3Access(Protocol):
 
     @property
     def region(self) -> str | None:
-        """The region; ``None`` for that of boto3's usual sources, such as the AWS variables."""
+        """The region; ``None`` if boto3 finds it in its usual sources, such as the AWS variables."""
 
     @property
     def path_style(self) -> bool:
@@ -26,7 +26,7 @@ class S3Access(Protocol):
 
     @property
     def public_endpoint_url(self) -> str | None:
-        """The endpoint in presigned URLs; ``None``: ``endpoint_url``."""
+        """The endpoint in presigned URLs; ``None`` means ``endpoint_url``."""
 
     @property
     def presign(self) -> bool:

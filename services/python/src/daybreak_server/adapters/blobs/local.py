@@ -2,11 +2,11 @@
 
 Each segment of a key is opened relative to its parent's descriptor and never through a symbolic link, so no key
 can escape the folder. Keys never contain ``~``, so names that begin with it belong to the store:
-``~part-<nonce>`` is an unfinished upload, and ``~type-<name>`` is the content type of a file whose name does
-not imply it.
+``~part-<nonce>`` is an unfinished upload, and ``~type-<name>`` contains the content type of a file whose
+name does not imply it.
 
-An upload syncs a ``~part`` file and then links it under its name. A hard link never replaces a file, so files are never
-overwritten and never visible before they are complete.
+An upload writes and syncs a ``~part`` file, and then links it under the name of the file. A hard link never replaces a
+file, so files are never overwritten and never visible before they are complete.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WALK_TRIES: Final = 20
 """The maximum number of attempts of one call to reach a folder. An attempt fails if another call removes an empty
-folder there."""
+folder on the path."""
 
 
 class LocalBlobs:
@@ -221,7 +221,7 @@ class LocalBlobs:
                     self._close(descriptor)
 
     def _open_root(self) -> int:
-        return os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # may be a link
+        return os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # the root may be a link
 
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:
@@ -276,7 +276,7 @@ def _copy(reader: BinaryIO, writer: int) -> Iterator[int]:
 
 
 def _publish(folder: int, part: str, name: str, *, key: str, content_type: str) -> None:
-    """Give a complete file its name, by a hard link: the portable way that never replaces an existing file."""
+    """Give a complete file its name, by a hard link. This is the portable way that never replaces an existing file."""
     try:
         os.link(part, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
     except FileExistsError as exc:

@@ -53,7 +53,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, connection: Any, timeout_s: float) -> None:
         self.loop = asyncio.get_running_loop()
         self.open = True
-        self._connection = connection  # a reference, because its destructor would close the transport
+        self._connection = connection  # kept, because its destructor would close the transport
         self._timeout_s = timeout_s
         self._reader = hiredis.Reader(replyError=ServerError)
         self._pending: deque[_PendingCall] = deque()

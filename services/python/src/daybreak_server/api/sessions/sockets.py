@@ -36,10 +36,11 @@ class Sockets:
         send_error: Callable[[ApiError], Awaitable[None]],
         trace: OpeningTrace | None = None,
     ) -> None:
-        """Run a conversation, and close the socket after its end or its error.
+        """Run a conversation, and close the socket when the conversation ends or fails.
 
-        ``send_error`` sends an error to the client in the format of its interface. ``trace``: that of the connection,
-        if it opens sessions. The response to the handshake has it in the header ``traceparent``.
+        ``send_error`` sends an error to the client in the format of its interface. ``trace`` is the trace of
+        the connection, if the connection opens sessions. The response to the handshake names the trace in the header
+        ``traceparent``.
         """
         trace = trace or UnrecordedOpening(None)
         error: ApiError | None = None
@@ -57,7 +58,7 @@ class Sockets:
         *,
         send_error: Callable[[ApiError], Awaitable[None]],
     ) -> ApiError | None:
-        """Run a conversation on a socket that is accepted. Returns the error that ended it."""
+        """Run a conversation on an accepted socket. Returns the error that ended the conversation, if any."""
         try:
             caller = await principal(socket)
             if self._closing.is_set():
@@ -83,10 +84,10 @@ class Sockets:
         return None
 
     async def run_parts(self, *parts: Coroutine[Any, Any, None]) -> None:
-        """Run the parts of a conversation concurrently, until the first one ends. Raises its exception, if
-        there is one.
+        """Run the parts of a conversation concurrently, until one of them ends. If that part raised an exception,
+        this method raises it too.
 
-        :raises ApiError: ``shutting_down``
+        :raises ApiError: ``shutting_down``, when the server shuts down.
         """
         tasks = [asyncio.create_task(part) for part in parts]
         closing = asyncio.create_task(self._closing.wait())
@@ -105,7 +106,7 @@ async def _tell(send_error: Callable[[ApiError], Awaitable[None]], error: ApiErr
     try:
         await send_error(error)
     except (WebSocketDisconnect, OSError, RuntimeError):
-        log.debug("the client has gone before it could be sent an error")
+        log.debug("the client has gone, so the error could not be sent")
 
 
 async def receive(socket: WebSocket) -> bytes | str:

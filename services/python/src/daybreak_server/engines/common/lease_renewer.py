@@ -3,8 +3,8 @@
 Every ``_POLL_S`` (0.25 s) the thread does this:
 
 1. If the heartbeat has stalled, or a peer failed so that the ranks can reach no agreement, it calls ``on_break`` once
-   and ends. Nothing renews the leases from then on: ``on_break`` settles the tasks, and if the store cannot be reached
-   they are retried when their leases end.
+   and ends. Nothing renews the leases from then on: ``on_break`` settles the tasks. If the store cannot be reached, the
+   tasks are retried when their leases end.
 2. It renews each lease whose last renewal was sent a third of ``lease_s`` ago. It refreshes the group's record three
    times in the record's TTL, or more often if :meth:`LeaseRenewer.report` asks for that.
 3. It restarts the watchdog process if that has died, and updates the times of renewal and refresh in shared memory.
@@ -18,7 +18,7 @@ a leader that was frozen for longer than its lease cannot overwrite the next att
 step, stops, and removes its own files, whose keys begin with its token.
 
 A lease runs from when its renewal was *sent*, not from when the reply was read. While the work holds Python's lock,
-this thread may read a reply seconds late. If it counted from then, the lease would look newer than it is, and the
+this thread may read a reply seconds late. If the lease ran from that moment, it would look newer than it is, and the
 watchdog would renew too late.
 """
 
@@ -196,7 +196,7 @@ class LeaseRenewer:
         self._peers = peers
 
     def report(self, changes: Callable[[], Mapping[str, Any]], *, every_s: float) -> None:
-        """Refresh the record this often from now on, each time with the changes that ``changes`` returns.
+        """Refresh the record every ``every_s`` from now on, each time with the changes that ``changes`` returns.
 
         The call also reads :attr:`batching` at once, so that a new group uses the changes from its first batch on.
         """
@@ -267,7 +267,7 @@ class LeaseRenewer:
         try:
             changes = self._changes() if self._changes is not None else {}
         except Exception:
-            _log.exception("the changes of the group's record cannot be read; refreshing it as it is")
+            _log.exception("the changes of the group's record cannot be read; refreshing the record as it is")
             changes = {}
         self.update(**changes)
 

@@ -1,1 +1,1 @@
-"""Decides what to do for a pool: pure functions from what was observed to actions."""
+"""Pure functions that decide, from what the operator observed, which actions a pool needs."""

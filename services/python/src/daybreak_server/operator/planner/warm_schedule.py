@@ -1,4 +1,4 @@
-"""The warm schedule: how many groups stay warm now, and when that changes next."""
+"""The warm schedule: how many groups stay warm now, and when this number changes next."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def next_change_s(spec: PoolSpec, now: float) -> float | None:
 
 
 def _openings(window: WarmWindow, now: float) -> Iterator[tuple[float, float]]:
-    """The window's starts and ends from yesterday to a week ahead, in local time of its zone."""
+    """The starts and ends of the window from yesterday to a week ahead. The window's times are in its own zone."""
     zone = window.zone
     today = datetime.fromtimestamp(now, zone).date()
     begin, end = _time(window.from_), _time(window.to)

@@ -29,11 +29,12 @@ from verification.benchmarks.sessions.measured.speakers import References, Speak
 from verification.benchmarks.sessions.outcome import Outcome
 
 LATE_SHARE = 0.05
-"""A run stops when more than this share of its turns are too late: its 95th percentile is then above the limit."""
+"""A run stops when more than this share of its turns are too late. The 95th percentile of the lag is then above the
+limit."""
 
 
 class PacedRun:
-    """One run with some users."""
+    """One run with a fixed number of users."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class PacedRun:
         self.outcome = Outcome(for_s=for_s)
 
     def run(self) -> Outcome:
-        """Let the users speak, and close their sessions."""
+        """Let the users speak, and then close their sessions."""
         for user in range(len(self._speakers)):
             self._table.take(_claim(user, self._speakers[user]), 0.0)
         try:
@@ -75,7 +76,7 @@ class PacedRun:
         return self.outcome
 
     def differing(self, references: References) -> int:
-        """How many users got other tokens than a user alone would get."""
+        """How many users got tokens that differ from those that they would get alone."""
         return sum(map(references.differs, self._speakers, self.turns))
 
     def _speak(self) -> None:
@@ -98,7 +99,7 @@ class PacedRun:
                 time.sleep(max(0.0, until - time.monotonic()))
 
     def _ready(self, user: int, turn: int) -> float:
-        """When the audio of a turn is complete, counted from the beginning."""
+        """Seconds from the start of the run until the audio of a turn is complete."""
         return self._speakers[user].starts_s + (turn + 1) * self._turn_s
 
     def _written(self, commits: Sequence[SessionCommit]) -> None:

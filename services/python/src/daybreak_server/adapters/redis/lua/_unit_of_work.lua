@@ -1,13 +1,13 @@
--- Reads what a script needs once, collects its changes in Lua tables and writes them at the end; formats numbers without
--- loss (Lua's tostring keeps only 14 digits).
+-- Reads each value only once for a script, collects the script's changes in Lua tables and writes them at the end. It
+-- also formats numbers without loss (Lua's tostring keeps only 14 digits).
 --
 -- A script reads each task's record, each tenant's virtual time, each group and the pool's numbers when it first needs
--- them, and changes them in Lua tables: `load_task`, `set`, `unset` for records, `zput` and `zdrop` for sorted sets,
--- `meta`, `set_meta`, `add_meta`, `add_total` for the pool's numbers. At the end, it calls `flush`, which writes one
--- HSET for each record and one ZADD for each sorted set. A script that must read a key that it may have changed calls
--- `flush` first, or `zflush` for a single sorted set. Only the pool's stream gets its events immediately, because the
--- reply needs their ids. Other fragments have further state: functions in `resets` clear it when a call begins, and
--- functions in `flushes` write it.
+-- them, and changes them in Lua tables. The functions are `load_task`, `set` and `unset` for records, `zput` and
+-- `zdrop` for sorted sets, and `meta`, `set_meta`, `add_meta` and `add_total` for the pool's numbers. At the end, the
+-- script calls `flush`, which writes one HSET for each record and one ZADD for each sorted set. A script that must read
+-- a key that it may have changed calls `flush` first, or `zflush` for a single sorted set. Only the pool's stream gets
+-- its events immediately, because the reply needs their ids. Other fragments have further state: functions in `resets`
+-- clear it when a call begins, and functions in `flushes` write it.
 --
 -- `NOW` is the time when the call began, in ms, and `NOW_TEXT` the same as text.
 
@@ -132,7 +132,7 @@ end
 
 local function meta(name) return number(name) or 0 end
 
--- `text` is what Redis stores: the value without loss. `meta` ensures that the stored numbers were read before.
+-- `text` is the value without loss, as Redis stores it. The call of `meta` reads the stored numbers first.
 local function set_meta(name, value, text)
   meta(name)
   numbers[name] = value

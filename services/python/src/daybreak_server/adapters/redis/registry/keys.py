@@ -10,12 +10,12 @@ from daybreak_server.domain.names import REGISTRY
 SINGLE = {
     "meta": Key("hash", "the version of the registry, and its lease clock"),
     "models": Key(
-        "hash", "the registered models: `0` (`1` once a model is deleted), followed by the JSON of the model"
+        "hash", "for each registered model: `0` (or `1` if it is marked as deleted), followed by its JSON"
     ),
     "workers": Key("zset", "workers by the end of their lease, on the lease clock"),
     "demand": Key(
         "hash",
-        "the end of each gateway's lease on its entry, and the requests that it has for each model, one line per model",
+        "for each gateway: the end of the lease on this entry, then a line for each model with the gateway's requests",
     ),
     "asked": Key(
         "hash",
@@ -26,7 +26,7 @@ SINGLE = {
     "wanted": Key("zset", "a member for each worker that the models need; KEDA reads its `ZCARD`"),
     "changes": Key(
         "stream",
-        "one entry for each of the last versions; processes that wait for the next version read this stream",
+        "one entry for each of the registry's last versions; processes read it to wait for the next version",
     ),
 }
 FAMILIES = {

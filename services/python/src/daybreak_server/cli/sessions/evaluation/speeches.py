@@ -47,8 +47,8 @@ def of_clips(target: str, *, at_least_s: float, user: int) -> RecordedSpeech | N
 
 
 def synthetic(*, length_s: float, voice: int) -> bytes:
-    """Noise that is always the same for a voice and a length. Its reference is the text that the model writes without
-    other load."""
+    """Noise that depends only on the voice and the length. Its reference is the text that the model writes for
+    this noise without other load."""
     return random.Random(voice).randbytes(int(length_s * RATE) * SAMPLE_BYTES)
 
 

@@ -69,7 +69,7 @@ def accuracy(hypothesis: str, reference: str) -> float:
 def resegment(found: Sequence[str], references: Sequence[Sequence[str]]) -> list[tuple[int, int]]:
     """Which words of a session belong to each reference: ``(first, end)``.
 
-    The split has the smallest total edit distance to the references, as mWERSegmenter does it: Matusov et al.,
+    The split is the one with the smallest total edit distance to the references, as in mWERSegmenter: Matusov et al.,
     "Evaluating Machine Translation Output with Automatic Sentence Segmentation" (IWSLT 2005).
     """
     wanted = [word for reference in references for word in reference]
@@ -85,7 +85,8 @@ def resegment(found: Sequence[str], references: Sequence[Sequence[str]]) -> list
 
 
 def distances(found: Sequence[str], wanted: Sequence[str]) -> list[list[int]]:
-    """Levenshtein's table: entry ``[i][j]`` is the edit distance of the first ``i`` and the first ``j`` words."""
+    """Levenshtein's table: entry ``[i][j]`` is the edit distance between the first ``i`` words of ``found`` and the
+    first ``j`` words of ``wanted``."""
     table = [list(range(len(wanted) + 1))]
     for i, word in enumerate(found, 1):
         row, above = [i], table[-1]

@@ -31,7 +31,7 @@ class PartMismatchError(Exception):
 
 
 class Output:
-    """See the module. One thread calls it.
+    """The output of a task, as the module describes it. Only one thread calls its methods.
 
     :param prefix: The keys of parts begin with it: ``<task>/checkpoints/<number of the attempt>-``.
     """
@@ -50,18 +50,18 @@ class Output:
 
     @property
     def line(self) -> int:
-        """The last line that has been written."""
+        """The number of the last input line whose result has been written."""
         return self._line
 
     @property
     def failed(self) -> int:
-        """How many of the lines are errors."""
+        """How many of the written results are errors."""
         return self._failed
 
     def restore(self) -> Iterator[None]:
         """Fetch the parts of the ledger. Yields after each piece.
 
-        :raises PartMismatchError: if one of them is not what the ledger says. The caller begins with an empty ledger.
+        :raises PartMismatchError: if a stored part is not what the ledger says. The caller begins with an empty ledger.
         :raises BlobError: if the blob store cannot be read.
         """
         for part in self.ledger.parts:
@@ -83,8 +83,8 @@ class Output:
         """Write lines of output.
 
         :param lines: Without their line breaks.
-        :param line: The last line of the input that they belong to, which ends at ``offset``.
-        :param failed: How many of them are errors.
+        :param line: The number of the last input line whose result is in ``lines``. This input line ends at ``offset``.
+        :param failed: How many of ``lines`` are errors.
         """
         self._file.writelines(piece for text in lines for piece in (text, b"\n"))
         self._written += sum(len(text) + 1 for text in lines)
@@ -148,6 +148,6 @@ class Output:
             for _ in self._blobs.upload(key, path, content_type="application/jsonl"):
                 pass
         except BlobExistsError:
-            # The key has this attempt's number and the last line, so an earlier try was stored and its reply was lost.
+            # The key has this attempt's number and the last line. So an earlier try stored it, and lost the reply.
             if self._blobs.stat(key).size_bytes != size_bytes:
                 raise

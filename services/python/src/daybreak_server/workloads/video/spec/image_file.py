@@ -1,4 +1,4 @@
-"""Checks a first image in the API: its base64, the format of the file, and the size in the header.
+"""Checks the first image of a video in the API: its base64, the format of the file, and the size in the header.
 
 The API does not install Pillow, so this module uses the standard library only. A file that passes has a readable
 header. The leader of a group decodes its pixels later, and fails the task if it cannot (``first_image.py``).
@@ -31,11 +31,11 @@ OTHER_FORMATS: Final = (
     (rb"%PDF", "a PDF"),
     (rb"\s*<(\?xml|svg|!)", "an XML, SVG or HTML document"),
 )
-"""Magic bytes of files that people often send instead, to name the format in the error."""
+"""Magic bytes of other files that people often send. With them, the error can name the format."""
 
 START_OF_FRAME: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 NO_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xD8)})
-"""JPEG markers. The segment of a ``START_OF_FRAME`` has the size. A ``NO_LENGTH`` marker has no segment."""
+"""JPEG markers. The segment of a ``START_OF_FRAME`` marker has the size. A ``NO_LENGTH`` marker has no segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def decode(text: str) -> bytes:
 def header(data: bytes) -> Header:
     """Format and size of a PNG, JPEG or WebP file.
 
-    :raises ValueError: when the file is empty or none of these, has no readable header, or is too large to unpack.
+    :raises ValueError: when the file is empty, has another format or no readable header, or is too large to unpack.
     """
     if not data:
         raise ValueError("image is empty. Leave it out, or send a PNG, JPEG or WebP file in base64.")

@@ -65,7 +65,10 @@ class VideoParams(BaseModel):
     frames: int = Field(default=17, ge=1, description="Number of frames: 4n+1.", examples=[17, 81])
     fps: int = Field(default=8, ge=1, le=60, description="Frames per second of the file.", examples=[8, 16])
     steps: int = Field(
-        default=20, ge=1, description="Denoising steps: more are slower and finer.", examples=[20]
+        default=20,
+        ge=1,
+        description="Denoising steps. More steps take longer and give finer details.",
+        examples=[20],
     )
     guidance: float = Field(
         default=3.0, ge=0, le=30, description="How closely to follow the prompt. 1 or less halves the work."
@@ -165,7 +168,7 @@ class VideoParams(BaseModel):
     @field_validator("image", mode="before")
     @classmethod
     def _normalize_image(cls, image: Any) -> Any:
-        # Before the check of the length: line breaks and the head of a data: URL do not count.
+        # This runs before the check of the length, which must not count line breaks and the head of a data: URL.
         return image_file.standard_base64(image) if isinstance(image, str) else image
 
     @field_validator("image")
@@ -189,7 +192,7 @@ class VideoParams(BaseModel):
         return int(self.size.split("x")[1])
 
     def seed_for(self, task_id: str) -> int:
-        """The seed of this task: the given one, or one derived from its id, so that every retry has the same."""
+        """The given seed, or one that is derived from the task's id, so that every retry uses the same seed."""
         if self.seed is not None:
             return self.seed
         return int.from_bytes(hashlib.sha256(task_id.encode()).digest()[:4], "big")
@@ -206,7 +209,7 @@ def _nearest(value: int, multiple: int, least: int = 1) -> int:
 
 
 def cost(params: VideoParams) -> float:
-    """Thousands of token-steps: proportional to the run time within a pool, where all tokens have one size."""
+    """Thousands of token-steps: proportional to the run time within a pool, where all tokens have the same size."""
     tokens = (params.width / 16) * (params.height / 16) * ((params.frames - 1) // 4 + 1)
     passes: Literal[1, 2] = 2 if params.guidance > 1 else 1
     return tokens * params.steps * passes / 1000
