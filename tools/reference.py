@@ -55,7 +55,7 @@ def errors() -> str:
         "",
         f"The body of an error response has the type `{MEDIA_TYPE}` (RFC 9457) and these fields. From `errors` on,",
         "each field is present only where it applies. The paths of OpenAI's API use the format of OpenAI instead, and",
-        "groups may answer with less, as described below.",
+        "groups may answer with fewer fields, as described below.",
         "",
         tables.markdown(("field", "meaning"), PROBLEM_FIELDS),
         "",

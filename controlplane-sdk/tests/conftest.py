@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 from daybreak.cli.main import app
-from daybreak.testing import daybreak  # noqa: F401 - the session's fixture
+from daybreak.testing import daybreak  # noqa: F401 - a fixture that all tests share
 
 AT = "2026-11-21T12:00:00.000Z"
 
@@ -158,7 +158,7 @@ class Make:
         return f"{head}event: {kind}\ndata: {json.dumps(body)}\n\n".encode()
 
     def stream(self, *events: bytes, broken: bool = False) -> Answer:
-        """An event stream that closes after these events. With ``broken`` it closes before its Content-Length."""
+        """An event stream that closes after these events. With ``broken``, its Content-Length exceeds its body."""
         body = b"".join(events)
         kind = {"Content-Type": "text/event-stream"}
         return Answer(body=body, headers=kind, framed=broken, length=len(body) + 99 if broken else None)

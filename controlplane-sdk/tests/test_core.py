@@ -73,7 +73,7 @@ def test_an_argument_of_the_wrong_type_raises_an_error_that_names_it(
 
 
 def test_only_a_failed_task_reports_its_error(make: Any) -> None:
-    """An expired task may carry the error of an earlier attempt, but the deadline ended it."""
+    """An expired task may carry the error of an earlier attempt, but the deadline ended the task."""
     error = {"code": "echo_failed", "message": "as asked"}
     expired = Task.model_validate(make.task("echo_01", state="expired", error=error))
     failed = Task.model_validate(make.task("echo_01", state="failed", error=error))

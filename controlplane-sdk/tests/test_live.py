@@ -40,7 +40,7 @@ def here(daybreak: LocalDaybreak, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 EXAMPLES = [
     example
     for example in re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
-    if "client.sessions" not in example  # the server's tests run it, because it needs a pool of sessions
+    if "client.sessions" not in example  # run by the server's tests, which have a pool of sessions
 ]
 
 

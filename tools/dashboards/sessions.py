@@ -87,7 +87,8 @@ _SESSIONS = Row(
             shows="Sessions per second that lost their group, by reason; and `taken over`: those that another group "
             "took. `released`: the group drains. `left`, `restarted`: its process ended. `lease_lost`: it froze, or "
             "its host died.",
-            bad="Anything but `released`: groups crash. `taken over` below the sum of the others: sessions wait.",
+            bad="`left`, `restarted` or `lease_lost` above 0: groups crash. `taken over` below the sum of the others: "
+            "sessions wait.",
             unit=Unit.PER_SECOND,
             colors=_MOVED,
             runbook="daybreakgroupsrestart",
@@ -123,7 +124,7 @@ _SESSIONS = Row(
             title="Connections",
             shows="WebSockets of sessions, by gateway. A session may have none for a while: it ends only "
             "`session_timeout_s` after its last audio or ping.",
-            bad="A sudden fall of one gateway: it ended, and its clients connect to others.",
+            bad="The number of one gateway falls suddenly: the gateway ended, and its clients connect to others.",
             unit=Unit.COUNT,
             kind=Kind.AREAS,
             width=12,
@@ -159,8 +160,8 @@ _DELAY = Row(
         Panel(
             title="Lag",
             shows="Median, 95th and 99th percentile of the audio that waits for the model beyond the length of one "
-            "turn. Each session counts once a second.",
-            bad="A p95 above `lag_limit_ms` (2 s): the groups work in longer turns, and at last refuse sessions.",
+            "turn. Each session is sampled once a second.",
+            bad="A p95 above `lag_limit_ms` (2 s): the groups work in longer turns, and in the end refuse sessions.",
             unit=Unit.SECONDS,
             runbook="daybreaksessionslag",
             pictured=True,
@@ -202,7 +203,7 @@ _MODEL = Row(
         Panel(
             title="Sessions of each group",
             shows="Sessions that each group serves, by its pod.",
-            bad="One far above the others: sessions do not move by themselves, so the numbers even out only as "
+            bad="One group far above the others: sessions do not move by themselves, so the numbers even out only as "
             "sessions end.",
             unit=Unit.COUNT,
             pictured=True,

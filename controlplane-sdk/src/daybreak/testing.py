@@ -117,7 +117,7 @@ class LocalDaybreak:
         return file.read_text(errors="replace") if file.exists() else ""
 
     def start(self) -> None:
-        """Start the server and wait until each pool has a ready group. After ``stop`` it has the same port and data.
+        """Start the server and wait until each pool has a ready group. A restart keeps the port and the data.
 
         :raises DaybreakError: with the server's log, if the server is not ready within ``start_s`` seconds.
         """

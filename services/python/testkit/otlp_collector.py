@@ -42,7 +42,7 @@ class ReceivedSpan:
 
 @dataclass
 class Collector:
-    """What has arrived."""
+    """The collector's URL, and what it has received."""
 
     url: str = ""
     spans: list[ReceivedSpan] = field(default_factory=list)

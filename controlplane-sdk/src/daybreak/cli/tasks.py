@@ -111,7 +111,7 @@ def logs(
     ] = False,
     after: Annotated[
         str | None,
-        typer.Option(metavar="EVENT", help="Show only lines after the event with this id, from `--json`."),
+        typer.Option(metavar="EVENT", help="Show only lines after the event with this id (see `--json`)."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -32,7 +32,7 @@ class Images:
 
 
 def values(images: Images) -> dict[str, Any]:
-    """Two pools: `echo`, which keeps its head, and `video`, which scales to no pods."""
+    """The values, with two pools. Without work, `echo` keeps the pod of its Ray head, and `video` has no pods."""
     return {
         "image": _parts(images.daybreak),
         # On a single node, a stopping pod leaves its Services within a second.

@@ -1,4 +1,4 @@
-"""The API and the client's command show the streaming sessions of a pool, and the groups that they need."""
+"""The API and the client's command show the streaming sessions of a pool, and how many groups the sessions need."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ EXAMPLES = Path(__file__).parents[4] / "examples"
 
 
 class Newest(BatchStrategy[str]):
-    """The session that became ready last goes first, alone. Tests set ``chosen`` to a wrong choice."""
+    """Each batch has only the session that became ready last. Tests set ``chosen`` to a wrong choice."""
 
     chosen: Choice[str] | None = None
 
@@ -153,7 +153,7 @@ def test_a_strategy_that_cannot_be_created_leaves_the_former_one() -> None:
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An installed package that declares a strategy. :returns: its name."""
+    """An installed package that declares a strategy. :returns: the strategy's name."""
     facts = tmp_path / "acme-1.0.dist-info"
     facts.mkdir()
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")

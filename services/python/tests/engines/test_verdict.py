@@ -44,7 +44,8 @@ def test_rank_reports_and_control_bits_lead_to_one_verdict(
 ) -> None:
     """Ranks that disagree break the group.
 
-    Otherwise the store's control bits count first, and then the end of the work.
+    If they agree, the first that applies decides: a stale token, an error, a cancel or deadline, the end of the work, a
+    release.
     """
     assert decide(reports, control, release=release) is verdict
 
@@ -69,7 +70,7 @@ def test_a_permanent_error_explains_a_failure_best_and_a_dead_peer_least() -> No
 
 
 def test_error_codes_and_messages_come_from_the_workload() -> None:
-    """The code is the workload's. The message about any other exception names its class."""
+    """A workload's own error keeps its code and message. The message about any other exception names its class."""
     assert (PERMANENT.code, PERMANENT.message, PERMANENT.permanent) == ("bad_prompt", "never", True)
     foreign = report_of(KeyError("x"), point=0)
     assert (foreign.code, foreign.permanent) == ("workload_failed", False)
@@ -95,7 +96,7 @@ def test_a_heartbeat_reports_a_stall_when_no_beat_comes_in_time() -> None:
 
 
 def test_the_eta_comes_from_each_phases_own_pace() -> None:
-    """From its first step, the next task's estimate includes a slow last phase."""
+    """If the last phase of a task was slow, the next task's estimate includes that phase from the first step on."""
     now = [0.0]
     phase_eta = PhaseEta(clock=lambda: now[0])
     phase_eta.start()
@@ -167,12 +168,12 @@ def test_fast_steps_of_a_long_task_leave_room_for_its_other_events(step_s: float
     step("upload", 48_000)
     write(48_000)
     step("upload", 48_001)
-    assert event_buffer.take()[0] == [], "it waits for later steps"
+    assert event_buffer.take()[0] == [], "a step of a long task waits for later steps"
     assert [event.data["step"] for event in event_buffer.take(last=True)[0]] == [48_001]
     event_buffer.clear()
     assert MANY < len(written) < 950
     log = next(at for at, event in enumerate(written) if event.type == "log")
-    assert written[log - 1].data["step"] == 40_005, "the steps before a line are written before it"
+    assert written[log - 1].data["step"] == 40_005, "the steps before a log line are written before the line"
     *steps, last, upload = (event for event in written if event.type == "progress")
     assert (last.data["step"], upload.data["phase"]) == (48_000, "upload"), (
         "a new phase ends the one before it"

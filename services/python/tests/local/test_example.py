@@ -1,4 +1,4 @@
-"""Runs the workload of ``examples/`` as its page of the tour describes."""
+"""Runs the workload ``examples/mandelbrot.py`` with the settings that docs/07-adding-a-workload.md shows."""
 
 from __future__ import annotations
 

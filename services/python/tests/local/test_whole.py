@@ -71,7 +71,7 @@ def test_the_log_of_a_rank_is_in_its_file(up: System) -> None:
     def about(text: str) -> list[str]:
         return [line for line in lines() if text in line and f"task={task}" in line]
 
-    def all_written() -> bool:  # a line is written after its change
+    def all_written() -> bool:  # a line is written only after the change that it reports
         return len(about("change=")) >= 2 and len(about("the task failed")) >= 2
 
     wait_until(all_written, 30, "the lines about the task")

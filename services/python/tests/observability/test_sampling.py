@@ -32,7 +32,7 @@ def test_frequent_requests_begin_no_more_traces_than_the_limit() -> None:
     clock = _Clock()
     sampler = Sampler(1.0, 10, clock=clock)
     first = _drawn(sampler, clock, seconds=1, per_s=3000)
-    assert 19 <= first <= 20  # those of the second before, and those of this one
+    assert 19 <= first <= 20  # 10 for the second before, and 10 for this one
     assert 990 <= _drawn(sampler, clock, seconds=100, per_s=3000) <= 1000
 
 
@@ -54,4 +54,4 @@ def test_the_ratio_is_drawn_before_the_limit() -> None:
     clock = _Clock()
     assert _drawn(Sampler(0.0, 10, clock=clock), clock, seconds=10, per_s=100) == 0
     half = _drawn(Sampler(0.5, 1e6, clock=clock), clock, seconds=20, per_s=100)
-    assert 850 < half < 1150  # 1000; six times the standard deviation of 22 either way
+    assert 850 < half < 1150  # 1000 are expected; the standard deviation is 22

@@ -89,7 +89,7 @@ def test_a_lost_group_is_shown_for_a_while_and_then_removed(driver: Driver) -> N
 
 
 def test_a_group_on_a_cordoned_host_claims_nothing(driver: Driver) -> None:
-    """A group on a cordoned host claims nothing until the host is uncordoned, whenever the group registered.
+    """A group on a cordoned host claims nothing until the host is uncordoned, no matter when the group registered.
 
     If nobody uncordons a host, the store forgets the cordon once the host must be gone.
     """
@@ -114,7 +114,7 @@ def test_a_group_on_a_cordoned_host_claims_nothing(driver: Driver) -> None:
 
 
 def test_a_delayed_task_is_live_one_wake_before_it_is_due(driver: Driver) -> None:
-    """The lead time is what the pool's last wake took, so that a group is ready when the task is due."""
+    """The lead time is the duration of the pool's last wake, so that a group is ready when the task is due."""
     driver.client.hset(driver.keys.single("meta"), "wake_ms", 3000)
     task = submit(driver, start_at_ms=driver.now + 5000)
     assert driver.tick().promoted == 0

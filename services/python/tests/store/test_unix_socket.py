@@ -1,4 +1,4 @@
-"""Redis on a Unix socket, and options in the Redis URL: every adapter works with what the settings accept."""
+"""Redis on a Unix socket, and options in the Redis URL: every adapter works with every URL that the settings accept."""
 
 from __future__ import annotations
 

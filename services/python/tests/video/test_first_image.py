@@ -182,7 +182,7 @@ def test_half_transparent_parts_are_blended_with_white(kind: str) -> None:
 
 
 def test_a_transparent_colour_stays_transparent_after_the_picture_is_turned() -> None:
-    """A PNG may mark one colour as transparent. Its pixels stay transparent at their new place."""
+    """A PNG may mark one colour as transparent. Pixels of this colour stay transparent at their new place."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 3
     data = png(

@@ -4,8 +4,8 @@ It appends one JSON line to its file when a run begins and one when the run ends
 the operating system, so it survives the death of the process. Times are ``time.monotonic()``, which all
 processes of a machine share.
 
-This module is outside the package ``workers``, because the import of that package takes longer than an
-engine's start.
+This module is outside the package ``workers``, because importing that package would take longer than
+the whole start of this engine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import uvicorn
 from verification.faults.wish import Wish, parse
 
 PID_HEADER = b"answered-by"
-"""As in :mod:`verification.faults.serving.workload`."""
+"""The same header as in :mod:`verification.faults.serving.workload`."""
 
 
 class Engine:
@@ -57,8 +57,10 @@ class Engine:
                 self._write("stop", number, attempt)
 
     async def _answer(self, number: int, attempt: int, wish: Wish, gone: asyncio.Task[Any], send: Any) -> str:
-        """Send the answer. The log records the end before the client gets it. :returns: how the answer
-        ended."""
+        """Send the answer. The log records the end of the run before the client gets the end of the answer.
+
+        :returns: how the answer ended.
+        """
         if not wish.parts:
             self._write("end", number, attempt)
             answer = wish.part(number, 0)

@@ -1,1 +1,1 @@
-"""Adapters to outside systems: one package for each system, the only one that imports its client library."""
+"""Adapters to outside systems. Each has one package, and only that package imports its client library."""

@@ -97,7 +97,7 @@ class GroupRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolReport:
-    """The Kubernetes operator's report on a pool. It says what groups cannot, because there may be none yet."""
+    """The Kubernetes operator's report on a pool. It says what groups cannot say, because there may be no group yet."""
 
     phase: str
     """The phase of the GeneratorPool: ``Ready``, ``Waking``, ``Blocked``, …"""
@@ -110,7 +110,7 @@ class PoolReport:
     wake_phase: str = WakePhase.ZERO
     wake_since_ms: int | None = None
     wake_began_ms: int | None = None
-    """When the current wake first wanted a group."""
+    """When a group was first wanted in the current wake."""
     wake_last: Mapping[str, float] = field(default_factory=dict)
     """The seconds of each phase of the last complete wake, and their ``total``; empty while a wake is in progress."""
     wake_passed: Mapping[str, float] = field(default_factory=dict)
@@ -138,17 +138,17 @@ class PoolView:
     report: PoolReport | None = None
     """Present if an operator manages the groups."""
     failure: Cause | None = None
-    """Why a rank last ended; cleared when a group is ready."""
+    """Why the last rank that ended did so; cleared when a group is ready."""
     cordoned: tuple[str, ...] = ()
     """Hosts that are about to be removed. A group that registers on such a host is marked to drain."""
     routing: RoutingPolicy | None = None
-    """How groups are chosen for requests, if an administrator has set it while the pool runs."""
+    """The routing policy that an administrator has set while the pool runs; ``None`` if there is none."""
     batching: Mapping[str, Any] = field(default_factory=dict)
     """An administrator's changes to the setting ``batching`` while the pool runs."""
     demand: int = 0
     """Kind ``online``: the requests that gateways hold or have sent to groups. Kind ``sessions``: the open sessions."""
     wanted: int = 0
-    """The number of groups that this demand needs, by the pool's target load."""
+    """The number of groups that ``demand`` needs, by the pool's target load."""
     wanted_for_s: float | None = None
     """How long the demand has needed at least one group."""
 
@@ -162,9 +162,9 @@ class PoolView:
         """Why no group can start; ``None`` if one may.
 
         A group that cannot load its model reports why, leaves, and tries again after a growing delay. Between two
-        attempts the pool has no group, and its last failure names the model. While a group starts, work waits for it.
-        If an operator manages the pool, work always waits: its demand is what makes the operator start groups with a
-        corrected model.
+        attempts the pool has no group, and the reason of its last failure is ``MODEL_MISSING``. While a group starts,
+        work waits for it. If an operator manages the pool, work always waits, because the operator starts groups with a
+        corrected model only while work waits.
         """
         if self.failure is None or self.failure.reason != Reason.MODEL_MISSING or self.report is not None:
             return None
@@ -181,6 +181,7 @@ class TickReport:
     retention_due: tuple[TaskId, ...] = ()
     """Ended tasks past their retention: delete all their files, then call ``delete``."""
     garbage: tuple[str, ...] = ()
-    """Prefixes of files of lost attempts: delete them, then call ``confirm_deleted``."""
+    """Prefixes of files that are no longer needed, such as those of lost attempts: delete them, then call
+    ``confirm_deleted``."""
     more: bool = False
     """Whether the tick reached its limit, so that another should follow at once."""

@@ -33,7 +33,7 @@ _RESTART_DELAY_S = 1.0
 def light_pools(settings: Settings) -> dict[str, PoolSettings]:
     """The pools that ``dev`` serves: all but those of heavy workloads, and always a pool ``echo``.
 
-    By default, the echo workload refuses the fault ``exit`` here: it would end the whole process.
+    By default, the echo workload refuses the fault ``exit`` here, because ``exit`` would end the whole process.
     """
     pools = {name: pool for name, pool in settings.pools.items() if pool.workload not in _HEAVY}
     pools.setdefault("echo", PoolSettings(workload="echo", progress_s=0.05))
@@ -102,7 +102,7 @@ class ThreadGroups:
         rank.start()
 
     def _restart_delay_s(self, pool: str, number: int, why: Cause) -> float:
-        """Log that a group has failed. :returns: the pause before the next one. The rank has logged the cause."""
+        """Log that a group has failed. :returns: the pause before the next start. The rank has logged the cause."""
         if self._ranks[pool, number].loaded:
             self._start_failures.pop((pool, number), None)
             _log.error("pool %s: a group failed and is being replaced: %s", pool, why)

@@ -4,8 +4,8 @@ It runs the ``prometheus`` of the machine, on a free port of the loopback addres
 folder. Its rules are those rules of the chart that need only the gateway and Ray. Ray chooses the port of its metrics
 when it starts, so :mod:`~daybreak_server.local.local_ray` writes it to a file, which Prometheus watches.
 
-A subfolder has Grafana's provisioning: a Grafana that starts with it has this Prometheus and, if Daybreak runs from its
-source tree, the dashboards.
+A subfolder has provisioning files for Grafana. A Grafana that starts with them has this Prometheus as its data source
+and, if Daybreak runs from its source tree, the dashboards.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RAY_TARGETS = "ray-targets.json"
 _HERE = f'namespace="{NAMESPACE}"'
 _LOCAL = frozenset({Needs.GATEWAY, Needs.RAY})
 _INSTALL = (
-    "prometheus is not on PATH, but --observe runs it. On Debian and Ubuntu: apt-get install prometheus (its service "
+    "prometheus is not on PATH, but --observe needs it. On Debian and Ubuntu: apt-get install prometheus (its service "
     "is not needed: systemctl disable --now prometheus). Elsewhere: https://prometheus.io/download"
 )
 GRAFANA = "grafana/grafana:11.6.0"
@@ -54,13 +54,13 @@ class Observer:
         return (
             f"metrics and alerts: {self.url}",
             f"Grafana with the dashboards (Docker on Linux): docker run --rm --network host {mounts} {GRAFANA}",
-            f"a Grafana that runs already: add {self.url} as a Prometheus, and import the files of "
+            f"a Grafana that runs already: add {self.url} as a Prometheus data source, and import the files of "
             f"{dashboards or 'deploy/helm/daybreak/files/dashboards in the source tree'}",
         )
 
 
 def ray_targets(instance: Instance) -> Path:
-    """The file in which the process that runs Ray writes where Ray exports metrics."""
+    """The file with the addresses at which Ray exports metrics. The process that runs Ray writes it."""
     return instance.folder / "prometheus" / RAY_TARGETS
 
 

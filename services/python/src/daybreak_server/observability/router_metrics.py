@@ -1,4 +1,4 @@
-"""What the router of one pool counts."""
+"""What the router of one pool or model counts."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ OUTCOMES = (
     "group_failed",
     "shutting_down",
 )
-"""The outcomes of requests that alerts and panels know. Codes of other errors appear when they first occur."""
+"""The outcomes that alerts and panels use. The code of another error becomes an outcome when it first occurs."""
 RETRY_REASONS = ("busy", "leaves", "unreachable", "no_answer")
 
 
 class RouterMetrics:
-    """The series of one pool."""
+    """The series of one pool, or of one model that workers serve."""
 
     def __init__(self, meter: Meter, pool: str) -> None:
         self._meter = meter
@@ -47,7 +47,7 @@ class RouterMetrics:
         series.inc()
 
     def retried(self, reason: str) -> None:
-        """Count a try that got no answer from its group."""
+        """Count a try at a group that ended without an answer, for one of ``RETRY_REASONS``."""
         self._meter.counter(catalogue.ROUTER_RETRIES, self._pool, reason).inc()
 
     def waited(self, seconds: float) -> None:

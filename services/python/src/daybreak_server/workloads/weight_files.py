@@ -1,7 +1,7 @@
-"""Checks files of weights without reading them: from the headers of safetensors files, and without torch.
+"""Checks files of weights by the headers of safetensors files. It does not read the weights, and needs no torch.
 
 A model that was copied only in part, or cloned without Git LFS, would fail only when a group loads it. The headers show
-this in a second. They do not show a flipped bit in the weights: the download tool must verify their checksums.
+such damage in a second. They do not show a flipped bit in the weights: the download tool must verify their checksums.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def worst_first(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def weights(folder: Path) -> Iterator[Finding]:
-    """Check that the safetensors files of a folder are complete, that several of them have an index, and that the files
-    in the index exist and have the tensors that it lists."""
+    """Check that the safetensors files of a folder are complete, that there is an index if there are several files, and
+    that the files in the index exist and have the tensors that it lists."""
     files = sorted(folder.glob("*.safetensors"))
     indexes = sorted(folder.glob("*.safetensors.index.json"))
     if not files:
@@ -140,7 +140,7 @@ def against(where: Path, found: Mapping[str, Shape], expected: Mapping[str, Shap
 
 
 def _is_consistent(entry: dict[str, Any]) -> bool:
-    """Whether a tensor is as long as its shape needs. Unknown dtypes are not checked."""
+    """Whether a tensor is as long as its shape and dtype need. Unknown dtypes are not checked."""
     start, end = entry["data_offsets"]
     bits = BITS.get(entry["dtype"])
     return bits is None or (end - start) * 8 == math.prod(entry["shape"]) * bits

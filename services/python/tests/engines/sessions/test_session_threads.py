@@ -123,6 +123,8 @@ def test_a_session_that_cannot_even_be_ended_is_forgotten(
 def test_what_passes_is_repeated_as_it_was(
     store: Refusing, mailbox: Mailbox, threads: StoreThreads, error: StoreError
 ) -> None:
+    """After an error that may pass, the writer sends the same commits again until the store accepts them."""
+
     def fail(commits: Sequence[SessionCommit]) -> None:
         if len(store.calls) <= 2:
             raise error
@@ -139,7 +141,7 @@ def test_what_passes_is_repeated_as_it_was(
 def test_a_claim_that_is_under_way_when_the_group_leaves_is_given_back(
     store: Refusing, threads: StoreThreads
 ) -> None:
-    """Otherwise its session would wait until the group is deregistered, or its lease ends."""
+    """Otherwise the claimed session would wait until the group is deregistered, or the session's lease ends."""
     threads.start()
     measured = SessionsMeasured()
     threads.share(room=1, intake=Intake.ALL, taken=0, positions={}, leases=[], measured=measured)

@@ -39,7 +39,7 @@ def test_a_report_is_read_as_it_was_saved(tmp_path: Path) -> None:
 
 
 def test_the_table_shows_misses_and_ratios() -> None:
-    """A missed target stands out; the ratio is figure over baseline; a bar in a name breaks no table."""
+    """A missed target stands out; the ratio is figure over baseline; a ``|`` in a name breaks no table."""
     lines = report().table().splitlines()
     assert "| No-op tasks | 12,346 tasks/s |  | 20,000 tasks/s (bare) | 0.62 | ≥ 10,000 | yes |  |" in lines
     assert any("**missed**" in line and "Late \\| odd" in line and "0.001 to 0.5" in line for line in lines)

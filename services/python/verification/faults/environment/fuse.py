@@ -29,7 +29,7 @@ class _File:
     seen: bytearray = field(default_factory=bytearray)
     durable: bytearray = field(default_factory=bytearray)
     clean_to: int = 0
-    """How many bytes at the start are equal in both. So a sync copies only what was appended, not the whole file."""
+    """How many bytes at the start are equal in ``seen`` and ``durable``. A sync copies only the bytes after these."""
     changed: float = field(default_factory=time.time)
 
     def sync(self) -> None:

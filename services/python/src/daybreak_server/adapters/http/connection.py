@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection to a group, over which one request after the other is sent.
 
-Gateways use such connections for groups and workers; workers use them for their engines and for the gateway. The words
-below name only the group.
+Gateways use such connections for groups and workers; workers use them for their engines and for the gateway. The text
+below says *group* for each of these peers.
 
 The router has its own client because it needs three facts that general clients hide: whether the connection
 was new, whether a byte of an answer has arrived, and how much of an answer is in memory. Also, a request
@@ -27,8 +27,8 @@ import httptools
 from daybreak_server.ports.upstreams import AnswerCutOffError, NoAnswerError, UpstreamRequest
 
 CONTINUE_S = 1.0
-"""How long to wait for permission to send a body that cannot be sent twice. After this time it is sent anyway, because
-a server need not answer."""
+"""How long to wait for permission to send a body that cannot be sent twice. After this time the body is sent anyway,
+because a server need not give permission."""
 HIGH_WATER = 64 * 1024
 """The connection stops reading when it has more than this many bytes of an answer in memory, and resumes below half of
 that."""
@@ -64,8 +64,9 @@ class HttpAnswer:
         self.sized = False
         """Whether the head says how long the body is."""
         self.usable = False
-        """Whether the caller may have it: a stream once its head has arrived, but an answer of a known length only once
-        its body has begun. A server writes head and body one after the other, and may be killed in between."""
+        """Whether the caller may have the answer. It may have a stream once the head has arrived, but an answer of a
+        known length only once the body has begun. A server writes head and body one after the other, and may be killed
+        in between."""
         self.complete = False
         self.error: AnswerCutOffError | NoAnswerError | None = None
         self.head_only = head_only
@@ -119,7 +120,7 @@ class HttpAnswer:
             self._waiter.set_result(None)
 
     def add(self, part: bytes) -> bool:
-        """Add a part of the body. Returns whether enough is in memory."""
+        """Add a part of the body. Returns whether the connection must stop reading."""
         self._parts.append(part)
         self._bytes += len(part)
         return self._bytes > HIGH_WATER
@@ -204,7 +205,7 @@ class HttpConnection(asyncio.Protocol):
         self._on_free(self)
 
     def abort(self) -> None:
-        """Close it at once."""
+        """Close the connection at once."""
         self._answer = None
         self._reusable = False
         if self._transport is not None:
@@ -254,7 +255,7 @@ class HttpConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived."""
         answer = self._answer
-        if answer is None or answer.complete:  # no request was sent, so these bytes are not an answer
+        if answer is None or answer.complete:  # no request waits for an answer
             self.abort()
             return
         if not answer.begun:

@@ -83,7 +83,7 @@ def trace_context(request: HTTPConnection) -> TraceContext | None:
 
 
 def not_json(content_type: str) -> ApiError:
-    """The body has another type than JSON, or none."""
+    """The error for a body whose type is not JSON or is missing."""
     sent = f"is {content_type[:MAX_FIELD_CHARS]!r}, not application/json" if content_type else "is missing"
     return ApiError(
         ErrorCode.UNSUPPORTED_MEDIA_TYPE,
@@ -92,7 +92,7 @@ def not_json(content_type: str) -> ApiError:
 
 
 def too_large(max_bytes: int) -> ApiError:
-    """The body is too large. The connection is closed, because the rest of the body is not read."""
+    """The error for a body that is too large. It closes the connection, because the rest of the body is not read."""
     return ApiError(
         ErrorCode.TOO_LARGE,
         f"The body is larger than the limit of {max_bytes:,} bytes, which also holds after decompression. Send less.",

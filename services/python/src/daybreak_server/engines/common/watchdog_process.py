@@ -7,9 +7,9 @@ Every ``_POLL_S`` (0.25 s) the loop reads the shared heartbeat and decides:
 1. The leader is not this process's parent any more: it has died. Unless it announced that it was leaving, its leases
    are settled as strikes (``rank_lost``) and its group is deregistered. Then the watchdog ends.
 2. The heartbeat is older than its limit plus ``_MARGIN_S``: the leader has stalled. The leader's own lease renewer
-   breaks the group as soon as the limit has passed, and then the process ends. If the leader is still there, its
-   threads probably cannot run. So the watchdog kills it, settles its leases as strikes (``stalled``) and deregisters
-   its group. Then the watchdog ends.
+   breaks the group as soon as the limit has passed, and the leader's process ends. If the process is still there, its
+   threads probably cannot run. So the watchdog kills the process, settles its leases as strikes (``stalled``) and
+   deregisters its group. Then the watchdog ends.
 3. The leader was stopped by a signal (SIGSTOP): it does no work, so the watchdog renews nothing and the leases run out.
 4. A renewal or the refresh of the group's record is late by a quarter of its period: the watchdog does it.
 

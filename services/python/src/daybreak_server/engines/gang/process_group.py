@@ -30,7 +30,7 @@ def join_store(host: str, port: int, *, size: int, timeout_s: float) -> Any:
 
 
 def join(store: Any, *, rank: int, size: int, device: str, timeout_s: float) -> None:
-    """Make the default process group. An all-reduce shows now, not in the first task, whether the ranks can connect.
+    """Make the default process group. An all-reduce checks that the ranks can connect before the first task needs it.
 
     :raises RuntimeError: if a rank does not join in time, or the all-reduce gives a wrong sum.
     """

@@ -4,7 +4,8 @@ Up: at once, or by one replica at a time while ``serialize_growth`` is set. Down
 several plans, then name exactly their pods for deletion, because KubeRay would otherwise pick replicas without knowing
 which of them are busy.
 
-The caller has decided the number: ``plan._wanted`` has the rule that one ready group stays while there is work.
+The caller decides the number of groups. The rule that one ready group stays while there is work is in
+``plan._wanted``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from daybreak_server.operator.planner.eviction import Drains, choose, may_evict,
 from daybreak_server.operator.planner.removal_units import RemovalUnit
 
 UNUSED_HOST_S = 300.0
-"""Hosts on which Serve starts no group for this long, although it wants one, are replaced."""
+"""If Serve wants a group, but starts none on a host for this long, the host is replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,7 @@ class ScalingContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaled:
-    """The decision for one RayCluster: the victims to drain, the patch, and the number of replicas after it."""
+    """The decision for one RayCluster: the victims to drain, the patch, and the number of replicas after the patch."""
 
     replicas: int
     victims: tuple[RemovalUnit, ...] = ()
@@ -80,8 +81,8 @@ def _down(state: ClusterState, wanted: int, context: ScalingContext) -> Scaled:
 
 
 def _repair(state: ClusterState, context: ScalingContext) -> Scaled:
-    """The number is right. Replace hosts that Serve does not use, and, while there is no work, the replicas of a group
-    that spans several."""
+    """The number of replicas is right. Replace hosts that Serve does not use. While there is no work, also replace the
+    replicas of a group that spans several replicas."""
     current = state.cluster.replicas
     if state.missing or state.leaving:
         return Scaled(replicas=current)

@@ -31,7 +31,7 @@ INPUT_TYPES = {
     "search_query": "query",
     "search_document": "document",
 }
-"""The values that ``input_type`` may have, those of Cohere and NVIDIA among them → the kind of text that each means."""
+"""Each value of ``input_type``, including those of Cohere and NVIDIA → the kind of text that the value means."""
 DECIMALS = 8
 
 
@@ -39,7 +39,7 @@ DECIMALS = 8
 class EmbedRequest:
     """What a request asks for: the vectors of texts, or of lists of token ids.
 
-    ``api``: the API in whose form the answer is. ``kind``: ``query`` or ``document``, which decides the prompt.
+    ``api``: the API whose format the answer has. ``kind``: ``query`` or ``document``, which decides the prompt.
     ``fields``: the name of each text or list in error messages.
     """
 
@@ -85,7 +85,7 @@ def read_plain(request: Request, *, max_inputs: int) -> EmbedRequest:
 def answer(
     wanted: EmbedRequest, vectors: Sequence[Any], *, model: str, tokens: int, cut: Sequence[int]
 ) -> Response:
-    """The answer. ``vectors``: numpy arrays, in the order of the request. ``cut``: the numbers of cut texts."""
+    """The answer. ``vectors``: numpy arrays, in the order of the request. ``cut``: the indexes of cut texts."""
     vectors = [_shortened(vector, wanted.dimensions) for vector in vectors]
     value: Any
     if wanted.api == "plain":
@@ -137,14 +137,14 @@ def _inputs(given: Any, max_inputs: int) -> tuple[Sequence[str], Sequence[Sequen
 
 
 def _fields(given: Any, inputs: Sequence[Any]) -> list[str]:
-    """The fields of the inputs: a single text or list of ids is the field itself."""
+    """The field name of each input: ``input`` for a single text or list of ids, else ``input.0``, ``input.1``, …"""
     if isinstance(given, str) or inputs[0] is given:
         return ["input"]
     return [f"input.{number}" for number in range(len(inputs))]
 
 
 def _shortened(vector: Any, dimensions: int | None) -> Any:
-    """The first ``dimensions`` numbers of a vector, scaled to length 1. If it has no more numbers, it is unchanged."""
+    """The first ``dimensions`` numbers of a vector, scaled to length 1. A vector of that size is not changed."""
     if dimensions is None or dimensions == len(vector):
         return vector
     import numpy as np

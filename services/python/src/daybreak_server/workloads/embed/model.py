@@ -1,7 +1,7 @@
-"""An encoder from a local folder, by sentence-transformers: its modules pool and normalise as the folder says.
+"""Loads an embedding model from a local folder. sentence-transformers pools and normalises as the folder says.
 
-That covers encoders (BERT, E5, BGE, …) and LLM-based models (Qwen3-Embedding, …), whose folders name another pooling.
-Tokens are made outside the package, so that batches can be formed by length.
+The model may be an encoder (BERT, E5, BGE, …) or based on an LLM (Qwen3-Embedding, …); their folders name different
+poolings. Daybreak makes the tokens itself, because it forms batches by length.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class EmbedInput(NamedTuple):
 
 
 class EmbedModel:
-    """The encoder. ``encode`` must run on one thread at a time."""
+    """The model. ``encode`` must run on one thread at a time."""
 
     def __init__(self, options: EmbedOptions, group: Group) -> None:
         folder = folder_of(options.model, group)

@@ -16,7 +16,7 @@ SAMPLE_RATE: Final = 16_000
 HOP: Final = 160
 WINDOW: Final = 400
 OVERLAP: Final = WINDOW - HOP
-"""Samples from before a block that its features need."""
+"""How many samples before a block its features need."""
 FFT: Final = 512
 BANDS: Final = 80
 FLOOR: Final = 1e-6
@@ -39,7 +39,7 @@ _HANN = torch.hann_window(WINDOW, periodic=True)
 
 
 def log_mel(samples: Tensor) -> Tensor:
-    """The features of samples, [..., 240 + n], of which 240 come before the audio, as [..., n / 160, bands]."""
+    """The features as [..., n / 160, bands]. ``samples`` is [..., 240 + n]; the first 240 come before the audio."""
     frames = samples.unfold(-1, WINDOW, HOP)
     power = torch.fft.rfft(frames * _HANN.to(samples.device), FFT).abs().square()
     mel: Tensor = ((power @ _FILTERS.to(samples.device) + FLOOR).log() - MEAN) / SCALE

@@ -1,4 +1,4 @@
-"""Ray Serve: ``python -m …ray_serve_app PORT FOLDER``. ``@serve.batch`` collects the calls of one replica."""
+"""Ray Serve: ``python -m …ray_serve_app PORT FOLDER``. ``@serve.batch`` makes batches of the calls of one replica."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ local function steady()
 end
 
 -- Groups, by name. `tasks` has the ids of the tasks that the group holds, in the order of their claims; in Redis, the
--- field `task` has them separated by spaces. `stored_tasks`, `stored_state` and `idle_since` (when the group entered that
--- state) are the values that Redis has now. `ready_at` is when the group first became ready; it is nil if the group has
--- not measured its wake.
+-- field `task` has them separated by spaces. `stored_tasks`, `stored_state` and `idle_since` (when the group entered
+-- `stored_state`) are the values that Redis has now. `ready_at` is when the group first became ready; it is nil if the
+-- group has not measured its wake.
 local groups, ledger
 
 resets[#resets + 1] = function() groups, ledger = {}, {} end
@@ -48,8 +48,8 @@ end
 local function discard(prefix, at) zput(K_garbage, prefix, int(at)) end
 
 -- Bills the attempt: corrects the tenant's charge from the estimate to the actual time. Time counts as used if the
--- attempt ended the task, otherwise only up to its checkpoint; the rest is wasted. What attempts used before the last one
--- is pending until the task ends, because only then is it known whether it led to a result.
+-- attempt ended the task, otherwise only up to its checkpoint; the rest is wasted. If the attempt did not end
+-- the task, its used time is pending until the task ends, because only then is it known whether it led to a result.
 local function bill(r, ended)
   local ranks, claimed = tonumber(r.ranks), tonumber(r.claimed)
   local all = ranks * math.max(0, steady() - claimed)
@@ -121,7 +121,7 @@ local function finish_failed(r, err)
   emit_change(r, 'failed', '{"error":' .. err .. ',' .. usage(r) .. '}')
 end
 
--- A running task has stopped because of a cancel.
+-- Counts a running task that has stopped because of a cancel.
 local function count_cancel(r)
   observe(histograms.cancels, math.max(0, NOW - tonumber(r.cancel_at)))
   observe(histograms.cancel_steps, math.max(0, tonumber(r.step or '0') - tonumber(r.cancel_step or '0')))
@@ -176,7 +176,8 @@ local function end_failed_attempt(r, e)
 end
 
 -- Releases a task: it returns to its old place without a strike, unless it was released too often. `group_failed`: the
--- group failed instead of releasing the task. Such failures have a lower limit, because each costs the pool a restart.
+-- group failed instead of releasing the task. The limit of such failures is lower than that of releases, because each
+-- failure costs the pool a restart.
 local function release(r, why, group_failed)
   local leader_may_write = group_failed  -- A leader that releases its task writes nothing more.
   if r.cancel_at or overdue(r) then return end_failed_attempt(r, { leader_may_write = leader_may_write }) end
@@ -201,8 +202,8 @@ local function release(r, why, group_failed)
   arm(r)
 end
 
--- The tasks that a group holds but does not know of, because the answer to a claim was lost or the group restarted.
--- `known`: the ids that the group knows, separated by spaces.
+-- The tasks that the store has given to a group that does not know of them, because the answer to a claim was lost or
+-- the group restarted. `known`: the ids that the group knows, separated by spaces.
 local function unknown_tasks(g, known)
   local is_known, found = {}, {}
   for id in string.gmatch(known or '', '%S+') do is_known[id] = true end

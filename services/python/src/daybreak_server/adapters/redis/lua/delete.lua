@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Deletes an ended task whose files are deleted already: record, input, events and index entries together.
--- Answers 1, 0 if there is no such task, or -1 if it has not ended.
+-- Answers 1 if it deleted the task, 0 if there is no such task, or -1 if the task has not ended.
 local function run(ARGV)
   local id = read.deletion(ARGV, 1).task
   local r = load_task(id)

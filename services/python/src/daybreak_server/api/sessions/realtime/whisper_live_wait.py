@@ -1,7 +1,7 @@
-"""Adds to the error ``sessions_full`` the fields with which WhisperLive's server says that it is full, and for how many
-minutes.
+"""Adds to the error ``sessions_full`` the fields with which WhisperLive's server says how many minutes to wait.
 
-They do not collide with the fields of an error of OpenAI's or vLLM's API, so one event serves the clients of all three.
+These fields do not collide with the fields of an error of OpenAI's or vLLM's API, so one event serves the clients of
+all three.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from daybreak_server.api.errors import ApiError
 
 
 def wait_fields(error: ApiError, uid: str) -> dict[str, Any]:
-    """The fields that an error has in addition if the pool is full; otherwise none.
+    """The fields to add to an error which says that the pool is full; for other errors, none.
 
     ``uid``: the name of the client. WhisperLive's clients ignore messages with another uid.
     """

@@ -1,5 +1,5 @@
-"""Decodes latents to frames. Wan's VAE does so in temporal chunks unless it tiles, so that a long decode shows progress
-and can be stopped."""
+"""Decodes latents to frames. Wan's VAE decodes in temporal chunks, except when it tiles. So a long decode shows
+progress and can be stopped."""
 
 from __future__ import annotations
 
