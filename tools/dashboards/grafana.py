@@ -238,7 +238,7 @@ def _table(panel: Panel) -> Any:
 def _thresholds(panel: Panel) -> Any:
     """Green, orange, red from low to high; the other way round if low values are bad.
 
-    A panel without limits has one colour. Otherwise Grafana would draw values above 80 in red.
+    A panel without limits gets one colour, because without thresholds Grafana would draw values above 80 in red.
     """
     warn, alarm = panel.warn, panel.alarm
     steps: Sequence[tuple[float | None, str]]

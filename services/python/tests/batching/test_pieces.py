@@ -161,7 +161,7 @@ class Chooses(BatchStrategy[str]):
     [
         ((0,), 4, "0 blocks of a turn of 'a', which has 3 to read"),
         ((4,), 4, "4 blocks of a turn of 'a', which has 3 to read"),
-        ((1, 1), 4, "2 pieces of 1 turns"),
+        ((1, 1), 4, "blocks for 2 turns, but 1 turns"),
         ((2,), 0, "the model reads turns only as a whole"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a workload returns is checked before the client gets a byte."""
+"""Each part of what a workload returns is checked before it is sent."""
 
 from __future__ import annotations
 

@@ -28,7 +28,10 @@ FOLLOWERS_ERROR = RankReport(point=5, status=Status.FAILED, code="workload_faile
 async def test_the_death_of_a_rank_is_no_error_of_the_request(
     last_words: RankReport | None, stopped: Stop | None, failed: str | None
 ) -> None:
-    """A follower receives the request and dies. In one case, it first reports an error at a later point."""
+    """A follower receives the request and dies.
+
+    In one case, it has reported an error, at a later point of the lockstep.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
         follower = Channel(socket.create_connection(server.getsockname()))
         control_group = Followers({1: Channel(server.accept()[0])}, grace_s=0.2)

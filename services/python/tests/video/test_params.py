@@ -102,7 +102,7 @@ def test_a_size_may_be_written_with_any_common_multiplication_sign(written: str)
     assert re.fullmatch(pattern, written)
 
 
-# The base64 of these bytes has "+", "/" and padding, so every variant below differs from the standard form.
+# The base64 of these bytes has "+", "/" and padding, in which the variants below differ.
 FILE = header_only("PNG", 320, 200) + b"\xfb\xff\xfe\x00"
 STANDARD = base64.b64encode(FILE).decode()
 

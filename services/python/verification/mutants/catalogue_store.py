@@ -203,8 +203,8 @@ _ENDS = (
         "a released task goes to the end of the queue",
         (
             _ATTEMPT,
-            "  enqueue(r)\n  arm(r)\nend\n\n-- The tasks that a group holds",
-            "  set(r, 'order', int(r.order + 1000))\n  enqueue(r)\n  arm(r)\nend\n\n-- The tasks that a group holds",
+            "  enqueue(r)\n  arm(r)\nend\n\n-- The tasks that the store has",
+            "  set(r, 'order', int(r.order + 1000))\n  enqueue(r)\n  arm(r)\nend\n\n-- The tasks that the store has",
         ),
         tests=f"{_RUNNING}::test_a_release_keeps_place_and_checkpoint[valkey-release]",
     ),

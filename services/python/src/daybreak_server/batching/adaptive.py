@@ -21,8 +21,8 @@ GAIN = 1.02
 longer."""
 _WEIGHT = 0.2
 _RARE_WEIGHT = 0.5
-"""The weight of a batch if its size was last measured more than ``_RARE_S`` times the batch's duration ago."""
-_RARE_S = 20
+"""The weight of a batch whose size has not been measured for long: for ``_RARE_FACTOR`` times the batch's duration."""
+_RARE_FACTOR = 20
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class _Rate:
     """When the size was last measured, on the bucket's clock (``_Bucket.seconds``)."""
 
     def add(self, items_per_s: float, *, now: float, seconds: float) -> None:
-        rare = now - self.measured_at > _RARE_S * seconds
+        rare = now - self.measured_at > _RARE_FACTOR * seconds
         self.samples += 1
         self.measured_at = now
         weight = max(_RARE_WEIGHT if rare else _WEIGHT, 1 / self.samples)

@@ -46,7 +46,7 @@ FIELDS = (
     "latency_multiplier",
     "input",
 )
-"""The fields that a line may have beside the standard ones, in the order in which a line has them."""
+"""The fields that a line may have beside the standard ones, in the usual order."""
 _PLAIN = re.compile(r"[\w.:/+-]+")
 """Text that needs no quotes."""
 _OURS = "daybreak"

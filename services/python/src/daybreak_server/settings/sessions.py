@@ -66,8 +66,8 @@ class SessionSettings(Section):
     lag_limit_ms: Duration = Field(
         2000.0,
         description="When the sessions of a group are further behind their speakers than this, the group works in "
-        "longer turns. If all groups are still too far behind in the longest turns, the pool refuses new sessions. In "
-        "milliseconds.",
+        "longer turns. If the turns of all groups have the maximum length and the groups are still further behind, the "
+        "pool refuses new sessions. In milliseconds.",
     )
     latency_multiplier: Count = Field(
         1,

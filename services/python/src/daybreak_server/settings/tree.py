@@ -109,13 +109,13 @@ class LeaseSettings(Section):
     lease_s: Duration = Field(
         policy.LEASE_S,
         description="A group loses a task or session whose lease has not been renewed for this long, by its leader or "
-        "the leader's watchdog. At most two seconds of an outage of Redis count towards this time. Set at least 4 "
-        "seconds, so that an outage ends no lease.",
+        "the leader's watchdog. At most two seconds of an outage of Redis count towards this time. With at "
+        "least 4 seconds, the rest is enough for the next renewal, so an outage ends no lease.",
     )
     stall_s: Duration = Field(
         policy.STALL_S,
-        description="Maximum time for one step of a task, for a request to make progress, or for one batch of sessions "
-        "(a batch has at least 60 s). A group that takes longer counts as stalled, and restarts.",
+        description="Maximum time for one step of a task, for a request to make progress, or for one batch of "
+        "sessions. For batches, values below 60 count as 60. A group that takes longer counts as stalled, and restarts.",
     )
     load_stall_s: Duration = Field(
         policy.LOAD_STALL_S, description="Maximum time without progress while a group loads its model."
@@ -160,8 +160,8 @@ class PoolSettings(Section):
     )
     checkpoint_s: Period = Field(
         60.0,
-        description="Minimum time between two checkpoints, in seconds. A group that releases its task stores one at "
-        "any time.",
+        description="Minimum time between two checkpoints, in seconds. A group that releases its task stores one "
+        "sooner.",
     )
     progress_s: DurationOrNone = Field(
         0.25, description="Minimum time between two progress events, in seconds."

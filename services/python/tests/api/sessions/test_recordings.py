@@ -1,4 +1,4 @@
-"""Tests of whole recordings, which OpenAI's official client sends to OpenAI's audio API."""
+"""OpenAI's official client sends whole recordings to the gateway, which has the routes of OpenAI's audio API."""
 
 from __future__ import annotations
 

@@ -79,8 +79,8 @@ class ServingObservations:
     requests: dict[int, Request] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     replicas: dict[int, str] = field(default_factory=dict)
-    """The replica of each process: ``online-1`` for each rank of that group, ``gateway-0``, ``worker-1`` for a worker
-    and each of its engines."""
+    """The component of each process, by the process's id. All ranks of a group have the group's name (``online-1``);
+    a worker and its engines have the worker's (``worker-1``). A gateway has its own name (``gateway-0``)."""
     ended_pids: dict[int, float] = field(default_factory=dict)
     """Processes of the cluster that ended: process → time."""
     settled: bool = False
@@ -118,7 +118,7 @@ class ServingObservations:
 
 
 _KILLS_ALL = ("kill-follower", "kill-worker")
-"""Faults that end not only the process that they hit, but all processes of its replica."""
+"""Faults that end all processes of the component whose process they hit."""
 
 
 def gather(lines: Iterable[Line]) -> ServingObservations:

@@ -14,10 +14,11 @@ from daybreak_server.ports.upstreams import UpstreamAnswer
 REFUSED_HEADER = b"daybreak-refused"
 """The header of a refusal. Its value is the reason of the group. The gateway may try the request on another group."""
 BUSY = b"busy"
-"""The reason of a group that is full. Such a group gets requests again after a pause. After any other reason except
-:data:`BROKEN`, the gateway sends the group no more requests until a later view of the store says that the group takes
-requests. These reasons are ``draining``, and ``other`` if another group now has the address. A worker without a ready
-replica of the model gives ``starting``, ``failed`` or ``unknown``."""
+"""The reason of a group that is full. Such a group gets requests again after a pause.
+
+There are other reasons. A group gives ``draining``; if another group now has the address, that group gives ``other``.
+A worker without a ready replica of the model gives ``starting``, ``failed`` or ``unknown``. After one of these, the
+gateway sends no more requests there until a later view of the store says that the group or the worker takes them."""
 BROKEN = b"broken"
 """The reason of a group that broke. The request may have begun to run. This also holds for the reason ``draining``, if
 the group left before it had answered. With all other reasons, the request has not begun to run."""

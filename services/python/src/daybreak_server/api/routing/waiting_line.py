@@ -148,7 +148,7 @@ class WaitingLine:
 
         A request that must wait for one certain group does not hold up the requests behind it.
 
-        :param choose: Returns a free group for a request, which then counts as sent to it, or ``None``.
+        :param choose: Returns a free group for a request, or ``None``. The request then counts as sent to this group.
         :param any_free: Whether any group is free.
         :param only_group: The one group that a request waits for; ``None`` if it may go to others.
         """

@@ -93,7 +93,7 @@ def _whole(what: str, field: str, value: Any) -> int:
             real = _number(what, field, value)
             number = int(real) if real.is_integer() else None
     if number is None or not 0 <= number <= _WHOLE_MAX:
-        _refuse(what, f"{field} must be a whole number from 0 on, not {_shown(value)}")
+        _refuse(what, f"{field} must be a whole number from 0 to 2^53 - 1, not {_shown(value)}")
     return number
 
 

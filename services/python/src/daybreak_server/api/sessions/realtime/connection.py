@@ -55,7 +55,7 @@ class Dialect(Protocol):
     async def on_client(self, event: Json) -> None:
         """Handle an event of the client.
 
-        :raises ApiError: with a status below 429, it is sent to the client, and the connection continues.
+        :raises ApiError: the client gets the error. The connection continues if the status of the error is below 429.
         """
 
     async def on_session(self, event: SessionEvent) -> None:

@@ -55,7 +55,8 @@ class Mp4Writer:
     ) -> None:  # fmt: skip
         self._av = pyav()
         self._path, self._count = path, 0
-        # The duration of a frame. The muxer uses finer ticks, so each frame carries this time base itself.
+        # The unit of the frames' timestamps is the duration of a frame. The container's own unit is finer, so each frame
+        # names its unit.
         self._tick = Fraction(1, fps)
         self._temporary = path.with_name(f".{path.name}.part")
         # faststart moves the index to the front, so that a browser can play the file before it has all of it.
