@@ -167,8 +167,8 @@ class _StreamState:
     def at_end(self) -> bool:
         """Whether the last connection brought no stored event although the task had ended before it.
 
-        This happens if all events of the task have been trimmed, or if the server does not answer :data:`NO_MORE_EVENTS`
-        although ``after`` is the id of the terminal event.
+        This happens if all events of the task have been trimmed, or if ``after`` is the id of the terminal event and
+        the server does not answer :data:`NO_MORE_EVENTS`.
         """
         return self._task_ended and not self._saw_events
 

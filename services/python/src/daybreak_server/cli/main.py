@@ -31,7 +31,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _HELP = """Run Daybreak: a durable queue, groups of GPU processes, every step streamed.
 
 \b
-  daybreakd dev                           light mode: without Ray and pools of the workload `video`
+  daybreakd dev                           light mode: no Ray, no pools of the workload `video`
   daybreakd up                            everything on this machine, until Ctrl-C
   DAYBREAK_HTTP__PORT=9000 daybreakd up   settings are variables, nested by __ ...
   daybreakd up --config daybreak.yaml     ... or come from a file

@@ -115,7 +115,8 @@ class LeaseSettings(Section):
     stall_s: Duration = Field(
         policy.STALL_S,
         description="Maximum time for one step of a task, for a request to make progress, or for one batch of "
-        "sessions. For batches, values below 60 count as 60. A group that takes longer counts as stalled, and restarts.",
+        "sessions. For batches, values below 60 count as 60. A group that takes longer counts as stalled, and "
+        "restarts.",
     )
     load_stall_s: Duration = Field(
         policy.LOAD_STALL_S, description="Maximum time without progress while a group loads its model."
@@ -160,8 +161,8 @@ class PoolSettings(Section):
     )
     checkpoint_s: Period = Field(
         60.0,
-        description="Minimum time between two checkpoints, in seconds. A group that releases its task stores one "
-        "sooner.",
+        description="Minimum time between two checkpoints, in seconds. A group that releases its task stores a "
+        "checkpoint at once.",
     )
     progress_s: DurationOrNone = Field(
         0.25, description="Minimum time between two progress events, in seconds."

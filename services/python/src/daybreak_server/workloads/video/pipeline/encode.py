@@ -55,7 +55,7 @@ class Mp4Writer:
     ) -> None:  # fmt: skip
         self._av = pyav()
         self._path, self._count = path, 0
-        # The unit of the frames' timestamps is the duration of a frame. The container's own unit is finer, so each frame
+        # The unit of the frames' timestamps is a frame's duration. The container's own unit is finer, so each frame
         # names its unit.
         self._tick = Fraction(1, fps)
         self._temporary = path.with_name(f".{path.name}.part")
