@@ -47,9 +47,9 @@ FAULTS: list[Fault] = []
 """All faults, in the order in which they happen. Faults of different parts of the system happen at the same time. A
 fault of the whole system happens alone.
 
-An alert seems to have resolved while its metrics are missing. So the fault in which the gateway hangs comes first, and
-the one in which nobody scrapes Ray comes last. Some alerts look back for a minute. Their faults come first in their
-part, so that these alerts resolve while other faults happen.
+Two faults take metrics away, and without its metrics an alert seems to have resolved. So one of them, in which the
+gateway hangs, comes before all others, and the other, in which nobody scrapes Ray, after all others. Some alerts look
+back for a minute. Their faults come first in their part, so that these alerts resolve while other faults happen.
 """
 
 

@@ -1,4 +1,7 @@
-"""A step fails in any call of a module, and is repeated for each session alone. No token of any session changes."""
+"""One of the calls of torch modules in a step fails, and the step is repeated for each session alone.
+
+Whichever call it is, no token of any session changes.
+"""
 
 from __future__ import annotations
 

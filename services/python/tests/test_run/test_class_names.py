@@ -1,4 +1,7 @@
-"""Tests that ``tools/class_names.py`` finds public classes of one name, and a listed name that only one class has."""
+"""``tools/class_names.py`` reports two public classes that have the same name, unless its list allows the name.
+
+It also reports a name in the list that no longer belongs to two classes.
+"""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ class DefaultPools(Section):
     sessions: str | None = Field(
         None,
         description="Pool of sessions whose request names no pool: `/v1/sessions`, `/v1/realtime`, `/init` and others. "
-        "If the setting is unset, or if this pool does not support the languages, the only pool of the kind `sessions` "
-        "that supports them.",
+        "If there is no such setting, or its pool does not support the languages of a request, the request goes to the "
+        "only pool of the kind `sessions` that supports them.",
     )
 
 

@@ -78,7 +78,7 @@ def written(bench: Bench, streams: Sequence[bytes], multipliers: Sequence[int]) 
     sessions=st.lists(st.tuples(st.floats(0.1, 9), st.integers(1, 5)), min_size=1, max_size=6),
 )
 def test_the_text_is_that_of_whole_turns(blocks: int, sessions: list[tuple[float, int]]) -> None:
-    """The limit, the lengths of turns and the other sessions of a batch do not change the text."""
+    """For any lengths of turns and any other sessions in the batches, the limit does not change the text."""
     streams = [speech(length, seed) for seed, (length, _) in enumerate(sessions)]
     multipliers = [multiplier for _, multiplier in sessions]
     whole = written(Bench(Observed()), streams, multipliers)

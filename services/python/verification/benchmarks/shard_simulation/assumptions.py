@@ -15,7 +15,7 @@ DAY_S = 86400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assumptions:
-    """The whole system. Every assumption that is not measured has a name here."""
+    """The whole system. The assumptions that are not measured."""
 
     tasks_s: float = 100_000
     groups: int = 10_000
@@ -80,7 +80,10 @@ class Assumptions:
 
 
 def load(assumed: Assumptions, costs: Costs) -> Mapping[str, float]:
-    """The share of the hottest shard's core that each operation takes, if every settle finds a next task."""
+    """The share of the hottest shard's core that each operation takes.
+
+    Each call that ends a task also claims the next task: the model assumes that one always waits.
+    """
     tasks, groups = assumed.tasks_a_shard, assumed.groups_a_shard
     return {
         "submit": tasks * costs.submit,

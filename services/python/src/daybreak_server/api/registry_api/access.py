@@ -39,7 +39,8 @@ class Access:
     def require_of_worker(self, request: Request) -> None:
         """Refuse a worker that :meth:`require` refuses, and a worker on this machine that sends a wrong token.
 
-        Such a worker expects its token from this gateway too, so it would answer every request with 401.
+        A worker with a wrong token would answer each request of this gateway with 401, because it wants to get its own
+        token from the gateway.
 
         :raises ApiError: as :meth:`require` does.
         """

@@ -4,8 +4,8 @@
 -- lost may be repeated.
 -- Answers the sessions that the group has lost. For these, it has written nothing.
 
--- The text of an event belongs to the segment in progress. An event that ends a segment has the start of the
--- next one.
+-- The text of an event belongs to the segment in progress. An event that ends a segment says at which position the
+-- next one starts.
 local function write_event(id, e)
   if e.text ~= '' then call('APPEND', S.key.session_text(id), e.text) end
   if e.segment ~= '' then
@@ -59,7 +59,7 @@ local function write(c, ARGV, at)
   call('HSET', key, 'commit', c.number)
   announce_progress(c)
   local stored = call('HMGET', key, 'input_ended', 'timeout')
-  -- After the end of the input, no audio prevents the session from being idle. The work of the model does.
+  -- Audio restarts the timeout of a session. After the end of the input, the work of the model restarts it instead.
   if stored[1] then S.touch(c.session, stored[2]) end
   if c.ends ~= '' then S.finish(S.load(c.session), c.ends, c.error) end
   return true
