@@ -123,7 +123,7 @@ class Panel:
     runbook: str = ""
     """The anchor of an entry in docs/runbooks.md."""
     deeper: str = ""
-    """The uid of the dashboard that explains this panel further. Default: the first in ``deeper`` of its dashboard."""
+    """The uid of a dashboard that explains the panel further. Default: the first uid in its dashboard's ``deeper``."""
     warn: float | None = None
     """The value from which the panel is orange."""
     alarm: float | None = None

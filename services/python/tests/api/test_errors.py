@@ -1,4 +1,4 @@
-"""Tests that every error code which exists without API keys is reached, and that errors say what to do."""
+"""Tests that some test reaches every error code, except those of API keys, and that errors say what to do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ API_KEY_CODES = {ErrorCode.BAD_KEY, ErrorCode.QUOTA_EXCEEDED}
 
 @pytest.fixture(scope="module")
 def api(valkey_session: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """One server for all tests of this module; none leaves anything that another would see."""
+    """One server for all tests of this module. No test leaves anything in it that another test would see."""
     with Serving(valkey_session, tmp_path_factory.mktemp("errors"), 0, make_settings()) as started:
         yield started
 
@@ -184,7 +184,7 @@ def test_the_detail_names_the_field(api: Api, key: str) -> None:
     ],
 )
 def test_an_invalid_query_parameter_is_named(api: Api, query: str, field: str) -> None:
-    """Query parameters are named like fields."""
+    """The error names a query parameter in the same way as a field."""
     problem = check(api.client.get(f"/v1/tasks?{query}"), ErrorCode.INVALID_INPUT)
     assert problem["errors"][0]["field"] == field
     assert problem["detail"].startswith(f"{field}: ")
@@ -208,7 +208,7 @@ def test_a_tenant_is_a_plain_name(api: Api, tenant: str) -> None:
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "tab\there", "é"])
 def test_an_idempotency_key_is_visible_ascii(api: Api, key: str) -> None:
-    """A malformed Idempotency-Key is refused rather than changed into another."""
+    """A malformed Idempotency-Key is refused rather than changed into a valid one."""
     response = api.client.post("/v1/tasks", json=good(), headers={"Idempotency-Key": key.encode()})
     check(response, ErrorCode.BAD_HEADER)
 

@@ -177,7 +177,7 @@ def test_without_an_event_loop_the_line_of_a_submit_is_written_at_once() -> None
 
 
 def made(facts: Sequence[tuple[float, tuple[str, ...]]]) -> bytes:
-    """A line for each item of ``facts``: only the first text of the item."""
+    """One line for each item of ``facts``. The line has only the first text of the item."""
     return b"".join(texts[0].encode() + b"\n" for _, texts in facts)
 
 
@@ -216,7 +216,7 @@ def ends(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
 
 
 def test_no_kind_of_standard_error_blocks(ends: tuple[int, int]) -> None:
-    """The descriptor stays blocking, because other processes may share it."""
+    """No write waits for the reader. The descriptor itself stays in blocking mode: other processes may share it."""
     reader, writer = ends
     write = LineWriter(writer, lost=lambda lines: b"%d lost" % lines, make=made)
     for number in range(3000):

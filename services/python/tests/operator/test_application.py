@@ -57,7 +57,10 @@ def test_an_application_is_scaled_only_when_serve_has_built_it() -> None:
 
 
 def test_attempts_are_counted_per_revision() -> None:
-    """The failures of earlier templates do not delay a new template. A template that returns is not deployed again."""
+    """The failures of earlier templates do not delay a new template.
+
+    If the pool returns to a template whose application still runs, the operator does not deploy it again.
+    """
     earlier = Application(attempt=5, since=NOW - 10)
     before = PoolStatus(application=earlier, revision="another")
     video = pool(replicas=1, status=before)
@@ -71,8 +74,8 @@ def test_attempts_are_counted_per_revision() -> None:
 
 
 def test_a_template_that_returns_keeps_its_application_although_its_head_is_silent_for_a_while() -> None:
-    """The deploy attempts of the abandoned template do not count for this one. Another deployment would stop all
-    groups."""
+    """The deploy attempts of the abandoned template do not count for the template that returns. Deploying the
+    application again would stop all groups."""
     before = PoolStatus(application=Application(attempt=5, since=NOW - 10), revision="another")
     video = pool(replicas=1, status=before)
     rc = ray_cluster(video, 1)

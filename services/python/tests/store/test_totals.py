@@ -70,7 +70,7 @@ def test_a_delayed_task_waits_from_its_start_time(driver: Driver) -> None:
 
 
 def test_a_claim_of_a_waiting_group_is_a_match_and_a_claim_from_a_backlog_is_none(driver: Driver) -> None:
-    """The rate of matches falls before waits grow, because groups are then hardly ever idle when a task comes."""
+    """When load rises, the rate of matches falls before waits grow: few tasks still find an idle group."""
     driver.register("g")
     driver.pass_time(1_000)
     submit(driver)
@@ -301,7 +301,7 @@ def test_only_tenants_that_have_tasks_take_one_of_the_limited_places(driver: Dri
 
 
 def test_waiting_tenants_are_named_up_to_the_limit(driver: Driver) -> None:
-    """An earlier version or a higher limit may have left waiting tenants without totals. They are named too.
+    """Waiting tenants may have no totals, for example because the limit was raised later. They are named too.
 
     Tenants that are named have a weight.
     """

@@ -127,7 +127,7 @@ def test_a_task_that_never_ends_is_found(flaw: type[Store]) -> None:
 def test_the_scripts_behave_like_the_model(
     request: pytest.FixtureRequest, driver: Driver, world: str
 ) -> None:
-    """Walks through the state space run on a real server.
+    """The test repeats walks through the state space on a real server.
 
     After every step, the server's reply and state equal those of the model.
     """

@@ -25,7 +25,7 @@ async def test_audio_of_a_session_that_the_reader_does_not_know_yet_is_not_forgo
 async def test_a_look_at_all_sessions_forgets_no_announcement(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A session's audio is announced, and the group looks at all sessions, before it asks for this audio."""
+    """The group reads the announcement of new audio, then looks at all sessions, and only then asks for this audio."""
     monkeypatch.setattr("daybreak_server.adapters.redis.sessions.work.LOOK_S", 3600.0)
     group = sessions.group()
     await sessions.open()

@@ -37,7 +37,7 @@ class Found:
     sessions: int
     best: Outcome | None
     curve: Sequence[tuple[int, Outcome]]
-    """Each number of users with which the lag does not grow, and what happened."""
+    """Each number of users with which the lag does not grow, and the figures of the run with this number."""
     rules: str
 
 

@@ -4,9 +4,9 @@ The tools:
 
 * ``proxy``       a TCP proxy that cuts, stalls and slows connections, and drops requests and responses; ``toxi``
   runs toxiproxy
-* ``disk``        a file system that loses what was not fsynced and that can be full: by FUSE (``fuse``) or by a
-  preloaded library (``forget.c``)
-* ``s3``          an HTTP proxy in front of an S3 server that answers 500 or 503, slows requests, cuts uploads and
+* ``disk``        a file system that can be made full and, in a crash, loses what was not fsynced; it works by FUSE
+  (``fuse``) or by a preloaded library (``forget.c``)
+* ``s3``          an S3 server behind an HTTP proxy; the proxy answers 500 or 503, slows requests, cuts uploads and
   loses responses
 * ``skew``        steps the wall clock of single processes while they run, by a preloaded library (``skew.c``)
 * ``traffic``     clients that submit tasks and remember what was accepted

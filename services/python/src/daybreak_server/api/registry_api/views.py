@@ -1,5 +1,6 @@
-"""Turns records of the registry into what clients see. Only ``trusted`` callers see where workers are, what models
-load, and what engines print. Everyone sees the line in which an engine says why it could not start.
+"""Turns records of the registry into what clients see. Only ``trusted`` callers see the URLs of workers, the
+``source`` and ``args`` of models, and the last lines that engines printed. Everyone sees the line in which an engine
+says why it could not start.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ store how many requests it has sent, which group accepts no connections, and whi
 
 * An ended lease, a drain mark or a failed attempt to connect takes a group out, and so does an answer which says that
   the group leaves or that another group has its address now. Nothing else does: a group that is slow or full stays in.
-* The store keeps the drain mark. A group that reports to this gateway that it leaves is taken out at once, and the next
-  views decide whether it stays out.
+* The store keeps the drain mark. A group that reports to this gateway that it leaves is taken out at once. After
+  :data:`LEFT_FOR_VIEWS` views, only the drain mark decides whether the group stays out.
 * A group that accepted no connection is tried again after a pause, because it may only have been unreachable for a
   moment.
 * A group that refused a request because it is full is blocked for a moment: until one of this gateway's requests to it
@@ -153,5 +153,5 @@ class GroupTable:
 
 
 def _serves(record: GroupRecord) -> bool:
-    """Whether the group holds its lease and has an address. A group that drains still finishes its requests."""
+    """Whether the group has formed and has an address. A draining group counts, because it still finishes requests."""
     return record.endpoint is not None and record.state.ready

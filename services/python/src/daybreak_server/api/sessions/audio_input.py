@@ -1,10 +1,10 @@
 """Writes the audio of one connection to the journal of its session.
 
-All interfaces write through :class:`AudioInput`. It converts frames and writes them one after the other.
-While audio waits, the connection is not read, which slows the client down. The audio also waits while the
-model is too far behind, so a client that sends a whole recording at once cannot fill the store. If the store
-does not answer or has no memory, the write is repeated for a while. Each write names its position, so a repeated
-write is harmless.
+All interfaces write through :class:`AudioInput`. It converts frames and writes them one after the other. Until a
+frame is written, no further frame is read from the connection, which slows the client down. While the model is too far
+behind, the frame is not written, so a client that sends a whole recording at once cannot fill the store. If the store
+does not answer or has no memory, the write is repeated for a while. Each write names its position, so a repeated write
+is harmless.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Leader(Protocol):
         effect."""
 
     def release_task(self) -> None:
-        """Release the work that still runs when the time limit for leaving has passed. Any thread may call this."""
+        """The time limit for leaving has passed: release the work that still runs. Any thread may call this."""
 
 
 class Follower(Protocol):

@@ -21,7 +21,10 @@ from daybreak_server.ports.cluster import RayCluster
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteStatus:
-    """Replace the pool's status. It comes before the actions that rely on it: a new operator knows only the status."""
+    """Replace the pool's status. It comes before the actions that rely on it.
+
+    After a restart, the operator knows of its earlier decisions only those in the status.
+    """
 
     status: PoolStatus
 
@@ -148,8 +151,11 @@ class ScaleApplication:
     """Set how many ranks Serve runs.
 
     When Serve picks ranks to stop, it does not know which of them are busy. So the operator sets no target below the
-    number of running ranks, except 0. Precondition of a lower target above 0: at most ``max_running`` ranks run.
-    Precondition of the target 0: no group of the RayCluster is busy.
+    number of running ranks, except 0.
+
+    Preconditions:
+    * If the target is lowered to a number above 0: at most ``max_running`` ranks run.
+    * If the target is 0: no group of the RayCluster is busy.
     """
 
     cluster: RayCluster

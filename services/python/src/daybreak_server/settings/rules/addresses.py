@@ -23,7 +23,7 @@ _REGION = re.compile(r"(?![0-9]+$)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
 def absolute_folder(folder: Path) -> Path:
-    """The absolute path of a folder, because Daybreak's processes run in different working directories.
+    """Make the path of a folder absolute, because Daybreak's processes run in different working directories.
 
     :raises ValueError: when the folder cannot be resolved.
     """

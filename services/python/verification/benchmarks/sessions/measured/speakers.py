@@ -12,7 +12,7 @@ from daybreak_server.workloads.speech.model import Speech
 
 TARGETS = ("de", "zh")
 PLACES = 8
-"""How many places of the loop there are at which users begin. With more users, several begin at the same place."""
+"""The number of places in the loop at which users begin. If there are more users, several begin at the same place."""
 _PAUSE_S = 1.0
 _GOLDEN = 0.6180339887
 """The golden ratio minus one. The fractional parts of its first n multiples are spread evenly, whatever n is."""
@@ -27,7 +27,7 @@ class Speaker:
     place: int
     target: str
     starts_s: float
-    """When the user begins. Each user begins at another moment of a turn."""
+    """When the user begins. Each user begins at a different moment of a turn."""
     audio: bytes
 
     def turn(self, number: int, samples: int) -> bytes:

@@ -26,8 +26,8 @@ def terms(*, lease_s: float, spec_version: int = SPEC_VERSION) -> Terms:
 def claimant(group: GroupRecord, *, settled: TaskId | None = None) -> Claimant:
     """The group that claims, with the tasks that it knows it holds.
 
-    The store releases each other task that it lists for the group, because the answer to the claim of this task was
-    lost. ``settled`` is the task that ends in the same call; the group may claim it again.
+    If the store lists another task for the group, the answer to the claim of that task was lost. The store then
+    releases that task. ``settled`` is the task that ends in the same call; the group may claim it again.
     """
     known = " ".join(task for task in group.tasks if task != settled)
     return Claimant(group=group.id, ranks=group.ranks, draining=int(group.drain), known=known)
