@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 RESPONSE_TIMEOUT_S = 30.0
 STREAM_TIMEOUT_S = 40.0
-"""Longer than two heartbeats of the server (15 s each), so a silent stream means a dead connection."""
+"""The server sends a heartbeat every 15 s. If two are missing, the connection is dead."""
 
 
 @dataclass(frozen=True, kw_only=True)

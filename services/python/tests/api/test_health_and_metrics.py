@@ -276,7 +276,10 @@ def test_every_example_of_the_document_runs_as_it_stands(start_api: Callable[...
 
 
 def test_every_curl_line_of_the_page_runs_as_it_stands(start_api: Callable[..., Api]) -> None:
-    """The lines of the page can be pasted. The test splits lines as a shell does, and runs those without an id."""
+    """The curl lines of the page ``/docs`` can be pasted.
+
+    The test splits each line as a shell does, and runs the lines without an id.
+    """
     import shlex
 
     api = start_api()

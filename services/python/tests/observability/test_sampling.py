@@ -32,7 +32,7 @@ def test_frequent_requests_begin_no_more_traces_than_the_limit() -> None:
     clock = _Clock()
     sampler = Sampler(1.0, 10, clock=clock)
     first = _drawn(sampler, clock, seconds=1, per_s=3000)
-    assert 19 <= first <= 20  # 10 for the second before, and 10 for this one
+    assert 19 <= first <= 20  # the limiter begins with 10 and adds 10 in this second
     assert 990 <= _drawn(sampler, clock, seconds=100, per_s=3000) <= 1000
 
 

@@ -1,4 +1,4 @@
-"""The reconcile loops. Tests on a cluster show that kopf receives the watch events."""
+"""Tests of the reconcile loops. Other tests, on a cluster, show that kopf receives the watch events."""
 
 from __future__ import annotations
 

@@ -109,7 +109,10 @@ def test_a14b_switches_once_from_the_high_noise_to_the_low_noise_expert(
 @pytest.mark.parametrize("kind", ["single", "ti2v"])
 @pytest.mark.parametrize("tiled", [False, True])
 def test_chunked_decoding_equals_the_stock_decoder(folders: dict[str, Path], kind: str, tiled: bool) -> None:
-    """Our decoder gives the frames of ``AutoencoderKLWan.decode``. It decodes in chunks, or with tiles in one piece."""
+    """Our decoder gives the frames of ``AutoencoderKLWan.decode``.
+
+    Without tiles it decodes in chunks. With tiles it decodes all frames at once.
+    """
     vae = support.workload({"model": folders[kind]}).model.vae
     if tiled:
         vae.enable_tiling(48, 48, 32, 32)

@@ -1,8 +1,10 @@
-"""Takes walks through an explored state space on a real server and the small store, and compares them at every step.
+"""Takes walks through an explored state space on a real server and the small store. After every step, it compares the
+server with the small store.
 
-Together, the walks take every kind of step, unless the number of walks is limited. A kind combines an event, its task's
-state and counts of strikes, releases and ticks, and the state of the other task. The search replaces states that behave
-alike by one canonical state (:func:`canonical`). The scripts treat them alike too, so walks use canonical states.
+Together, the walks take every kind of step, unless the number of walks is limited. A kind combines an event, the state
+of its leader, the state of its task, this task's counts of strikes, releases and ticks, and the state of the other
+task. The search replaces states that behave alike by one canonical state (:func:`canonical`). The scripts treat such
+states alike too, so walks use canonical states.
 """
 
 from __future__ import annotations
@@ -100,7 +102,7 @@ def walks(found: Found, most: int | None = None) -> Iterator[Walk]:
 
 
 def _spread(states: int, most: int | None) -> Iterator[int]:
-    """The numbers of all states, the last found first. With ``most``, a sample of all depths comes before the rest."""
+    """The numbers of all states, the last found first. With ``most``, states sampled from all depths come first."""
     stride = max(1, states // (2 * most)) if most else 1
     for first in range(stride):
         yield from range(states - 1 - first, -1, -stride)

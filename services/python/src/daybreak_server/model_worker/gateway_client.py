@@ -104,7 +104,7 @@ class GatewayClient:
         except NoAnswerError as exc:
             if not exc.stale:
                 raise
-            answer = await self._upstreams.send(self._endpoint, request)  # each call may be repeated
+            answer = await self._upstreams.send(self._endpoint, request)  # all calls are safe to repeat
         try:
             parts, size = [], 0
             while part := await answer.read():

@@ -1,4 +1,7 @@
-"""Tests of all interfaces on the real store, with stand-ins for groups. Clients do not notice when sessions move."""
+"""Tests of all APIs of sessions on the real store, with stand-ins for groups.
+
+Clients do not notice when a session moves to another group.
+"""
 
 from __future__ import annotations
 
@@ -212,7 +215,7 @@ DIALECTS = {
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.filterwarnings(
-    r"ignore:connect\(\) must be used:DeprecationWarning"  # OpenAI's client calls it as before websockets 17.1
+    r"ignore:connect\(\) must be used:DeprecationWarning"  # OpenAI's client is written for websockets before 17.1
 )
 def test_each_step_of_a_group_that_lags_reaches_the_client_of_each_realtime_dialect(
     speech, start_group, dialect

@@ -1,4 +1,4 @@
-"""Sessions while the store restarts, when a client is silent, and when their settings change."""
+"""Sessions while the store restarts, while a client is silent, and after a change of the pool's settings."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ SETTLE_S = 8.0
 
 
 def installed(names: Sequence[str] | None = None) -> list[Contender]:
-    """Daybreak, and the peers with these names, installed. A peer that cannot be installed is left out.
+    """Install the peers with these names, or all peers. Returns Daybreak and the peers that could be installed.
 
     The peers get the build of torch that Daybreak has, because the newest build may bring gigabytes of GPU libraries.
     """
@@ -44,7 +44,7 @@ def installed(names: Sequence[str] | None = None) -> list[Contender]:
 def run(
     ours: Server, contenders: Sequence[Contender], effort: Effort, *, folder: Path, model: str, seed: int
 ) -> Report:
-    """Measure all of them. ``ours``: Daybreak, which runs. :raises RuntimeError: if their vectors differ."""
+    """Measure all servers. ``ours``: the running Daybreak. :raises RuntimeError: if the servers' vectors differ."""
     figures, load = Figures(), f"{os.getloadavg()[0]:.1f}"
     with ExitStack() as stack:
         measure.tune(ours, contenders, effort, folder, model, figures)

@@ -123,7 +123,10 @@ def _is_listening(port: int) -> bool:
 
 
 class FaultyS3:
-    """Forwards requests. With probability ``chance``, a request gets a fault from ``only``. The seed decides which."""
+    """Forwards requests. With probability ``chance``, a request gets a fault from ``only``.
+
+    The seed decides which requests get a fault, and which fault each of them gets.
+    """
 
     def __init__(self, upstream: str, *, seed: int = 0) -> None:
         parts = urlsplit(upstream)

@@ -28,7 +28,7 @@ class Response:
 
     @property
     def code(self) -> str:
-        """The problem's code; empty for other responses."""
+        """The code of an error response; empty for any other response."""
         return str(self.body.get("code", ""))
 
 

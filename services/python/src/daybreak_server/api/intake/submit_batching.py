@@ -21,7 +21,7 @@ from daybreak_server.ports.tasks import Submitted, TaskStore
 
 MAX_BATCH = 64
 """Maximum number of tasks in one call of the store. Redis does nothing else while a script runs. So one call of the
-script takes at most half as many tasks (``submit.TASKS_MAX``) and a few ms, and a larger batch takes two such calls."""
+script accepts at most half as many tasks (``submit.TASKS_MAX``), in a few ms. A larger batch needs two such calls."""
 MAX_IN_FLIGHT = 2
 """Maximum number of calls in flight for a pool: while the store works on one call, the next is on its way."""
 

@@ -1,4 +1,4 @@
-"""What happens if a request gets no answer from a group: the error that its client sees, and the outcome in metrics."""
+"""What happens if a request gets no answer from a group: the error that the client sees, and the outcome in metrics."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ SAMPLE_RATE: Final = 16_000
 HOP: Final = 160
 WINDOW: Final = 400
 OVERLAP: Final = WINDOW - HOP
-"""How many samples before a block its features need."""
+"""The features of a block need this many samples before the block."""
 FFT: Final = 512
 BANDS: Final = 80
 FLOOR: Final = 1e-6

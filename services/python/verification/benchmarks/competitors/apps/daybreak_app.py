@@ -1,5 +1,5 @@
-"""Daybreak in the comparison: leaders run a workload that does nothing, as in production. Tasks are submitted in
-batches."""
+"""Daybreak in the comparison. Its leaders run as in production, but their workload only counts its tasks. Tasks are
+submitted in batches."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class RedisSessionWork:
         self._look_at = 0.0
         self._unknown: set[SessionId] = set()
         """Sessions that the inbox has named before the caller asked for them. Each is kept for two full reads, because
-        the caller may ask for it only after the first."""
+        the caller may ask for it only after the first full read."""
         self._old_unknown: frozenset[SessionId] = frozenset()
 
     def claim_sessions(
@@ -136,7 +136,7 @@ class RedisSessionWork:
         positions = {lease.session: position for lease, position in received.items()}
         while True:
             try:
-                if self._unknown:  # the caller will soon ask for them too
+                if self._unknown:  # wait only briefly: the caller will soon ask for these sessions
                     deadline = min(deadline, time.monotonic() + _SOON_S)
                 named = self._named(0.0 if self._unknown & positions.keys() else deadline)
                 gone = named.gone.keys() & positions.keys()

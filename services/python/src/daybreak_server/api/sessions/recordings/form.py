@@ -31,7 +31,7 @@ class RecordingRequest:
 
 
 def parse(fields: Mapping[str, FormField], *, translates: bool) -> RecordingRequest:
-    """Return the request that the fields make.
+    """Return the request that the fields describe.
 
     :param translates: whether the default target is English. Otherwise it is the recording's own language.
     :raises ApiError: ``invalid_input`` and others.
