@@ -12,7 +12,7 @@ INSTALLED = Path(ray.__file__).parent
 
 
 class Change(NamedTuple):
-    """Replaces a name or a text in one file of Ray's package, wherever it is a whole word."""
+    """Replaces a name or a text in one file of Ray's package, wherever it occurs as a whole word."""
 
     file: str
     old: str
@@ -49,8 +49,8 @@ def _word(text: str) -> str:
 def _link_tree(source: Path, target: Path, texts: dict[Path, str]) -> None:
     """Link everything in ``source``, except the files of ``texts`` and their parent folders, which are created.
 
-    Each created folder gets its own ``__pycache__``. Otherwise Python would write the compiled copies through a link
-    into the installed package, and would have to compile the installed files again.
+    Each created folder gets its own ``__pycache__``. If it had a link to the installed one, Python would write the
+    bytecode of the changed files into the installed package, and would have to compile the installed files again.
     """
     target.mkdir(parents=True)
     replaced: dict[str, dict[Path, str]] = {}

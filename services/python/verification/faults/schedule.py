@@ -55,7 +55,7 @@ class Fault:
     target: str
     """A kind of process; for ``arm``, a failpoint."""
     pick: float = 0.0
-    """Chooses among the processes of this kind that a fault may hit then: from 0 (the first) to 1 (the last)."""
+    """Which process of this kind the fault hits, of those that it may hit at that time: 0 is the first, 1 the last."""
     for_s: float = 0.0
     """How long a killed server stays down, or a frozen process stays frozen."""
 

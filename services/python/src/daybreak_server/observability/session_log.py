@@ -17,7 +17,7 @@ from daybreak_server.domain.sessions import NewSession, SessionEnd
 SESSIONS = "daybreak.sessions"
 """The logger of these lines."""
 _LOST = frozenset({"lease_lost", "left", "restarted"})
-"""Reasons of a release that the group did not ask for."""
+"""Why a session lost its group, in the cases in which the group did not give the session up."""
 
 _log = logging.getLogger(SESSIONS)
 _own_log = logging.getLogger(__name__)

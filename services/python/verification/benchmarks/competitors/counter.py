@@ -86,7 +86,7 @@ def read(folder: Path) -> Counts:
 
 
 def clear(folder: Path) -> None:
-    """Set all counts to zero; the processes keep the files that they have mapped."""
+    """Set all counts to zero. Running processes continue to count in the same files."""
     for path in folder.glob("*.counter"):
         with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
             memory[:] = bytes(len(memory))

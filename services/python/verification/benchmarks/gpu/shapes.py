@@ -55,7 +55,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
         FAMILIES["t2v-a14b"],
         {**TRANSFORMER, "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824,
          "in_channels": 16, "out_channels": 16},
-        {},  # AutoencoderKLWan's defaults are Wan 2.1's VAE, which A14B keeps
+        {},  # A14B uses the VAE of Wan 2.1, which AutoencoderKLWan builds by default
         boundary=0.875,
     ),
     "tiny": Shape(
@@ -70,7 +70,10 @@ SHAPES: Final[Mapping[str, Shape]] = {
 
 
 def build(name: str, options: VideoOptions, device: torch.device, *, vae: bool = True) -> WanModel:
-    """A model of that shape, placed as the options say. The values of weights do not change the time of a kernel."""
+    """A model of the shape ``name``, placed as ``options`` says.
+
+    Its weights are random, because a kernel takes the same time whatever the values of the weights are.
+    """
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
     shape, dtype = SHAPES[name], dtype_of(options.dtype, device)

@@ -14,7 +14,7 @@ from testkit.kubernetes.waiting import wait_until
 from testkit.log import log
 
 NAME = "baseline"
-# The stock command, not the faster one that comes first on the image's PATH.
+# Ray's own command. The `ray` that comes first on the image's PATH is Daybreak's faster wrapper.
 _JOIN = '/opt/daybreak/bin/ray start --address="$RAY_ADDRESS" --num-cpus=0 >/dev/null'
 _LOAD = """python -c '
 from daybreak_server.workloads.base import Group

@@ -51,7 +51,7 @@ class Heads:
 
     @property
     def url(self) -> str:
-        """The base URL; the name of a RayCluster and Ray's path follow."""
+        """The base URL of all heads. The URL of a call adds the name of the RayCluster, and Ray's path."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def close(self) -> None:

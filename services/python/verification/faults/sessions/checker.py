@@ -8,8 +8,8 @@
   sentence.
 * ``audio``: a position that the server sends is never after the end of the audio that the client has sent, and never
   before a position that the server has acknowledged.
-* ``refusals``: each absurd frame is refused with the cause, and no other frame is refused. (An *absurd* frame has
-  samples that no audio has, such as NaN.)
+* ``refusals``: each absurd frame is refused with the code ``invalid_audio``, and no other frame is refused. (An
+  *absurd* frame has samples that no audio has, such as NaN.)
 """
 
 from __future__ import annotations

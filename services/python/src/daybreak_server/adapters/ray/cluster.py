@@ -23,7 +23,7 @@ from daybreak_server.domain.causes import Cause
 _log = logging.getLogger(__name__)
 _DRAIN_POLL_S = 0.5
 START_FAILURE_WINDOW_S = 300.0
-"""Failed starts further apart than this are not consecutive."""
+"""Two failed starts that are further apart than this do not count as failures in a row."""
 
 
 def node_ip() -> str:

@@ -284,7 +284,7 @@ class TaggedKeys:
         return f"{self.base}{before}{member}{after}"
 
     def parse(self, key: str) -> tuple[str, str] | None:
-        """The inverse: ``(name, "")`` or ``(family, member)``; ``None`` for an unknown key."""
+        """What a key is: ``(name, "")`` for a single key, ``(family, member)`` for others; ``None`` if unknown."""
         if not key.startswith(self.base):
             return None
         rest = key.removeprefix(self.base)
@@ -318,8 +318,8 @@ def _is_of_sessions(name: str) -> bool:
 def lua_names() -> str:
     """Lua definitions of all keys (``K_live``, ``k_task(id)``) of the pool that ``name_keys`` was last called for.
 
-    Those of sessions are in the table ``S`` (``S.sessions``, ``S.key.session(id)``), because Lua allows a chunk 200
-    locals. ``prelude.py`` defines the table.
+    Those of sessions are in the table ``S`` (``S.sessions``, ``S.key.session(id)``), because a chunk of Lua may
+    have at most 200 locals. ``prelude.py`` defines the table.
     """
     singles = sorted(name for name in SINGLE if not _is_of_sessions(name))
     of_sessions = sorted(name for name in SINGLE if _is_of_sessions(name))

@@ -1,9 +1,9 @@
 """Deletes files of tasks that the task store does not know.
 
 A store that lost its last second in a power cut has forgotten tasks whose files still exist. Such a file is deleted
-when the pool's retention plus one day have passed since its task was submitted. By then the retention of the task has
-ended, unless the task took longer than a day. So even if the store is empty by mistake, only files of tasks that took
-longer than a day are deleted too early.
+when the pool's retention plus one day have passed since its task was submitted. The retention of a task begins when the
+task ends, so it is over when the file is deleted, unless the task took longer than a day. So even if the store is empty
+by mistake, only files of tasks that took longer than a day are deleted too early.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class OrphanFileSweeper:
         return removed
 
     def _past_retention(self) -> list[TaskId]:
-        """The tasks that have files and whose retention must have ended.
+        """The tasks that have files, and were submitted longer ago than their pool's retention plus one day.
 
         Also deletes probe files that are a day old: the process that wrote such a file died before it could delete it.
         """

@@ -16,8 +16,8 @@ from daybreak_server.api.routing.candidates import Candidate, RoutingRequest, ke
 from daybreak_server.domain.routing import RoutingPolicy
 
 BOUND = 1.25
-"""The policy ``prefix`` passes over a group if its load would exceed this multiple of the mean load. So a popular
-prefix is spread."""
+"""The policy ``prefix`` passes over a group if its load would exceed this multiple of the mean load. This spreads the
+requests with a popular prefix over several groups."""
 _relative_load = attrgetter("relative_load")
 
 
@@ -66,7 +66,7 @@ class RoundRobin(_AnyGroup):
 
 
 class PowerOfTwo(_AnyGroup):
-    """The less loaded of two groups that ``choices`` picks as if at random.
+    """The less loaded of two free groups, which are picked by a hash of ``choices``, as if at random.
 
     This keeps many gateways from all choosing the same group between two reports of its load.
     """
@@ -83,9 +83,9 @@ class PowerOfTwo(_AnyGroup):
 
 
 class GpuMemory(_AnyGroup):
-    """The group with the most free memory per request, if it got this request too.
+    """The free group with the most free memory per request. This request counts as one of the group's requests.
 
-    Groups that do not report their memory come last, the least loaded first.
+    Groups that do not report their memory come after all others. Of those, the least loaded comes first.
     """
 
     def choose(self, groups: Sequence[Candidate], request: RoutingRequest, choices: int) -> Candidate | None:

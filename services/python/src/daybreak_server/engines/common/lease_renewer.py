@@ -15,7 +15,7 @@ inside Redis, so no lease ends while Redis is down.
 Fencing. Each lease has a token, which the store issued with the claim. The store compares the token at every report,
 renewal and settlement; with the token of an earlier attempt the call changes nothing and returns ``Control.STALE``. So
 a leader that was frozen for longer than its lease cannot overwrite the next attempt: it sees ``STALE`` at its next
-step, stops, and removes its own files, whose keys begin with its token.
+step, stops, and removes its own files, whose keys contain its token.
 
 A lease runs from when its renewal was *sent*, not from when the reply was read. While the work holds Python's lock,
 this thread may read a reply seconds late. If the lease ran from that moment, it would look newer than it is, and the
@@ -150,7 +150,7 @@ class LeaseRenewer:
         self.drain = False
         """Whether the store has marked the group to drain."""
         self.batching: Mapping[str, Any] = {}
-        """An administrator's changes to the pool's setting ``batching``. Read with each report."""
+        """An administrator's changes of the setting ``batching``. Each refresh after :meth:`report` reads them."""
 
     def start(self) -> None:
         """Start the thread, and the watchdog."""

@@ -4,8 +4,8 @@ Up: at once, or by one replica at a time while ``serialize_growth`` is set. Down
 several plans, then name exactly their pods for deletion, because KubeRay would otherwise pick replicas without knowing
 which of them are busy.
 
-The caller decides the number of groups. The rule that one ready group stays while there is work is in
-``plan._wanted``.
+The caller decides the number of groups. ``plan._wanted`` keeps one ready group while there is work, even if no group is
+requested.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class ScalingContext:
     no_work: bool
     """The store answered, and the pool has no live tasks, requests or sessions."""
     serialize_growth: bool
-    """A group spans several replicas, or has done so since the pool was last at rest with all wanted groups."""
+    """True while a group spans several replicas, and from then on until the pool has exactly the wanted number of
+    replicas and all its RayClusters are settled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

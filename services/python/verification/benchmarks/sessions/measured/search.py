@@ -28,7 +28,7 @@ def climb(
 ) -> list[tuple[int, Outcome]]:
     """Search. :returns: all runs, sorted by number of users.
 
-    The search begins with ``start`` users. If they are not sustained, it lowers the number.
+    The search begins with ``start`` users. If the strategy does not sustain them, the search lowers the number.
     """
     tried: dict[int, Outcome] = {}
 

@@ -21,7 +21,7 @@ def encode(keys: Keys) -> Call:
 
 
 def decode(reply: Any, name: str) -> PoolTotals:
-    """The totals. If there are too many tenants, a tenant without totals of its own counts as ``other``."""
+    """The totals. Once ``tenants_max`` tenants have totals of their own, all further tenants count as ``other``."""
     totals, billed, submitted, dead, queued, waiting, oldest, spread = reply
     raw = {field: int(value) for field, value in codec.mapping(totals).items() if field not in _NOT_TOTALS}
     by_tenant = {field: int(value) for field, value in codec.mapping(billed).items()}

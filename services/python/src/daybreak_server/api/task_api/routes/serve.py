@@ -1,4 +1,4 @@
-"""The route of pools that answer requests: everything below it is passed to a group."""
+"""The route of serving pools. A request to any path below it is passed to a group."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BEFORE, _AFTER = "/v1/pools/", "/serve/"
 
 
 def pool_of_path(path: str) -> str | None:
-    """The name of the pool in a path of this route; ``None`` if it is the path of another route."""
+    """The name of the pool in ``path``; ``None`` if ``path`` belongs to another route."""
     if not path.startswith(_BEFORE):
         return None
     name, found, _ = path[len(_BEFORE) :].partition(_AFTER)
@@ -52,7 +52,7 @@ def router(ctx: Dependencies) -> APIRouter:
         PATH, methods=[method for method in METHODS if method != "POST"], include_in_schema=False
     )
     async def other(request: Request, name: str, path: str, caller: Caller) -> Response:
-        """Like POST."""
+        """Handle all other methods like POST."""
         return await serve(request, caller)
 
     return routes
