@@ -1,4 +1,4 @@
-"""The plain manifests serve a task. The test changes only the names of their images, and uses their namespace."""
+"""The plain manifests serve a task in the namespace that they create. The test changes only the names of the images."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def kube() -> Iterator[Kube]:
 
 @pytest.mark.parametrize("folder", ["keda", "raycluster"])
 def test_the_plain_manifests_serve_a_task(kube: Kube, folder: str, request: pytest.FixtureRequest) -> None:
-    """Apply the manifests in the order of their names, with the S3 server of deploy/s3, and let a task make a video."""
+    """Apply the namespace, the CRD, the S3 server of deploy/s3 and then ``folder``, and let a task make a video."""
     option = request.config.getoption
     images = Images(daybreak=option("--image"), s3=option("--s3-image"))
     for part in (DEPLOY / folder / "00-namespace.yaml", DEPLOY / "crd", DEPLOY / "s3", DEPLOY / folder):

@@ -1,4 +1,7 @@
-"""The targets of a download, and what happens to the file that was there before. Most tests run with both clients."""
+"""The targets of a download, and what happens to the file that was there before.
+
+Most tests run with the sync client and with the async client.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grafana's JSON of a dashboard, made with ``grafana-foundation-sdk``. Only this module imports it.
+"""Grafana's JSON of a dashboard, made with ``grafana-foundation-sdk``. Only this module imports this SDK.
 
 The JSON has no ``__inputs``: the variable ``datasource`` selects the Prometheus, so that a plain Grafana can import the
 file as it is.
@@ -90,7 +90,7 @@ def as_json(dashboard: Dashboard, titles: dict[str, str]) -> str:
 
 
 def _in_lines(document: dict[str, Any]) -> str:
-    """JSON with a line for each panel and each other key, so that a diff shows what changed."""
+    """JSON with a line for each panel, and a line for every other key, so that a diff shows what changed."""
     panels = ",\n".join(f"  {_compact(panel)}" for panel in document.pop("panels"))
     rest = [f" {_compact(key)}: {_compact(value)}" for key, value in document.items()]
     return ",\n".join(["{\n" + rest[0], *rest[1:], f' "panels": [\n{panels}\n ]\n}}\n'])

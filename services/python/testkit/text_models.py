@@ -140,7 +140,7 @@ def _modules(folder: Path, pooling: str, dimensions: int, prompts: dict[str, str
 def tiny_encoder(
     folder: Path, *, prompts: dict[str, str] | None = None, seed: int = 0, positions: int = POSITIONS
 ) -> Path:
-    """A BERT with mean pooling. Vectors have 32 numbers, and texts at most ``positions`` tokens."""
+    """A BERT with mean pooling. A vector has 32 numbers. A text has at most ``positions`` tokens."""
     import torch
     from transformers import BertModel
 
@@ -153,7 +153,7 @@ def tiny_encoder(
 
 
 def tiny_llm_encoder(folder: Path) -> Path:
-    """A Qwen3 whose last token gives the vector, as in Qwen3-Embedding, with a prompt for queries."""
+    """A Qwen3 that embeds a text as the vector of the last token, like Qwen3-Embedding. It has a prompt for queries."""
     import torch
     from transformers import Qwen3Model
 

@@ -147,7 +147,7 @@ def _is_special(path: str) -> bool:
 
 
 def _descriptor(path: str) -> int | None:
-    """The number of the descriptor that ``/dev/stdout``, ``/dev/fd/3`` or a link to one of them names, else ``None``.
+    """The number of the open descriptor, if ``path`` is one (``/dev/stdout``, ``/dev/fd/3``) or a link to one.
 
     The download is written to this open descriptor. If the shell has opened a file for it (``>> log``), a rename or a
     second ``open`` would lose the file's position.

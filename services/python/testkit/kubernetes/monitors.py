@@ -30,7 +30,7 @@ def scrape_configs(
 
     :param discovery: where the targets are.
     :param proxy: the URL of ``kubectl proxy``.
-    :param interval: the time between two scrapes, and the timeout of each, instead of the monitor's.
+    :param interval: the time between two scrapes, and the timeout of a scrape. The monitor's own interval is ignored.
     """
     return [
         _scrape_config(monitor, endpoint, number, discovery=discovery, proxy=proxy, interval=interval)

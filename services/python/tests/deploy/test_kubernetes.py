@@ -50,7 +50,7 @@ def known() -> set[str]:
 
 
 def optional_kinds(objects: list[Object]) -> set[tuple[str, str]]:
-    """Those kinds of the objects that a cluster may lack."""
+    """The kinds of these objects, without the kinds that every cluster has."""
     groups = tuple(kind.partition("/")[0] for kind in KINDS)
     return {(item["apiVersion"], item["kind"]) for item in objects if item["apiVersion"].startswith(groups)}
 

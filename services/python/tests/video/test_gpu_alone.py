@@ -1,4 +1,4 @@
-"""Tests that ``make gpu`` runs without ``make setup`` and without the dependencies of the server."""
+"""``make gpu`` needs neither ``make setup`` nor the dependencies of the server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[4]
 PYTHON = os.path.abspath(sys.executable)
-"""The interpreter's path without ``..``, as its processes print it. ``sys.executable`` has ``..`` if pytest was started
+"""The interpreter's path without ``..``, as `make gpu` prints it. ``sys.executable`` has ``..`` if pytest was started
 by a relative path. ``Path.resolve`` would follow the link out of the virtual environment."""
 
 PLATFORM = [
@@ -59,7 +59,7 @@ def test_make_gpu_does_not_need_the_servers_dependencies(tmp_path: Path) -> None
 
 
 def test_make_gpu_names_the_missing_packages(tmp_path: Path) -> None:
-    """One line names the Python that was tried and its missing packages. Another says how to choose another Python."""
+    """One line names the Python that was tried and its missing packages. Another line says how to choose a Python."""
     status, printed = make_gpu(without(tmp_path, "torch", "PIL"), tmp_path)
     assert status != 0
     assert f"{PYTHON}: not installed here: torch, pillow" in printed.splitlines()

@@ -1,4 +1,6 @@
-"""The manager as a detached Ray actor: ``ray.get_actor("manager", namespace="serve").health.remote()``.
+"""The manager as a detached Ray actor.
+
+To see its state, call ``ray.get_actor("manager", namespace="serve").health.remote()``.
 
 The manager decides which workers run which models. Every gateway also runs a manager, but only the holder of the lease
 ``placement`` decides. The actor has a higher priority than gateways, so it takes the lease even from a gateway. All

@@ -32,8 +32,8 @@ _KILL_S = 5.0
 def tagged(tag: str) -> list[int]:
     """The processes with ``tag``, except this one.
 
-    A process matches if its tag begins with ``tag``. So the tag of an instance matches all processes of the instance,
-    and the tag of a process matches this process.
+    A process matches if its tag begins with ``tag``. The tag of each process that ``up`` starts is the tag of the
+    instance, a slash and a name. So the tag of an instance matches all processes of the instance.
 
     All descendants of a process that matches are included, because some programs overwrite their environment with a
     title.

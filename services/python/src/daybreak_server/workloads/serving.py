@@ -83,8 +83,8 @@ class Request:
     """The time of ``time.monotonic()`` after which nobody waits for the answer. It differs a little between ranks."""
     cancelled: Callable[[], bool] = never
     """Returns whether nobody waits for the answer any more. Each call also shows that the work advances, so a workload
-    that computes for longer than ``lease.stall_s`` without a part must call this. In a group of several ranks it always
-    returns ``False``, because the ranks may only stop together: yield instead."""
+    that computes for longer than ``lease.stall_s`` without yielding a part must call this. In a group of several ranks
+    it always returns ``False``, because the ranks may only stop together: yield instead."""
 
     count_tokens: CountTokens = _count_nothing
     """Report how many tokens the workload has read or produced for this request since the last call:

@@ -1,4 +1,4 @@
-"""Groups of sessions as processes: text grows while audio comes, and survives the death of its group."""
+"""Tests with real group processes: a session's text grows while audio comes, and survives the death of the group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each change of a session's state is reported to the process that made it, with the session's trace."""
+"""The store reports each change of a session's state to the process that made the change, with the session's trace."""
 
 from __future__ import annotations
 

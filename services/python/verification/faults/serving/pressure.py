@@ -1,4 +1,4 @@
-"""Tests promises under pressure: full, slow and frozen groups stay in use, and streams that break off never look
+"""Scenarios of serving under pressure. Full, slow and frozen groups stay in use, and streams that break off never look
 complete. While processes are killed, preempted and frozen in random order, no request fails before its answer begins.
 
 A frozen leader keeps its group only if it thaws before its lease expires. The time left of a lease is its length,

@@ -1,7 +1,7 @@
 """Requests of OpenAI's clients: each goes to the model or pool that it names.
 
 A name is looked up among the aliases of models, and then among the names of pools. While a model with a ``fallback``
-has no ready replica, its fallback answers, and the header ``Daybreak-Model`` of the answer says so.
+has no ready replica, its fallback answers, and the header ``Daybreak-Model`` of the answer names the fallback.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class ModelRequests:
         return model if fallback is None or fallback.record.deleted else fallback
 
     async def _name(self, request: Request, body: ForwardedBody) -> str | None:
-        """The name of the model, if the request has one. Reads no more of the body than is needed to find the name."""
+        """The name of the model, if the request has one. Reads the whole body only if its beginning lacks the name."""
         await body.read_beginning(self._settings.buffer_bytes)
         named = header(request, _MODEL)
         if named:
@@ -183,7 +183,7 @@ def route_of(path: str) -> str:
 def is_model_request(own: frozenset[str]) -> Callable[[str], bool]:
     """A function that says whether a path may belong to OpenAI's API.
 
-    :param own: The first segments of this API's paths below ``/v1/``.
+    :param own: The first segments of the paths of Daybreak's own API below ``/v1/``.
     """
     known = frozenset(ROUTES)
 

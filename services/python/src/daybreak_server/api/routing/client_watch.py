@@ -1,13 +1,13 @@
-"""Ends what a request waits for: at its deadline, when its client has gone, or when its group is lost.
+"""Interrupts a request that waits: at its deadline, when its client has gone, or when its group is lost.
 
 To learn that the client has gone, an asyncio task must wait for the disconnect. Most requests end before a client would
 give up, so the asyncio task starts only after ``WATCH_AFTER_S``.
 
 A timer of the event loop for each request would cost as much as choosing a group. So all requests share one timer
-(:class:`WatchTimer`), which tells each watch when ``WATCH_AFTER_S`` have passed. Only a request that takes longer, or
-whose deadline comes before that, gets a timer of its own, for its deadline. The code that may be ended runs in blocks
-(``async with watch.block():``). A block works like ``asyncio.timeout``, but has no timer of its own: entering three
-blocks of ``asyncio.timeout`` took as long as choosing a group.
+(:class:`WatchTimer`). It tells the watch of each request when ``WATCH_AFTER_S`` have passed. Only a request that takes
+longer, or whose deadline is earlier, gets a timer of its own, for its deadline. The code that may be interrupted runs
+in blocks (``async with watch.block():``). A block works like ``asyncio.timeout``, but has no timer of its own: entering
+three blocks of ``asyncio.timeout`` took as long as choosing a group.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Publishes how many requests for each model this gateway has, so that the models get the replicas that they need.
 
-All models share one publisher. It publishes the present numbers once a second, because they are valid for a few seconds
-only: a gateway that has died asks for no replicas. If the requests of this gateway begin to need another number of
-replicas, it publishes at once. A request that begins and ends between two publications counts, so that a model
-which is used all the time never seems idle.
+All models share one publisher. A published number expires after a few seconds, so a gateway that has died asks for no
+replicas. Therefore the publisher publishes the present numbers once a second. If the requests of this gateway begin to
+need another number of replicas, it publishes at once. A request that begins and ends between two publications counts,
+so that a model which is used all the time never seems idle.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The measurements of a rank whose workload computes the items of requests and of tasks' files in batches.
+"""The measurements of a rank whose workload computes in batches.
 
-None of the calls ever raises.
+The items of a batch come from requests and from the files of tasks. No call raises an error.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class BatchMetrics:
 
     @harmless
     def waited(self, seconds: float) -> None:
-        """Of a batch's items, the longest wait was ``seconds``. The lines of a task's file do not count."""
+        """``seconds`` is the longest wait of an item in a batch. Items from the file of a task do not count."""
         self._meter.histogram(catalogue.RANK_BATCH_WAIT, self._pool).observe(seconds)
 
     @harmless
