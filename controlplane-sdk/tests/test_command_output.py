@@ -123,7 +123,7 @@ def test_other_scripts_are_not_escaped() -> None:
 
 @pytest.fixture
 def on_terminal(scripted: Any, tmp_path: Path) -> Callable[..., str]:
-    """Run the command on a terminal and return its output."""
+    """A function that runs the command on a terminal and returns its output."""
 
     def call(*words: str, **env: str) -> str:
         ours, theirs = pty.openpty()

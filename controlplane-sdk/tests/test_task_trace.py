@@ -1,4 +1,7 @@
-"""A trace shows from the events where a task's time went. Its parts never overlap, and add up to the whole."""
+"""A trace is made from a task's events and shows where the task's time went.
+
+The parts of a trace never overlap, and add up to the whole.
+"""
 
 from __future__ import annotations
 

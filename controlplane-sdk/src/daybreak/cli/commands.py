@@ -21,7 +21,7 @@ _ParseError: type[Exception] = next(
 
 
 class CommandGroup(TyperGroup):
-    """The root command. It prints errors on one line, and a closed pipe has another exit code than a failed task."""
+    """The root command. It prints errors on one line. Its exit code distinguishes a closed pipe from a failed task."""
 
     def main(
         self,

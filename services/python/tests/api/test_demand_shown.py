@@ -1,4 +1,4 @@
-"""The API, its metrics and the client's command show the requests of a pool, and the groups that they need."""
+"""The API, its metrics and the client's command show a pool's requests, and how many groups these requests need."""
 
 from __future__ import annotations
 

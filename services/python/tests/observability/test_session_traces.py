@@ -65,7 +65,7 @@ async def until_owned(pool: SpeechPool, session: SessionId, attempt: int) -> str
 
 
 async def until_text(pool: SpeechPool, session: SessionId, attempt: int) -> None:
-    """Wait until the group with this number has written text."""
+    """Wait until the group that owns the session in this attempt has written text."""
     started = False
     async with asyncio.timeout(60):
         async for event in pool.events.follow_session(session):
@@ -148,7 +148,7 @@ async def test_a_session_that_is_moved_by_a_kill_and_by_a_drain_has_one_connecte
 def test_a_websocket_that_opens_a_session_continues_its_callers_trace(
     traced: Callable[..., Settings], gateway: Callable[[Settings], httpx2.Client], collector: Collector
 ) -> None:
-    """The response to the handshake and the session have the trace: `sample_ratio` is not for traces of callers."""
+    """The handshake's response and the session have the caller's trace, to which `sample_ratio` does not apply."""
     client = gateway(traced(tracing={"sample_ratio": 0.0}))
     url = str(client.base_url).replace("http", "ws", 1).rstrip("/") + "/v1/realtime"
     with connect(url, additional_headers={"traceparent": CALLER, "tracestate": "vendor=1"}) as socket:
@@ -173,7 +173,7 @@ def test_a_websocket_that_opens_a_session_continues_its_callers_trace(
 async def test_a_session_that_the_watchdog_of_a_killed_group_ends_has_an_end(
     traced: Callable[..., Settings], collector: Collector, tmp_path: Path
 ) -> None:
-    """The group is the last one that the session may lose. It dies while its model works on the session."""
+    """The session has lost as many groups as it may lose. One more dies while its model works on the session."""
     settings = traced(options={"prefill_ms": 60_000})
     pool = SpeechPool(settings, tmp_path)
     try:
@@ -241,7 +241,7 @@ def test_a_recording_continues_its_callers_trace_to_the_end_of_its_session(
     collector: Collector,
     path: str,
 ) -> None:
-    """The client disconnects before the text, which ends the session."""
+    """The client disconnects before the text arrives. This ends the session."""
     client = gateway(traced())
     recording = io.BytesIO()
     with wave.open(recording, "wb") as file:
@@ -264,7 +264,7 @@ def test_a_recording_continues_its_callers_trace_to_the_end_of_its_session(
 
 @pytest.fixture
 def lines() -> Iterator[list[logging.LogRecord]]:
-    """The lines about changes of sessions."""
+    """The log lines about changes of sessions."""
     found: list[logging.LogRecord] = []
     handler, logger = logging.Handler(), logging.getLogger(SESSIONS)
     handler.emit = found.append  # type: ignore[method-assign]
@@ -308,7 +308,7 @@ def test_a_session_that_is_refused_has_a_trace_and_a_line_that_say_so(
 def test_a_repeated_open_returns_the_trace_of_its_session(
     traced: Callable[..., Settings], gateway: Callable[[Settings], httpx2.Client], collector: Collector
 ) -> None:
-    """Its own span links to that trace."""
+    """The span of the repeated request links to the session's trace."""
     client = gateway(traced())
     first = client.post("/v1/sessions", json=OPEN, headers={"Idempotency-Key": "k"})
     second = client.post("/v1/sessions", json=OPEN, headers={"Idempotency-Key": "k", "traceparent": CALLER})

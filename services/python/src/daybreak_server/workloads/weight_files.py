@@ -24,7 +24,7 @@ MAX_HEADER: Final = 100_000_000
 """The limit of the safetensors format for its header, in bytes."""
 
 SHOWN: Final = 4
-"""How many missing tensors, and how many tensors of a wrong shape, are named."""
+"""The most missing tensors, and the most tensors of a wrong shape, that the messages name."""
 
 LFS_POINTER: Final = b"version https://git-lfs"
 

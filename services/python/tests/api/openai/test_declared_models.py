@@ -57,7 +57,7 @@ def test_a_model_that_the_gateway_refuses_is_an_error(start_models: Callable[...
 
 
 class _DeletedInBetween(BaseHTTPRequestHandler):
-    """A gateway whose model is deleted after its registration was refused and before it is read."""
+    """A gateway that refuses the model because it exists already. The model is deleted before the script reads it."""
 
     def do_POST(self) -> None:
         self._answer(409)

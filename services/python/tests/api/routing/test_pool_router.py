@@ -1,4 +1,4 @@
-"""The line of waiting requests, and its events."""
+"""The router of one pool: its line of waiting requests, its groups, and the slots that requests hold in them."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ async def test_requests_that_wait_for_one_full_group_cost_nothing_while_others_c
         slot = await router.acquire(ticket(), deadline=later())
         assert slot.group is other
         slot.release()
-    assert looks <= 1000  # each is looked at once at most
+    assert looks <= 1000  # the router looks at each waiting request at most once
     full.release()
     assert (await tasks[0]).group is full.group
     assert not tasks[1].done()
@@ -376,7 +376,7 @@ def test_no_request_and_no_slot_is_ever_lost(policy, steps):
         await life.settle()
         for kind, number in steps:
             life.step(kind, number)
-            if number % 2:  # otherwise the next step comes at the same moment
+            if number % 2:  # after an even number, the next step follows at once
                 await life.settle()
                 life.check()
         await life.settle()

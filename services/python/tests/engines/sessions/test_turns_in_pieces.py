@@ -145,7 +145,7 @@ def test_nothing_is_written_before_the_last_piece() -> None:
 
 
 def test_a_session_that_fails_in_the_middle_of_its_turn_fails_alone() -> None:
-    """The step is repeated for each session alone, and the others write what they would have written."""
+    """The step is repeated for each session alone, and the other sessions write the same text as without a failure."""
 
     def breaks(prefill: Sequence[Prefill], decode: Sequence[str]) -> None:
         if any(piece.session == "0" and not piece.unfinished for piece in prefill):

@@ -29,8 +29,8 @@ class Mode:
 
 TURNS = 4
 """How many gateways take turns. The limit of traces is a token bucket, which also fills while the other gateways work.
-So with a quarter of the default limit, each gateway begins about as many traces per second of its own turns as by
-default."""
+So each gateway gets a quarter of the default limit. In its turns, it samples about as many traces per second as a
+gateway that has the default limit and works all the time."""
 _ON = Mode(totals=True, metrics=True, log=True, traces_per_s=TracingSettings().max_per_s / TURNS)
 MODES = {"off": Mode(), "on": _ON, "all": replace(_ON, traces_per_s=EVERY)}
 PARTS = {

@@ -1,4 +1,6 @@
-"""Measures how many tasks per second can be submitted in batches, claimed and settled, with all records of the tasks.
+"""Measures how many tasks per second can be submitted in batches, claimed and settled.
+
+The queue's scripts write all records of each task, as they do for clients.
 
 One producer process and two leader processes run on other cores than the server, if the machine has enough cores. While
 the producer submits and the leaders settle, the queue keeps about the same depth, because the producer runs only a
@@ -79,8 +81,10 @@ def fill(url: str, number: int, *, cores: Collection[int], makers: int = 2) -> N
 
 
 def measure(server: BenchServer, *, depth: int, tasks: int, repeats: int, cores: Collection[int]) -> Rate:
-    """Fill the queue to ``depth``. Then measure submits, settles, submits with settles, and these with one
-    task in each settle call."""
+    """Fill the queue to ``depth``. Then measure submits, settles, and both at the same time.
+
+    The last figure is measured with up to ``WIDTH`` tasks in each settle call, and again with one task in each.
+    """
     queued = _queued(server)
     before = server.info()["used_memory"]
     fill(server.url, max(0, depth - queued), cores=cores)

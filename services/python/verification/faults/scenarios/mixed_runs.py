@@ -191,7 +191,10 @@ def run_mixed(context: ScenarioContext) -> list[Row]:
 
 
 def _run_in_subprocess(run: MixedRun, result: Path, *, log: Callable[[str], None]) -> None:
-    """Start ``run`` as a process, or twice if it was incomplete. :raises ViolatedError: with its output if it fails."""
+    """Start ``run`` as a process. If the run is incomplete, start it a second time.
+
+    :raises ViolatedError: with the output of the process, if the process fails.
+    """
     command = [sys.executable, "-m", "verification.faults", *run.arguments(), f"--result={result}"]
     completed = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HOME)
     if completed.returncode == INCOMPLETE:

@@ -2,8 +2,8 @@
 
 A client opens its session at one gateway and connects to the session's stream. If the connection breaks, the client
 connects to the next gateway, with the id of the last event that it has, and sends again from the position that the
-server names. It keeps all audio until the session ends. So if the server asks again for audio that it has acknowledged,
-the client can send it, and the checker finds this fault.
+server names. It keeps all audio until the session ends, even the audio that the server has acknowledged. If the server
+asks for acknowledged audio again, the client sends the audio, and the checker reports a fault.
 """
 
 from __future__ import annotations

@@ -30,14 +30,14 @@ def counted(count: int, what: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """The recovery from a fault: seconds since the fault, and how the task ended."""
+    """The recovery from a fault: how long it took, measured from the fault, and how the task ended."""
 
     detect_s: float
-    """Until the public API showed the end of the attempt in which the fault occurred."""
+    """The time until the public API showed the end of the attempt in which the fault occurred."""
     ready_s: float
-    """Until the pool had all its groups again, with a new group in place of the lost one."""
+    """The time until the pool had all its groups again, with a new group in place of the lost one."""
     done_s: float
-    """Until the task had ended."""
+    """The time until the task had ended."""
     task: Mapping[str, Any]
 
     @property

@@ -1,4 +1,4 @@
-"""Translates errors of the operating system into those of the port, with messages that say what to do."""
+"""Translates errors of the operating system into those of ``ports.blobs``, with messages that say what to do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _REFUSALS: Final = {
 
 
 def translate(exc: OSError, *, root: Path, key: str) -> BlobError:
-    """The port's error for an error at ``key`` in the folder ``root``."""
+    """The error of ``ports.blobs`` for an error of the operating system at ``key`` in the folder ``root``."""
     if exc.errno in {errno.ENOENT, errno.ELOOP}:
         return BlobNotFoundError(f"there is no file {key} in {root}")
     where = f"{root / key}: {exc.strerror or exc}"

@@ -19,7 +19,7 @@ CLAIM_TENANTS_MAX = 8
 """Tenants whose queues one claim examines."""
 
 CLAIM_TASKS_MAX = 8
-"""Tasks of each of these tenants that one claim examines."""
+"""Tasks that one claim examines in the queue of each tenant."""
 
 EXPIRE_MAX = 50
 """Overdue tasks that one claim expires before it stops."""
@@ -31,8 +31,8 @@ OTHER_TENANTS_MAX = 32
 wait, the position is a lower bound."""
 
 ESTIMATE_GROUPS_MAX = 32
-"""Groups whose state an estimate of a wait reads. If a pool has more groups, the estimate takes those that it has not
-read to be like these."""
+"""Groups whose state an estimate of a wait reads. If a pool has more groups, the estimate assumes that the others are
+like those that it has read."""
 
 ETA_TASKS_MAX = 16
 """Running tasks whose remaining time counts for an estimate."""
@@ -46,7 +46,7 @@ EV_MAX = 1_000
 """Events in a task's own list once it has been trimmed."""
 
 EV_SLACK = 100
-"""How far the list may grow beyond that before it is trimmed."""
+"""How many events beyond ``EV_MAX`` a task's own list may have before it is trimmed."""
 
 EV_BATCH_MAX = 500
 """Events in one RPUSH."""
@@ -91,20 +91,21 @@ SESSION_BACKLOG_MAX = 16_000 * 600
 """The most samples of a session that the model has not processed yet."""
 
 SESSION_TEXT_MAX = 1_000_000
-"""Bytes of text that the event `ended` carries. If the text is longer, the event has the end of it."""
+"""Bytes of text that the event `ended` carries. If the text is longer, the event carries only the end of the text."""
 
 SESSION_LENGTH_MS = 60_000
-"""The assumed length of a session until one has ended."""
+"""The assumed length of a session in a pool in which no session has ended yet."""
 
 SESSION_HISTORY_WEIGHT = 0.1
-"""The weight of the newest session in a pool's exponentially weighted length of sessions."""
+"""The weight of the newest session in the exponentially weighted mean length of a pool's sessions."""
 
 SESSION_ORPHAN_BAND = 10_000_000_000_000
 """Subtracted from the place of a session that has lost its group, so that it comes before all new ones. The number is
 larger than any time in ms, so such places are below 0."""
 
 SESSION_LOSSES_MAX = 5
-"""Groups in a row that a session may lose before a turn is complete. Then it fails: it may be what kills them."""
+"""Groups in a row that a session may lose without completing a turn. One more loss fails the session, because the
+session may be what kills the groups."""
 
 SESSION_LIST_MAX = 1_000
 """Sessions that one call lists."""

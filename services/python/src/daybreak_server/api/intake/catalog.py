@@ -87,7 +87,9 @@ class PoolEntry:
         return params
 
     def dump(self, params: BaseModel, sent: Mapping[str, Any]) -> str:
-        """The JSON of an input, as it is stored for the ranks: with defaults filled in and absent fields left out.
+        """The JSON of an input, as it is stored for the ranks.
+
+        It includes defaults, except a default of ``None``.
 
         ``sent`` is the client's input and ``params`` its validated form; the ranks must read the same ``params`` from
         the JSON.

@@ -46,8 +46,8 @@ _POLL_S = 0.25
 _MARGIN_S = 3.0
 """How much longer the watchdog waits than the leader's own lease renewer, before it treats silence as a stall."""
 _LATE = 1.25
-"""The watchdog renews once this many periods of the lease renewer have passed. At that moment, even a short lease has
-enough time left: one tick of the gateways ages leases by at most ``policy.LEASE_STEP_MS``."""
+"""The watchdog renews when this many periods of the lease renewer have passed without a renewal. Even a short lease
+then has enough time left, because one tick of the gateways ages leases by at most ``policy.LEASE_STEP_MS``."""
 
 
 class WatchdogLoop:
@@ -129,7 +129,7 @@ class WatchdogLoop:
             )
 
     def _settle_leases(self, failed: Failed) -> None:
-        """Settle the leader's tasks. A task that the leader has settled keeps its outcome: the token is the same."""
+        """Settle the leader's tasks. If the leader has already settled a task, the task keeps its outcome."""
         try:
             for lease in self._leases():
                 self._queue.settle(lease, failed)

@@ -1,4 +1,4 @@
-"""The server under evaluation: its pool, the batches that its groups have run, and its settings of batches."""
+"""The server under evaluation: its pool, how its groups form batches, and the batches that they have run."""
 
 from __future__ import annotations
 

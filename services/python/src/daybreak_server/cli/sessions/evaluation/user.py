@@ -83,7 +83,7 @@ async def undisturbed(client: AsyncClient, audio: bytes, *, pool: str, target: s
 
 
 async def _speak(live: AsyncLiveSession, speech: RecordedSpeech, began: float) -> None:
-    """Send each chunk at its end, when a microphone would have recorded it."""
+    """Send each chunk at the time when a microphone would have recorded all of it."""
     size = int(_CHUNK_S * RATE) * SAMPLE_BYTES
     clock = asyncio.get_running_loop().time
     for number, first in enumerate(range(0, len(speech.audio), size), 1):
