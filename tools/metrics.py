@@ -107,7 +107,7 @@ def names_in(text: str, declared: Mapping[str, Metric]) -> set[str]:
 
 
 def without_place(used: set[str], metrics: Iterable[Metric]) -> Iterator[str]:
-    """What is wrong with metrics that nothing uses without a reason, or that are used and still give one."""
+    """A problem for each metric that is unused and gives no reason, and for each that is used and gives one."""
     for metric in metrics:
         if metric.name not in used and not metric.why_unused:
             yield f"{metric.name} has no place: use it in a panel or an alert, or say in why_unused why not"

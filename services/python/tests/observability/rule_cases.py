@@ -26,8 +26,8 @@ def histogram(
     """The buckets of a histogram.
 
     :param name: The name of its buckets with their labels, up to the bound: ``…_bucket{pool="p", le=``.
-    :param fast: Bounds of the buckets with the series ``short``.
-    :param slow: Bounds of the buckets with the series ``long``, which counts all samples.
+    :param fast: The bounds of the buckets whose values are ``short``.
+    :param slow: The bounds of the buckets whose values are ``long``. These buckets count all samples.
     """
     return {f'{name}"{bound}"}}': short for bound in fast} | {f'{name}"{bound}"}}': long for bound in slow}
 

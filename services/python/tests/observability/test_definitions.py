@@ -33,12 +33,12 @@ QUERIES = [*of_panels(), *of_annotations(), *of_alerts()]
 OF_TARGETS = {"namespace", "job", "instance", "pod", "le"}
 """Labels that Prometheus adds, and the bound of a histogram's bucket."""
 LABEL_VALUES = {"waiting_group", "lease_lost", "claim_lost", "cut_off", "client_gone", "no_answer"}
-"""Values of labels that look like the names of settings."""
+"""Label values that look like names of settings."""
 each = pytest.mark.parametrize
 
 
 def declared(name: str) -> Metric | None:
-    """The declaration of a series' metric: a histogram's series have a suffix."""
+    """The declaration of the metric of a series. The series of a histogram have suffixes after the metric's name."""
     for metric in catalogue.ALL:
         series = [metric.name]
         if metric.type is MetricType.HISTOGRAM:
@@ -68,7 +68,7 @@ def test_every_metric_and_label_of_a_query_is_declared(query) -> None:
 
 @each("query", QUERIES, ids=lambda query: query.by)
 def test_a_maximum_over_gateways_keeps_every_label_of_a_count(query) -> None:
-    """Without a label, a query would show the maximum and not the sum: the largest cause of waste, not all waste."""
+    """If a query for waste dropped the label ``cause``, it would show only the largest cause, not the sum of all."""
     for inner in re.finditer(
         r"m(?:ax|in) by \(([^)]*)\) \((?:rate\(|m(?:ax|in)_over_time\()?(\w+)\{([^}]*)\}", query.expression
     ):

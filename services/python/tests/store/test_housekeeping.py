@@ -91,7 +91,7 @@ def test_a_lost_group_is_shown_for_a_while_and_then_removed(driver: Driver) -> N
 def test_a_group_on_a_cordoned_host_claims_nothing(driver: Driver) -> None:
     """A group on a cordoned host claims nothing until the host is uncordoned, no matter when the group registered.
 
-    If nobody uncordons a host, the store forgets the cordon once the host must be gone.
+    If nobody uncordons a host, the store ends the cordon after ten minutes, because the host must then be gone.
     """
     driver.register("before", hosts=("a", "b"))
     driver.cordon_hosts("b", "c")

@@ -71,7 +71,7 @@ async def test_many_groups_settle_every_task_once(server: Server, queue: SharedQ
 async def test_a_settlement_that_the_server_refuses_fails_no_other(
     server: Server, queue: SharedQueue
 ) -> None:
-    """If the server refuses a batch, the queue settles each of its tasks alone. In an outage, all of them fail."""
+    """If the server refuses a batch, the queue sends each settlement alone. In an outage, every settlement fails."""
     await fill(server, 2)
     first, second = (queue.claim(group(number), wait_s=0) for number in range(2))
     assert isinstance(first, Claim)

@@ -146,8 +146,9 @@ def _problems_of_strategy(name: str, pool: PoolSettings) -> list[str]:
 def write_out(text: str) -> None:
     """Print the result of a command.
 
-    If the reader of stdout has closed it (``| head -1``), the command exits with 141, as shells do after SIGPIPE. If
-    writing fails for another reason, the command prints a line on stderr and exits with 1.
+    If the reader of stdout has closed it (``| head -1``), the command exits with 141, the status that a shell
+    reports for a command that SIGPIPE has ended. If writing fails for another reason, the command prints a line on
+    stderr and exits with 1.
     """
     from daybreak_server.local.console import discard_output
 

@@ -165,7 +165,7 @@ def _sections(
 
 
 def _described(field: FieldInfo, found: Iterator[SettingSection]) -> Iterator[SettingSection]:
-    """The sections. The title of the first one also has the description of the field that holds it."""
+    """The sections that a field holds. The title of the first one also gets the description of the field."""
     first, *more = found
     yield replace(first, title=f"{first.title} {field.description or ''}".rstrip())
     yield from more

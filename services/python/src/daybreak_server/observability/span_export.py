@@ -25,10 +25,10 @@ EXPORT_TIMEOUT_S = 5.0
 QUEUE_MAX = 2048
 BATCH_MAX = 512
 DELAY_S = 1.0
-"""The longest time that an ended span of a group waits for others. A group that is killed loses the spans that wait,
-and those that have not ended."""
+"""The longest time that an ended span of a group waits to be sent in a batch. A group that is killed loses the spans
+that wait, and those that have not ended."""
 GATEWAY_DELAY_S = 5.0
-"""The same for a gateway. Each batch takes milliseconds that a busy gateway needs for hundreds of submits."""
+"""The same for a gateway. It is longer, because a batch costs a busy gateway as much time as hundreds of submits."""
 WARN_AGAIN_S = 300.0
 """The log has at most one warning in this time."""
 _CHATTY = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk._shared_internal")
@@ -133,7 +133,7 @@ def span_processor(endpoint: str, *, headers_file: Path | None, delay_s: float) 
 
 
 def within(timeout_s: float, work: Callable[[], Any]) -> bool:
-    """Run ``work`` on a thread, and return whether it ended in time. The SDK does not keep its own time limits."""
+    """Run ``work`` on a thread, and return whether it ended in time. The SDK may exceed its own time limits."""
     thread = threading.Thread(target=work, name="traces", daemon=True)
     thread.start()
     thread.join(timeout_s)

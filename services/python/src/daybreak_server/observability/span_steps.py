@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 EVENTS_MAX = 64
-"""The most step events of a phase. If a span has more than 128 events, the SDK drops the oldest."""
+"""The maximum number of step events in a phase. If a span has more than 128 events, the SDK drops the oldest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Phases:
         return ended
 
     def step(self, name: str, step: int, steps: int, at_ns: int) -> PhaseSteps | None:
-        """Add a step of a phase, which ended at ``at_ns``. Returns the previous phase if this step begins a new one."""
+        """Add a step that ended at ``at_ns`` to a phase. Returns the previous phase if this step begins a new one."""
         ended = self._leave(name)
         if self._current is None:
             self._current = PhaseSteps(name, self._mark_ns, self._mark_ns)

@@ -81,4 +81,4 @@ class TaskStore(Protocol):
         """
 
     async def pool(self, name: str) -> PoolView:
-        """The pool's numbers and groups."""
+        """The pool now: how many tasks it has in each state, its groups, and its wake."""

@@ -1,4 +1,4 @@
-"""How the server records traces: of submits, of attempts, and of requests to serving pools and models.
+"""How the server records the traces of submits, of attempts, and of requests to serving pools and models.
 
 ``ports/session_tracing.py`` does the same for streaming sessions.
 

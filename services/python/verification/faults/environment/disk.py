@@ -1,4 +1,4 @@
-"""A disk for a server's data that loses what was not fsynced and that can be full.
+"""A disk for a server's data. The disk can lose what was not fsynced, and it can be full.
 
 Two kinds implement :class:`Disk`:
 

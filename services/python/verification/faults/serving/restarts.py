@@ -99,7 +99,7 @@ def run_gateways(context: ScenarioContext) -> list[Row]:
 
 @scenario("store", "the server of the store restarts or is killed under load: requests do not notice")
 def run_store(context: ScenarioContext) -> list[Row]:
-    """Stop and kill the server in turn, first for a moment, and later for longer than a lease."""
+    """Alternately stop and kill the server. At first, it is down for half a second, later for two leases."""
     rounds, wanted = context.repeats(2, 10), context.repeats(1500, 10_000)
     with trial(context) as run:
         for number in range(rounds * 2):

@@ -1,4 +1,4 @@
-"""Connects to the Kubernetes API. Uses the service account of the pod in a pod, and a kubeconfig elsewhere."""
+"""Connects to the Kubernetes API: in a pod, with the service account of the pod; elsewhere, with a kubeconfig."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ class EmbedOptions(TextOptions):
     """The options of a pool of the workload ``embed``."""
 
     prompts: dict[Kind, str] = Field(default_factory=dict)
-    """The text that is put before each query, and before each document. If one of them is unset, the model's own
-    prompt of that name is used."""
+    """The texts that are put before each query and before each document. If one of these texts is unset, the model's
+    own prompt with the same name (``query`` or ``document``) is used."""
     cache_mb: float = Field(0.0, ge=0, le=1 << 20)
     """The size of the cache of vectors in MB; 0: none."""
 

@@ -34,7 +34,7 @@ _BACKOFF_S = (0.1, 0.25, 0.5, 1.0, 2.0)
 _LOOK_S = 5.0
 """The longest time for which a watch waits, in case a group with an older version announces nothing."""
 _QUEUE_MAX = 1000
-"""The most unread events of a follower. If there are more, it reads the history instead."""
+"""The maximum number of unread events of a follower. If there are more, the follower reads the history."""
 
 
 class _Follower:
@@ -211,7 +211,7 @@ class _PoolReader:
     async def _pass_on(self, after: str) -> str:
         reply: Any = await self._client.xread({self._key: after}, count=_COUNT, block=round(BLOCK_S * 1000))
         entries = reply[0][1] if reply else []
-        # With a full page, the reader is behind, so entries that it has not read may have been trimmed.
+        # A full page means that the reader is behind, so entries that it has not read may have been trimmed.
         if len(entries) == _COUNT:
             self._tell_all()
             return await self._newest()

@@ -1,10 +1,13 @@
 """OpenAI's dialect of transcription sessions. A session has items, each with its deltas and its whole text.
 
-With ``turn_detection`` (the default), the model decides where a sentence ends, and each sentence is an item. With
-``null``, the audio that the client appends between two commits is an item. The model must finish such an item although
-no silence follows it, so each commit adds silence. Such an item is complete as soon as one of three things happens: the
-model has processed enough of that silence and all events up to that point have been sent, text arrives that is based on
-later audio, or the session ends and the item has text.
+With ``turn_detection`` (the default), the model decides where a sentence ends, and each sentence is an item. If
+``turn_detection`` is ``null``, the audio that the client appends between two commits is an item. The model must finish
+such an item although no silence follows it, so each commit adds silence. Such an item is complete as soon as one of
+three things happens:
+
+* The model has processed enough of that silence, and all events up to that point have been sent.
+* Text arrives that is based on later audio.
+* The session ends, and the item has text.
 """
 
 from __future__ import annotations
@@ -145,7 +148,7 @@ class TranscriptionDialect(OpenAIDialect):
 
     async def _complete_heard(self, watch: SessionWatch) -> bool:
         """Complete the oldest item if the model has processed it and enough silence after it. Return whether the
-        model has."""
+        model has processed that much."""
         item = self._items[0]
         try:
             record = await watch.read()
