@@ -111,6 +111,24 @@ def test_the_children_of_a_dead_process_are_ended_before_it_restarts(
     assert not reaper.tagged(instance.tag)
 
 
+def test_a_restart_spares_the_process_whose_name_only_begins_alike(
+    instance: Instance, supervise: Callable[..., ProcessSupervisor]
+) -> None:
+    """The restart of `p-1` does not end `p-10`."""
+    sleep = "import time; time.sleep(600)"
+    supervisor = supervise(*(process(instance, name, sleep, ready=lambda: True) for name in ("p-1", "p-10")))
+    assert supervisor.wait_ready(stopping=lambda: False)
+    supervisor.mark_started()
+    before = supervisor.pids()
+    assert reaper.tagged(instance.environment("p-1")[reaper.INSTANCE_TAG]) == [before["p-1"]]
+    os.kill(before["p-1"], signal.SIGKILL)
+    wait_until(
+        lambda: supervisor.restarts()["p-1"] == 1 and supervisor.is_ready("p-1"), 60, "the process to restart"
+    )
+    assert supervisor.pids()["p-10"] == before["p-10"]
+    assert supervisor.restarts()["p-10"] == 0
+
+
 def test_an_instance_ends_the_processes_of_a_killed_predecessor(systems: Callable[..., System]) -> None:
     """The process and its reaper are killed, so its Valkey stays. The next instance in the folder ends this Valkey."""
     dev = systems("dev")

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,8 +33,8 @@ _KILL_S = 5.0
 def tagged(tag: str) -> list[int]:
     """The processes with ``tag``, except this one.
 
-    A process matches if its tag begins with ``tag``. The tag of each process that ``up`` starts is the tag of the
-    instance, a slash and a name. So the tag of an instance matches all processes of the instance.
+    A process matches if its tag is ``tag``, or ``tag`` and a slash and more. The tag of each process that ``up`` starts
+    is the tag of the instance, a slash and a name. So the tag of an instance matches all processes of the instance.
 
     All descendants of a process that matches are included, because some programs overwrite their environment with a
     title.
@@ -55,7 +56,9 @@ def _has(entry: Path, wanted: bytes) -> bool:
         variables = (entry / "environ").read_bytes().split(b"\0")
     except OSError:
         return False
-    return any(variable.startswith(wanted) for variable in variables) and _parent(entry) is not None
+    return any(variable == wanted or variable.startswith(wanted + b"/") for variable in variables) and (
+        _parent(entry) is not None
+    )
 
 
 def _parent(entry: Path) -> int | None:
@@ -71,7 +74,8 @@ def _from_ps(wanted: str) -> tuple[set[int], dict[int, int]]:
     command = ["ps", "-axww", "-E", "-o", "pid=,ppid=,command="]
     listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     rows = [line.split(None, 2) for line in listed.splitlines()]
-    found = {int(row[0]) for row in rows if len(row) == 3 and f" {wanted}" in row[2]}
+    matching = re.compile(rf" {re.escape(wanted)}(?=[/ ]|$)")
+    found = {int(row[0]) for row in rows if len(row) == 3 and matching.search(row[2])}
     return found, {int(row[0]): int(row[1]) for row in rows if len(row) >= 2}
 
 
