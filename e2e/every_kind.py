@@ -27,7 +27,7 @@ MODEL = {
 
 
 def add_every_kind(deployment: Deployment) -> None:
-    """Upgrade the shared installation to these values, unless an earlier module has, and nothing changed since."""
+    """Upgrade the shared installation to these values, unless it already has them."""
     deployment.release.ensure(
         {
             **deployment.values,

@@ -79,7 +79,8 @@ class Speaker:
 
     def assert_exact(self) -> None:
         """Assert that the text so far is that of a session without faults: nothing is missing or repeated."""
-        text = self.text  # read before the audio, because audio that is sent later may not be in the text yet
+        # Read the text before the audio. In the opposite order, the text could include audio that was sent in between.
+        text = self.text
         wanted = expected_text(bytes(self._audio), TARGET)
         assert wanted.startswith(text), f"{self.session} has written {text!r} instead of {wanted!r}"
 
@@ -173,8 +174,8 @@ class Audience:
             self._ended.append(speaker)
 
     def close(self) -> None:
-        """End all sessions, and assert that no speaker missed text or got text twice. Speakers that ended before
-        are checked too."""
+        """End all sessions, and assert that no speaker missed text or got text twice. This includes the speakers whose
+        sessions have ended earlier."""
         self.stop(list(self.all))
         if not self._ended:
             return

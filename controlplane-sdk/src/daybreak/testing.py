@@ -1,11 +1,12 @@
 """A real Daybreak for your tests: ``daybreakd dev`` with temporary data.
 
 To use it, import the fixture in ``conftest.py``: ``from daybreak.testing import daybreak  # noqa: F401``. All tests of
-a run share it.
+a run share one server.
 
 ``LocalDaybreak`` does not start the server itself. It starts a small watchdog process, which starts the server and
-reads a pipe from this process. ``stop()`` writes to the pipe. If this process ends in any other way, even by
-``kill -9``, the pipe closes: the watchdog then stops the server and removes its folder.
+reads a pipe from this process. ``stop()`` writes to the pipe, and the watchdog stops the server. If this process ends
+without ``stop()``, even by ``kill -9``, the pipe closes. The watchdog then stops the server and removes the server's
+folder.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Server:
     """A server. ``stop`` saves all data and shuts it down; ``kill`` sends SIGKILL."""
 
     def __init__(self, folder: Path, program: Path, **options: str) -> None:
-        """``options`` adds to the server's configuration, with ``_`` for ``-``."""
+        """``options`` are added to the server's configuration. In their names, ``_`` stands for ``-``."""
         self.folder = folder
         self.program = program
         self.options = {name.replace("_", "-"): value for name, value in options.items()}
@@ -119,7 +119,7 @@ class Server:
 def start_valkey(folder: Path, *, flavour: str = "valkey") -> Server:
     """Start a server with its data in ``folder``. The caller stops it.
 
-    :raises LookupError: if there is no ``redis-server`` on PATH for ``flavour="redis"``.
+    :raises LookupError: if ``flavour`` is ``redis`` and there is no ``redis-server`` on PATH.
     """
     program = binary(flavour)
     if program is None:

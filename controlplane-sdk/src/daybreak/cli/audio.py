@@ -93,7 +93,8 @@ def _microphone(rate: int, stopped: Callable[[], bool]) -> Audio:
             raise UsageError(f"the microphone cannot be opened: {exc}") from exc
         with stream:
             while not stopped():
-                with suppress(queue.Empty):  # Ctrl-C also ends a device that delivers nothing
+                # With the timeout, Ctrl-C ends this loop even if the device delivers nothing.
+                with suppress(queue.Empty):
                     yield taken.get(timeout=2 * PIECE_S)
 
     return Audio(pieces=pieces(), sample_rate=rate, live=True)

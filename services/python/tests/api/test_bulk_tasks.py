@@ -1,4 +1,4 @@
-"""Pools that embed and rerank take tasks over files. A file may be an artifact, but only of the same tenant."""
+"""Pools that embed and rerank take tasks over files. Such a file may be an artifact, but not one of another tenant."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_an_artifact_that_the_caller_may_not_read_is_refused(bulk_api: Api, lead
 def test_an_unknown_place_is_refused_with_those_that_there_are(
     bulk_api: Api, start_leader: Callable[..., FakeLeader]
 ) -> None:
-    """Submit and estimate refuse it at once, so the client sees the error."""
+    """Submit and estimate refuse an unknown place at once, so the client sees the error."""
     unknown = {"file": {"place": "corpus", "path": "a.jsonl"}}
     for pool, advice in (
         ("embed", "Use one of: corpora, more."),

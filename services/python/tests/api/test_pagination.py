@@ -30,7 +30,7 @@ def pages(api: Api, **query: Any) -> list[list[str]]:
 
 
 def submit_some(api: Api, count: int) -> list[str]:
-    """Submit tasks to both pools in turn."""
+    """Submit every third task to the pool ``clips``, and the others to the pool ``echo``."""
     ids = []
     for n in range(count):
         if n % 3:

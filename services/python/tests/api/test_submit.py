@@ -1,4 +1,4 @@
-"""Submitting tasks: what the API accepts, what the task has, and that the same key gives the same task again."""
+"""Submitting tasks: what the API accepts, which fields a task has, and that a repeated key returns the same task."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TRACE = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "congo=t61
 
 
 def test_each_way_to_submit_passes_the_callers_trace_to_the_group(api: Api, leader: FakeLeader) -> None:
-    """The group gets the trace, so that a rank can continue it, and the metadata. Clients do not see the tracestate."""
+    """The group gets the metadata, and the trace, so that a rank can continue it. Clients do not see the tracestate."""
     expected = TraceContext(**TRACE)
     task = {"pool": "echo", "input": {}, "metadata": {"order": "42"}}
     shown = api.client.post("/v1/tasks", json=task, headers=TRACE).json()
@@ -75,7 +75,7 @@ def test_a_malformed_trace_is_ignored_and_the_task_is_accepted(
 
 
 def test_the_same_key_and_body_give_the_same_task(api: Api) -> None:
-    """The repeat gets 200 with Idempotent-Repeat, whatever the whitespace and the order of keys in its body."""
+    """The repeat gets 200 with Idempotent-Repeat, whatever the whitespace and the order of fields in its body."""
     body = {"pool": "echo", "input": {"message": "x", "steps": 1}}
     headers = {"Idempotency-Key": "k-1"}
     first = api.client.post("/v1/tasks", json=body, headers=headers)
@@ -142,7 +142,7 @@ def test_generate_submits_to_the_video_pool(api: Api) -> None:
 
 
 def test_a_batch_has_a_result_for_each_task_in_order(api: Api) -> None:
-    """The 207 accepts valid tasks beside invalid ones, and a repeated key finds the same tasks again."""
+    """A batch with valid and invalid tasks gets 207. A repeated key finds the same tasks again."""
     tasks: list[dict[str, Any]] = [
         {"pool": "echo", "input": {"message": "0"}},
         {"pool": "echo", "input": {"steps": -1}},
@@ -278,7 +278,7 @@ def test_a_proxied_client_cannot_name_its_tenant(api: Api) -> None:
 
 
 def test_groups_show_hosts_to_local_clients_only(api: Api, leader: FakeLeader) -> None:
-    """Hosts and pids are for administrators. Without API keys, those are the clients on this machine."""
+    """Hosts and pids are for administrators. Without API keys, each client on this machine is an administrator."""
     from testkit.waiting import wait_until
 
     leader.register()

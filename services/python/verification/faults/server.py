@@ -1,4 +1,5 @@
-"""The cluster's Valkey or Redis server: its program, command line and version; health checks of it and of gateways."""
+"""The program, command line and version of a cluster's Valkey or Redis server, and health checks of servers and
+gateways."""
 
 from __future__ import annotations
 

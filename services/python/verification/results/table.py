@@ -16,7 +16,8 @@ _HELD = {True: "yes", False: "**missed**", None: ""}
 
 
 def number(value: float) -> str:
-    """Format a number: 12,346 · 4.56 · 0. Fractions below 1,000 get three significant digits, others no decimals."""
+    """Format a number: 12,346 · 4.56 · 0. Fractions below 1,000 get three significant digits. Other numbers get no
+    decimals."""
     if value == 0:
         return "0"
     if abs(value) >= 1000 or value == int(value):

@@ -1,14 +1,15 @@
 """The process that runs Ray for ``up``: it starts a local Ray, deploys the Serve applications, and watches both.
 
-It deploys the pools first, because users reach the API through the gateway. It deploys the app ``api`` once the groups
-are ready, or after ``_API_DELAY_S``.
+It deploys the pools first, and the app ``api`` once the groups are ready, or after ``_API_DELAY_S``. This app can wait,
+because ``up`` also runs a gateway outside Ray, through which users reach the API.
 
 * The main thread polls Serve twice a second, and less often once all applications run, because each answer costs Serve
   and this process some CPU time. It writes the status of the applications to ``ray.json`` and deploys those that are
   missing. Serve may be unreachable for a while, because Ray restarts its controller. If Serve does not answer
   for ``_SERVE_TIMEOUT_S``, this process exits.
 * A second thread watches Ray's own processes. When one of them dies, this process exits at once.
-* The supervisor of ``up`` watches this process. When it exits, the supervisor starts it again, and with it Ray.
+* The supervisor of ``up`` watches this process. When this process exits, the supervisor starts it again, which also
+  restarts Ray.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ class RayHead:
         return max(1, math.ceil(wanted))
 
     def _watch_node(self, node: LocalRay) -> None:
-        """Exit at once when a process of Ray has died, because calls to the others would block for a minute.
+        """Exit at once when a process of Ray has died, because calls to Ray's other processes would block for a minute.
 
         Nothing is lost: the supervisor ends what is left and starts Ray again.
         """

@@ -30,7 +30,7 @@ BLOCK_S = 0.48
 
 
 class Measured:
-    """A table of simulated speech, and what it measures."""
+    """A session table that runs the model of simulated speech, and the metrics of this table."""
 
     def __init__(self) -> None:
         self.meter = PrometheusMeter(exported_by(Exporter.RANK))

@@ -47,7 +47,7 @@ def test_the_lag_of_a_lone_user_is_the_cost_of_a_turn() -> None:
 
 @pytest.mark.parametrize("strategy", Strategy)
 def test_every_turn_is_computed_once_and_in_order(strategy: Strategy) -> None:
-    """This holds for every strategy. Only the order of users differs."""
+    """This holds for every strategy, although each strategy serves the users in a different order."""
     load = Load(users=7, for_s=30.0, turn_s=1.0, most_tokens=4)
     run = Run(load, TINY_SPEECH, IterationRules(strategy=strategy), keep_records=True)
     outcome = run.run()

@@ -27,8 +27,8 @@ LONGEST = 4.0
 """A window closes after this many times its planned length, even if fewer than :data:`LEAST` answers have arrived for
 each caller."""
 LIMIT_S = 120.0
-"""If fewer answers than callers have arrived when :data:`LONGEST` is over, the window stays open for at most this much
-longer. If answers are still missing after that, the run fails."""
+"""When a window should close, fewer answers than callers may have arrived. Then the window stays open for up to this
+many seconds more. If answers are still missing after that, the run fails."""
 
 
 @dataclass(slots=True)
@@ -212,13 +212,13 @@ class Window:
 def load(
     port: int, requests: Sequence[bytes], *, clients: int, window: Window, rare: Sequence[bytes] = ()
 ) -> Samples:
-    """Send the requests again and again. :raises AnswerError: if an answer has no vector, or too few arrive."""
+    """Send the requests again and again. :raises AnswerError: if an answer has no vector, or too few answers arrive."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_Load().run(port, requests, rare, clients=clients, plan=window))
 
 
 def vectors(port: int, requests: Sequence[bytes]) -> np.ndarray[Any, Any]:
-    """A row for each request. All requests are sent at once, so that they share batches.
+    """The vectors of the answers: a row for each request. All requests are sent at once, so that they share batches.
 
     :raises AnswerError: if an answer has no vector.
     """

@@ -42,7 +42,8 @@ class WakeCycle:
 
 
 def run_cycle(deployment: Deployment, pool: str, while_idle: Callable[[], None] = lambda: None) -> WakeCycle:
-    """Run one task from zero and back to zero; call ``while_idle`` while the group is idle."""
+    """Run one task in a pool at zero, and wait until the pool is at zero again. Call ``while_idle`` after the task,
+    while the group is idle."""
     task_input = {"message": "wake", "steps": 1} if pool == "echo" else {"prompt": "a red circle", "steps": 1}
     began, began_at = time.monotonic(), time.time()
     task = deployment.submit(pool, task_input)
@@ -73,7 +74,8 @@ def run_cycle(deployment: Deployment, pool: str, while_idle: Callable[[], None] 
 
 
 def latencies(deployment: Deployment, pool: str, times: int) -> list[float]:
-    """Milliseconds of ``times`` POSTs, one after another; their tasks have ended when this returns."""
+    """Submit tasks, ``times`` in all, one after the other. Returns the milliseconds of each POST, once all tasks have
+    ended."""
     tasks, times_ms = [], []
     for number in range(times):
         began = time.perf_counter()

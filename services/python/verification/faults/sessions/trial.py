@@ -44,7 +44,10 @@ class Clients:
         self._thread.join(READY_S)
 
     def wait_for_texts(self, count: int, *, what: str = "all") -> None:
-        """Wait until all clients (``what="any"``: one client) have this many pieces of text, or have ended."""
+        """Wait until each client has received ``count`` pieces of text, or until all clients have ended.
+
+        If ``what`` is ``any``, one client with ``count`` pieces is enough.
+        """
         every = all if what == "all" else any
         wait_until(
             lambda: not self._thread.is_alive() or every(client.texts >= count for client in self.all),
@@ -53,7 +56,11 @@ class Clients:
         )
 
     def finish(self) -> None:
-        """Wait until all sessions have ended. :raises NoEndError: if one does not end."""
+        """Wait until all clients have ended.
+
+        :raises ExceptionGroup: with the errors of the clients that failed, such as ``NoEndError``.
+        :raises TimeoutError: if a client still runs after twice ``READY_S``.
+        """
         self._thread.join(2 * READY_S)
         if self._failed is not None:
             raise self._failed
@@ -102,7 +109,7 @@ class SessionTrial:
         return max(self.targets("leader"), key=lambda target: groups.get(target.pid, 0))
 
     def groups(self) -> Mapping[int, tuple[str, int]]:
-        """By the process id of each rank: the id of its group, and how many sessions the group owns."""
+        """Maps the process id of each rank to the id of its group, and the number of sessions that the group owns."""
         keys, found = self.cluster.keys(POOL), {}
         with self.cluster.client() as client:
             for group in self.cluster.ready_groups(POOL):

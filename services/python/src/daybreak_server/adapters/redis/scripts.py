@@ -3,7 +3,7 @@
 The text of the library is, in this order:
 
 1. constants (``prelude.py``), key names (``key_names.py``) and readers of arguments (``arguments.py``), generated;
-2. the clock and the fragments, the files whose names begin with an underscore, in the order of their dependencies;
+2. the clock and the fragments (the files whose names begin with an underscore), in the order of their dependencies;
 3. ``begin``, which resets the state of the fragments when a call begins;
 4. each script, in a separate block, with the constants that only it needs. The first line of its file has its flags,
    and its ``run(ARGV)`` does the work.

@@ -1,7 +1,8 @@
 """Publishes how many requests of a pool this gateway has, so that the pool gets the groups that these requests need.
 
 A change that alters how many groups this gateway's requests need is published at once. The number of requests is also
-published once a second, because a published number expires after a few seconds. So a dead gateway asks for no groups.
+published once a second, because a published number expires after a few seconds. So the number that a dead
+gateway has published soon disappears.
 """
 
 from __future__ import annotations

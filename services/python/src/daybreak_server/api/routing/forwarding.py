@@ -18,10 +18,12 @@ BUSY = b"busy"
 
 There are other reasons. A group gives ``draining``; if another group now has the address, that group gives ``other``.
 A worker without a ready replica of the model gives ``starting``, ``failed`` or ``unknown``. After one of these, the
-gateway sends no more requests there until a later view of the store says that the group or the worker takes them."""
+gateway sends the group or the worker no more requests until a later view of the store says that it takes them."""
 BROKEN = b"broken"
-"""The reason of a group that broke. The request may have begun to run. This also holds for the reason ``draining``, if
-the group left before it had answered. With all other reasons, the request has not begun to run."""
+"""The reason of a group that broke. The request may have begun to run.
+
+With the reason ``draining``, the request may have begun to run only if the group left before it had answered. With all
+other reasons, the request has not begun to run."""
 BROKE_HEADER = b"daybreak-broke"
 """A header of the answer 502 that a worker sends if its engine broke before the engine answered."""
 _REFUSING = frozenset({503, 404})
@@ -53,7 +55,7 @@ _NOT_FORWARDED = frozenset(
 )
 _TRACE_HEADERS = frozenset({b"traceparent", b"tracestate"})
 SET_BY_GATEWAY = frozenset({b"date", b"x-request-id"})
-"""Headers of answers that the gateway sets itself."""
+"""Headers that the gateway itself sets in answers."""
 Header = tuple[bytes, bytes]
 
 

@@ -1,9 +1,9 @@
 """Reads a config file, which is a YAML mapping, and records the line of each key.
 
 This is stricter than YAML. A YAML loader lets a key appear twice and takes the last value, which hides half of a badly
-merged file. A YAML loader also accepts nested aliases, which can turn a few lines into gigabytes. Here a key that
-appears twice is refused, and so are more than ``MAX_BYTES`` bytes, ``MAX_VALUES`` values or ``MAX_DEPTH`` levels, an
-alias inside its own anchor, keys that are not text, unknown tags, and numbers that are not finite.
+merged file. A YAML loader also accepts nested aliases, which can turn a few lines into gigabytes. This module refuses
+a key that appears twice, and a file with more than ``MAX_BYTES`` bytes, ``MAX_VALUES`` values or ``MAX_DEPTH`` levels.
+It also refuses an alias inside its own anchor, keys that are not text, unknown tags, and numbers that are not finite.
 
 ``read`` parses the file into nodes, checks the size, checks the keys and records their lines, and then builds the
 values. Messages never quote a value, because it may be a password.
@@ -159,8 +159,8 @@ _Lines = dict[tuple[str, ...], int]
 def _check_keys(node: Node, path: tuple[str, ...], problems: list[str], name: str) -> dict[str, _Lines]:
     """Check the keys below ``node`` and add a sentence to ``problems`` for each problem.
 
-    :returns: for each key of ``node`` that is in force, its line and the lines of all keys below it. If a mapping and a
-        merge (``<<``) in it have the same key, only the mapping's own key and the keys below that one are in force.
+    :returns: for each key of ``node`` that is in force, its line and the lines of all keys below it. If a mapping has a
+        key itself and also gets this key from a merge (``<<``), only its own key, with the keys below, is in force.
     """
     if isinstance(node, SequenceNode):
         for item in node.value:

@@ -1,8 +1,8 @@
 """The routes of InfiniSST's scheduler. Requests carry chunks of audio, and each user has one session per language pair.
 
 The routes find a user's session by its pool, tenant, client and languages, so the requests of a user may reach
-different gateways. A user is expected to send one chunk after the other. At one gateway, the chunks of a user are also
-processed one by one.
+different gateways. A user should send a chunk only after the answer to the previous one. If a gateway gets several
+chunks of a user at once, it processes them one by one.
 """
 
 from __future__ import annotations

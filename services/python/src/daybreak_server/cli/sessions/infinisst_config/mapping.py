@@ -36,7 +36,7 @@ class MappedSettings:
 
 
 def settings_of(config: SessionsConfig) -> MappedSettings:
-    """Map a configuration onto Daybreak's settings. Pairs of languages with the same model share a pool.
+    """Map a configuration onto Daybreak's settings. Language pairs with equal configurations of the model share a pool.
 
     :raises SessionsConfigError: if Daybreak's settings do not accept a value.
     """
@@ -83,8 +83,8 @@ def _pool(config: SessionsConfig, model: PairModel, pairs: list[str]) -> dict[st
 
 
 def _notes_on_pools(pools: Mapping[str, tuple[PairModel, list[str]]]) -> list[str]:
-    """Notes on pools that load the same model. The first of these pools also has the pairs of the others, so it gets
-    their sessions."""
+    """Notes on pools that load the same model. Each of these pools accepts all pairs of the model. So if the first of
+    them is the default pool, it also gets the sessions for the pairs of the others."""
     first: dict[str | None, str] = {}
     notes = []
     for name, (model, pairs) in pools.items():
