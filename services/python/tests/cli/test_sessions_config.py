@@ -136,8 +136,20 @@ def test_pools_with_the_same_model_are_noted(daybreakd, tmp_path):
     path.write_text(SCHEDULER.replace("state_dict_path: /models/german, ", ""))
     out = daybreakd("sessions", "config", "--validate", str(path)).out
     assert "languages (English -> German): the pool speech has the same model" in out
+    assert "it gets their sessions, unless a request names the pool speech-2" in out
     path.write_text(SCHEDULER)
     assert "the same model" not in daybreakd("sessions", "config", "--validate", str(path)).out
+
+
+def test_the_sessions_of_pools_with_one_model_need_a_name_if_none_is_the_default(daybreakd, tmp_path):
+    path = None
+    for code, blocks in (("fr", 1), ("es", 2)):
+        pair = {"source_lang": "English", "target_lang": code, "src_code": "en", "tgt_code": code}
+        model = {"model_config": {"state_dict_path": "/models/two", "latency_multiplier": blocks}}
+        path = changed(daybreakd, tmp_path, "languages", path, **{f"English -> {code}": pair | model})
+    out = daybreakd("sessions", "config", "--validate", str(path)).out
+    assert "languages (English -> es): the pool speech-2 has the same model, so a request" in out
+    assert "must name one of the two pools: speech-2 or speech-3" in out
 
 
 def test_a_file_without_devices_gets_a_group_for_each_model(daybreakd, tmp_path):

@@ -163,11 +163,9 @@ def test_transparent_parts_become_white(name: str) -> None:
     data, grey = KEYED[name]
     width = struct.unpack_from(">I", data, 16)[0]
     pixels = np.asarray(first_image.read(data, width, 1))[0]
-    halves = [[255] * 3] * (width // 2) + [[grey] * 3] * (width // 2)
-    expected = halves[::-1] if name == "grey, 1 bit" else halves
-    if name == "grey, 1 bit":
-        # Black is the transparent colour and the rest is white, so everything becomes white.
-        expected = [[255] * 3] * width
+    # In the file of 1 bit, black is the transparent colour and the rest is white, so everything becomes white.
+    right = 255 if name == "grey, 1 bit" else grey
+    expected = [[255] * 3] * (width // 2) + [[right] * 3] * (width // 2)
     assert pixels.tolist() == expected
 
 

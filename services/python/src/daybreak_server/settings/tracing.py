@@ -26,8 +26,8 @@ class TracingSettings(Section):
     )
     sample_ratio: Ratio = Field(
         1.0,
-        description="Share of the tasks, of the requests to serving pools and models, and of the streaming sessions "
-        "whose trace is recorded, from 0 to 1. Daybreak decides when the submit or the request arrives. If it arrives "
+        description="Share of the traces that are recorded, from 0 to 1: of tasks, of requests to serving pools and "
+        "models, and of streaming sessions. Daybreak decides when the submit or the request arrives. If it arrives "
         "with a `traceparent`, the caller's decision is kept.",
     )
     max_per_s: PerSecond = Field(

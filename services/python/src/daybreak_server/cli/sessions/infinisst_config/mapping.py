@@ -83,17 +83,23 @@ def _pool(config: SessionsConfig, model: PairModel, pairs: list[str]) -> dict[st
 
 
 def _notes_on_pools(pools: Mapping[str, tuple[PairModel, list[str]]]) -> list[str]:
-    """Notes on pools that load the same model. Each of these pools accepts all pairs of the model. So if the first of
-    them is the default pool, it also gets the sessions for the pairs of the others."""
+    """Notes on pools that load the same model. Each of these pools accepts all pairs of the model.
+
+    If one of them is the default pool, which is the first of all pools, it gets the sessions of requests that name no
+    pool. Otherwise such requests are refused.
+    """
+    default = next(iter(pools), None)
     first: dict[str | None, str] = {}
     notes = []
     for name, (model, pairs) in pools.items():
-        chosen = first.setdefault(model.state_dict_path, name)
-        if chosen != name:
-            notes.append(
-                f"languages ({', '.join(pairs)}): the pool {chosen} has the same model, so it gets their sessions, "
-                f"unless a request names the pool {name}"
-            )
+        other = first.setdefault(model.state_dict_path, name)
+        if other == default != name:
+            effect = f"it gets their sessions, unless a request names the pool {name}"
+        elif other != name:
+            effect = f"a request for them must name one of the two pools: {other} or {name}"
+        else:
+            continue
+        notes.append(f"languages ({', '.join(pairs)}): the pool {other} has the same model, so {effect}")
     return notes
 
 
