@@ -258,7 +258,7 @@ def test_a_silent_leader_past_the_run_deadline_leaves_an_expired_task(
 
 
 def test_a_group_that_deregisters_releases_its_task_at_once(api: Api, leader: FakeLeader) -> None:
-    """Running → queued: the task is queued again, as a release or with a strike."""
+    """Running → queued: the task is queued again, which counts as one release or one strike."""
     task = api.submit()
     leader.claim()
     leader.queue.deregister(leader.group)

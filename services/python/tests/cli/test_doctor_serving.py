@@ -60,7 +60,7 @@ def group(name: str, port: int, **load: int) -> GroupRecord:
 
 @contextmanager
 def listening(status: int = 200, body: Any = None) -> Iterator[int]:
-    """A server that answers each GET in this way. Yields its port."""
+    """A server that answers each GET with this status, and ``body`` as JSON. Yields the server's port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -8,7 +8,7 @@ from daybreak_server.domain.pools import GroupState
 
 
 class BusyGroupLostError(AssertionError):
-    """A busy group was removed, although it was not marked to drain or its deadline had not passed."""
+    """A busy group was removed before it was marked to drain, or less than 30 s after."""
 
 
 @dataclass(slots=True)

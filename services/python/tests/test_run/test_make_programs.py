@@ -1,4 +1,4 @@
-"""Tests that all programs of ``verification`` that the Makefile starts exist, including those in shell loops."""
+"""Tests that every program of ``verification`` in the Makefile exists. Programs in shell loops count too."""
 
 from __future__ import annotations
 

@@ -141,10 +141,10 @@ def public_reason(model: ModelRecord, reason: str) -> str:
 def wanted_replicas(model: ModelRecord, demand: Demand, *, placed: int) -> int:
     """How many replicas of a model should run.
 
-    It rises with the demand at once. It falls to what the demand needs only when there has been no request for
-    its ``idle_s``, because loading a model again costs more than keeping it loaded.
+    The number rises with the demand at once. It falls to what the demand needs only when the model has had no request
+    for its ``idle_s``, because loading a model again costs more than keeping it loaded.
 
-    :param placed: how many replicas it has now.
+    :param placed: how many replicas the model has now.
     """
     if model.deleted:
         return 0
@@ -174,7 +174,7 @@ _GPU_SHARES = {
 
 
 def _gpu_share(model: ModelRecord) -> float:
-    """The share of each GPU that the engine takes. The options count for any engine: a user's own may wrap vLLM."""
+    """The share of each GPU that the engine takes. Options count for every engine: a user's program may wrap vLLM."""
     args = {name.replace("-", "_"): value for name, value in model.args.items()}
     _, share = _GPU_SHARES.get(model.engine, ("", 0.0))
     for name, _ in _GPU_SHARES.values():

@@ -74,7 +74,7 @@ class EngineProcess:
 
 
 class Launcher:
-    """Starts the engines of a worker. If a guardian is killed, it ends what is left of the guardian's engine."""
+    """Starts a worker's engines. If a guardian is killed, the launcher ends what is left of the guardian's engine."""
 
     def __init__(self) -> None:
         process_tree.become_subreaper()

@@ -182,8 +182,8 @@ def _json(value: Mapping[str, Any] | str) -> bytes:
 def submit_lines(submits: Sequence[tuple[float, tuple[str, ...]]]) -> bytes:
     """The JSON lines about submits, newlines included: the same as from :func:`json_line`, but made faster.
 
-    A submit is its time, and the task's id, the tenant, the trace id (or an empty text) and the request id. Ids of
-    tasks and of traces have no character that JSON escapes.
+    Each entry of ``submits`` holds the time of the submit, and four texts: the task's id, the tenant, the trace id (or
+    an empty text) and the request id. Ids of tasks and of traces have no character that JSON escapes.
     """
     request_ids = "".join([texts[-1] for _, texts in submits])
     are_plain = request_ids.isascii() and request_ids.encode().isalnum()  # `isalnum` of bytes is far faster

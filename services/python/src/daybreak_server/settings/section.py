@@ -13,9 +13,9 @@ _Section = TypeVar("_Section", bound="Section")
 
 @dataclass(frozen=True, slots=True)
 class ComputedDefault:
-    """How documentation shows a default that depends on other settings, with their names in angle brackets.
+    """How documentation shows a default that depends on other settings. Their names are in angle brackets.
 
-    The default in the field itself only applies to a section that is built without the rest of the tree."""
+    The default in the field itself applies only to a section that is built without the rest of the tree."""
 
     text: str
 

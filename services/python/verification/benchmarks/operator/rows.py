@@ -85,7 +85,10 @@ def idle_rows(size: Size, idle: Idle, empty_mib: float) -> Iterator[Row]:
 
 
 def restarts(size: Size, seconds: Sequence[float], actions: float, peak_mib: float) -> Iterator[Row]:
-    """The rows of an operator that starts when all pools and pods exist. ``actions`` counts those of all restarts."""
+    """The rows of an operator that starts when all pools and pods exist.
+
+    ``actions``: how many actions the operator took in all restarts together.
+    """
     yield Row(
         what=f"Operator stopped and started again with {size}: until every pool is reconciled",
         value=median(seconds),

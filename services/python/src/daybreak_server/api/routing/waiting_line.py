@@ -36,7 +36,7 @@ class Ticket:
     breaks: int = 0
     """How often a group broke while it had this request."""
     tried: bool = False
-    """Whether it has had a group before. It then waits at the front of the line."""
+    """Whether the request has had a group before. If it has, it waits at the front of the line."""
     wakes: bool = True
     """Whether the request may wait while the pool has no group, so that a group starts. A ``GET /debug`` may not."""
 
@@ -148,7 +148,8 @@ class WaitingLine:
 
         A request that must wait for one certain group does not hold up the requests behind it.
 
-        :param choose: Returns a free group for a request, or ``None``. The request then counts as sent to this group.
+        :param choose: Returns a free group for a request, and counts the request as sent to it; ``None`` if there is no
+            such group.
         :param any_free: Whether any group is free.
         :param only_group: The one group that a request waits for; ``None`` if it may go to others.
         """

@@ -156,7 +156,7 @@ def decide(reports: Sequence[RankReport], control: Control, *, release: bool = F
 def worst(reports: Sequence[RankReport]) -> RankReport | None:
     """Return the report that explains best why an attempt failed, or ``None`` if no rank failed.
 
-    That is a permanent error, else an error after which its process can still work, else any other error.
+    A permanent error comes first, then an error after which the rank's process can still work, then any other error.
     """
     failed = [report for report in reports if report.failed]
     # An error about a dead peer only follows from that peer's error.

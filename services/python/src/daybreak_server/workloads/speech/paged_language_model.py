@@ -69,7 +69,9 @@ class PagedLanguageModel:
 
     @torch.inference_mode()
     def step(self, tables: Sequence[PageTable], new: Sequence[Tensor]) -> Tensor:
-        """Feed each session its new embeddings, [count, width]; return the logits after the last, [batch, vocabulary].
+        """Feed each session its new embeddings, [count, width].
+
+        Returns the logits after the last embedding of each session, [batch, vocabulary].
 
         If the step raises, the sessions are unchanged: what the step has written lies after the end of each session.
 
