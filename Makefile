@@ -145,9 +145,10 @@ bench-embed: models  ## Measure embedding beside infinity, LitServe, mosec and R
 figures: setup  ## Write the measurements saved in docs/figures into the tables in docs
 	@$(BIN)/python tools/figures.py
 
-# Machines with a GPU often cannot reach a package registry, so this target needs no .venv. It runs the source tree with the
-# first Python, of .venv and then PY, whose torch sees a GPU, or else with the first that has the packages. They are torch with
-# CUDA, diffusers, transformers, pydantic and pytest. To provide missing packages, put their folders into PYTHONPATH, which is kept.
+# Machines with a GPU often cannot reach a package registry, so this target needs no .venv. It tries the Python of .venv and
+# then PY, and runs the source tree with the first whose torch sees a GPU. If none does, it takes the first that has the packages:
+# torch with CUDA, diffusers, transformers, pydantic and pytest. If packages are missing, put their folders into PYTHONPATH. This
+# target keeps these folders.
 gpu: export PYTHONPATH := $(CURDIR)/services/python:$(CURDIR)/services/python/src$(if $(PYTHONPATH),:$(PYTHONPATH))
 gpu: export PYTEST_DISABLE_PLUGIN_AUTOLOAD := 1
 gpu:  ## Run the GPU tests and the GPU benchmark; needs no `make setup` (PY=, QUICK=--quick, OUT=FILE)
@@ -192,7 +193,7 @@ chart: setup  ## Regenerate the files in deploy/, then lint and test the chart (
 e2e: setup  ## Run the most important end-to-end tests on the cluster in KUBECONFIG (at most 15 minutes)
 	@$(BIN)/python -m e2e --core --image $(IMAGE) --engine-image $(ENGINE_IMAGE) $(PYTEST)
 
-# The upgrade test upgrades to this image. It may be another build, or the same build under another name, which
+# The image to which the upgrade test upgrades: another build, or the same build under another name, which
 # `make image IMAGE=daybreak:next` creates.
 NEXT_IMAGE ?= daybreak:next
 e2e-full: setup  ## Run all end-to-end tests: also kills, wrong settings, backups and an upgrade (NEXT_IMAGE=daybreak:next)

@@ -219,7 +219,7 @@ class MemoryRegistry:
 
 
 def _summary(worker: WorkerRecord) -> object:
-    """The fields of a worker whose changes count as a change of the registry: all but loads and free memory."""
+    """Fields of a worker. A change of one of them is a change of the registry. Loads and free memory are left out."""
     replicas = sorted(
         (report.alias, report.state, report.devices, report.reason, report.capacity)
         for report in worker.replicas

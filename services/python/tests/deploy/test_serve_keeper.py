@@ -1,4 +1,4 @@
-"""Tests of the sidecar of deploy/raycluster, which deploys missing applications and leaves others alone."""
+"""Tests of the sidecar of deploy/raycluster, which deploys missing and failed applications and leaves others alone."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_one_replica_is_moved_if_that_makes_room() -> None:
 
 
 def test_a_draining_worker_loses_its_replicas() -> None:
-    """The replicas of a draining worker are placed on other workers. Replicas that already run there stay."""
+    """The replicas of a draining worker are placed on other workers. The replicas of other workers stay."""
     placed = place(
         [model("chat", 10, replicas=2)],
         [gpus("a", 80, draining=True), gpus("b", 80)],

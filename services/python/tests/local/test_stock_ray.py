@@ -228,7 +228,7 @@ class Local:
     """A process with a ``LocalRay`` that runs a task. It reports through a pipe, because Ray writes to its stdout."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        # The settings tree passes this setting to LocalRay as an argument.
+        # LocalRay gets this setting as an argument, both from Daybreak and from the program LOCAL.
         allowed = environment.get("DAYBREAK_RAY__FAST_START", "on")
         self.errors = folder.with_suffix(".err")
         answers, child_end = os.pipe()

@@ -36,7 +36,7 @@ def view(
 
 
 def planned(before: RegistryView, *, later_ms: int = 0, **changes: object) -> RegistryView:
-    """The view after the plan for ``before`` is published, ``later_ms`` later and with ``changes``."""
+    """The view ``later_ms`` after ``before``. It has the plan for ``before`` and these ``changes``."""
     return replace(before, plan=plan(before), now_ms=before.now_ms + later_ms, **changes)
 
 
@@ -68,7 +68,7 @@ def test_demand_counts_at_once_and_falls_after_the_time_of_idling() -> None:
 
 
 def test_a_model_without_a_worker_asks_for_one() -> None:
-    """From `workers_wanted`, KEDA starts the first workers: one for each replica that fits nowhere."""
+    """`workers_wanted` counts one worker for each replica that fits nowhere, so that KEDA starts the first workers."""
     found = plan(view(model(replicas=3, target_load=1), demand={"chat": busy(2)}))
     assert (found.workers_wanted, found.placement.unplaced) == (2, {"chat": "No worker is registered."})
 
@@ -96,7 +96,7 @@ def test_replicas_move_from_a_worker_that_is_lost_or_drains(remaining: tuple[Wor
 
 
 def test_a_replica_that_was_lost_and_that_nobody_needs_asks_for_no_worker() -> None:
-    """Both replicas were kept because they had loaded. One is lost and fits nowhere, and the demand needs only one."""
+    """Two replicas were kept because workers had loaded them. Demand needs only one. One is lost and fits nowhere."""
     seen = view(
         model(replicas=2),
         workers=(worker("w2", devices={HOST: 10 * GB}),),
@@ -145,7 +145,7 @@ def test_a_deleted_model_is_removed_once_its_replicas_have_drained() -> None:
 
 
 def test_a_deleted_model_stays_as_long_as_a_worker_may_be_starting_it() -> None:
-    """The worker has not reported its replica yet. The worker must first see that nobody wants the replica."""
+    """The worker has not reported its replica yet. The model stays as long as the plan has this replica."""
     seen = view(model(deleted=True), workers=(worker(),), planned=plan_with(("chat", "w1")))
     assert removable(seen) == []
     assert removable(planned(seen)) == ["chat"]

@@ -26,7 +26,7 @@ def online(server: Server) -> Iterator[Driver]:
 
 
 def wanted(driver: Driver) -> int:
-    """The number of groups that KEDA reads."""
+    """The number of wanted groups, as KEDA reads it."""
     return int(driver.client.zcard(driver.keys.single("wanted")))
 
 

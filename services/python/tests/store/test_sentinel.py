@@ -46,7 +46,7 @@ def cluster(tmp_path: Path) -> Iterator[SentinelCluster]:
 
 
 class Customer:
-    """Submits tasks without a pause and records which ones were accepted."""
+    """Submits one task after another and records which ones were accepted."""
 
     def __init__(self, pool: Pool) -> None:
         self.accepted: list[TaskId] = []
@@ -180,7 +180,7 @@ def test_the_passwords_of_master_and_sentinels_may_be_in_files(
 
 
 def test_concurrent_lookups_forget_no_sentinel(cluster: SentinelCluster) -> None:
-    """One Sentinel is down, but threads and coroutines that look up the master at once still know all three."""
+    """One Sentinel is down, but threads and coroutines that look up the master concurrently still know all three."""
     cluster.sentinels[0].kill()
     endpoint = Endpoint.configured(RedisSettings.model_validate(cluster.settings))
     known = sorted(sentinel.port for sentinel in cluster.sentinels)

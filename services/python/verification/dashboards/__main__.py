@@ -1,7 +1,7 @@
 """``python -m verification.dashboards``: writes docs/dashboard-*.svg from a run that Prometheus watches.
 
-The run is that of the tests (``testkit.observed``). Each picture shows the panels that the definition of a
-dashboard marks with ``pictured``. It is drawn from the panels' own queries.
+The tests use the same run (``testkit.observed``). Each picture shows those panels of one dashboard whose definition
+says ``pictured``. The panels' own queries provide the data.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _filled(query: Query) -> str:
 
 
 def _rank(name: str, panel: Panel) -> int:
-    """The place of a series: in the order of the panel's colours, and series without such a colour last."""
+    """The sort key of a series: its place among the panel's colours. Series without a colour come last."""
     return next((rank for rank, start in enumerate(panel.colors) if re.match(start, name)), len(panel.colors))
 
 

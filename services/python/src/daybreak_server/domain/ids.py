@@ -20,7 +20,7 @@ _TASK_ID = re.compile(rf"^({POOL_NAME.strip('^$')})_([0-7][0-9A-HJKMNP-TV-Z]{{25
 
 
 def ulid(*, at_ms: int | None = None) -> str:
-    """A ULID: 48 bits of milliseconds and 80 random bits in Crockford's base 32. Sorts by time."""
+    """A ULID: 48 bits of milliseconds and 80 random bits in Crockford's base 32. ULIDs sort by time."""
     millis = time.time_ns() // 1_000_000 if at_ms is None else at_ms
     number = (millis << 80) | int.from_bytes(os.urandom(10), "big")
     return "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])

@@ -138,7 +138,7 @@ class PoolView:
     report: PoolReport | None = None
     """Present if an operator manages the groups."""
     failure: Cause | None = None
-    """Why the last rank that ended did so; cleared when a group is ready."""
+    """The cause for which a rank ended most recently; cleared when a group is ready."""
     cordoned: tuple[str, ...] = ()
     """Hosts that are about to be removed. A group that registers on such a host is marked to drain."""
     routing: RoutingPolicy | None = None

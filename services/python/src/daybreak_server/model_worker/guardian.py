@@ -6,8 +6,8 @@ The guardian starts the engine, leaves no process of the engine behind, and ends
   hold a GPU after their parent has died), and exits with the code of the engine.
 * The worker sends the guardian SIGTERM. The guardian sends the engine SIGTERM, waits up to ``stop_s``, and kills
   what is left.
-* Its standard input ends, because the worker has died. The guardian does the same as after SIGTERM, but waits at
-  most ``ORPHANED_S``.
+* The guardian's standard input ends, because the worker has died. The guardian does the same as after SIGTERM, but
+  waits at most ``ORPHANED_S``.
 
 If the guardian itself is killed, Linux kills the engine. The worker becomes the parent of the processes that the engine
 had started, and kills them (:mod:`~daybreak_server.model_worker.engine_process`).

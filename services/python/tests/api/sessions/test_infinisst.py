@@ -239,9 +239,9 @@ def test_a_session_that_waits_for_a_group_has_a_place(start_speech):
 
 
 class Passing(MemorySessions):
-    """Changes after the gateway has read the record of a waiting session, and before it reads the list of sessions.
+    """A store that changes after the gateway has read a waiting session's record and before it reads the list.
 
-    With ``takes``, a group takes the session. In either case, the list does not have the session.
+    The list of sessions no longer has the session. With ``takes``, a group has taken the session.
     """
 
     takes = False
@@ -253,7 +253,7 @@ class Passing(MemorySessions):
 
 @pytest.mark.parametrize(("takes", "shown"), [(True, ("active", False, 0)), (False, ("queued", True, 1))])
 def test_what_is_said_of_a_session_fits_together(start_speech, takes, shown):
-    """It is queued, and has a place from 1, if and only if its status is `queued`."""
+    """The field `queued` is true, and the place is at least 1, if and only if the status is `queued`."""
     store = Passing()
     store.group = False
     speech = start_speech(store=store)

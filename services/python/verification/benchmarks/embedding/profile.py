@@ -2,8 +2,8 @@
 
 The kernel counts the CPU time of each thread, and py-spy names the threads of the group once, at the end. So the
 measurement does not slow the processes down. The threads of requests do three kinds of work: tokenising, JSON, and
-passing requests between threads. The time of the first two is measured separately, with the same code and
-texts. The rest of the time of these threads is the third.
+passing requests between threads. The time of the first two kinds is measured separately, with the same
+code and texts. All other time of these threads counts as the third kind.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class _Caller(asyncio.Protocol):
 
 
 class Load:
-    """One round. ``render`` returns the bytes of the request with this number. Every response must have ``status``."""
+    """One round. ``render`` makes a request's bytes from the request's number. Every response must have ``status``."""
 
     def __init__(self, port: int, render: Callable[[int], bytes], *, status: int = 202) -> None:
         self._port = port

@@ -54,7 +54,8 @@ def _inflate(raw: bytes, encoding: str, max_bytes: int) -> bytes | None:
     """The decompressed body; ``None`` as soon as it exceeds ``max_bytes``.
 
     A body in gzip may be a sequence of members, each compressed separately. The number of members is limited, because
-    each member costs a copy of the rest of the body. A small body of many empty members would take seconds.
+    each member costs a copy of the rest of the body. Without the limit, a small body of many empty members would take
+    seconds.
     """
     members: list[bytes] = []
     allowed, rest = max_bytes, raw

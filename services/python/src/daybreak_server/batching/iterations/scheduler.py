@@ -197,7 +197,7 @@ class Scheduler(Generic[K]):
         return max(0.0, now - min(self._waiting.prefill.head, self._waiting.decode.head))
 
     def _next_turn(self, session: K, now: float) -> None:
-        """End the session's turn. If its next turn has already been added, this one now waits for prefill."""
+        """End the session's turn. If its next turn has already been added, that turn now waits for prefill."""
         later = self._later.get(session)
         if later:
             self._waiting.prefill.add(session, replace(later.popleft(), at=now))

@@ -60,7 +60,7 @@ def shares(
 
 
 def _spread(outgoing: Sequence[ClusterState], wanted: int, *, grow: bool) -> dict[str, int]:
-    """Share the groups, beginning with the newest RayCluster. With ``grow``, it may get more groups than it has."""
+    """Share the groups, beginning with the newest RayCluster. With ``grow``, that one may get more than it has."""
     share: dict[str, int] = {}
     remaining = wanted
     for position, state in enumerate(reversed(outgoing)):

@@ -30,7 +30,7 @@ class EmbedInput(NamedTuple):
 
     tokens: Tokens
     prompt_length: int
-    """Tokens at the beginning that pooling leaves out; 0 if the model pools them too."""
+    """The number of tokens at the beginning that pooling leaves out; 0 if it leaves out none."""
 
 
 class EmbedModel:

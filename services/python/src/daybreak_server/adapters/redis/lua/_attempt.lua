@@ -47,9 +47,9 @@ end
 
 local function discard(prefix, at) zput(K_garbage, prefix, int(at)) end
 
--- Bills the attempt: corrects the tenant's charge from the estimate to the actual time. Time counts as used if the
--- attempt ended the task, otherwise only up to its checkpoint; the rest is wasted. If the attempt did not end
--- the task, its used time is pending until the task ends, because only then is it known whether it led to a result.
+-- Bills the attempt: corrects the tenant's charge from the estimate to the actual time. If the attempt ended the task,
+-- all of its time counts as used. Otherwise, only the time up to its checkpoint counts as used, and the rest is wasted.
+-- This used time is pending until the task ends, because only then is it known whether the time led to a result.
 local function bill(r, ended)
   local ranks, claimed = tonumber(r.ranks), tonumber(r.claimed)
   local all = ranks * math.max(0, steady() - claimed)

@@ -30,8 +30,8 @@ local function joined(t)
 end
 
 -- `ahead`: how many tasks of the same tenant run before this one. `est`: the GPU-seconds that this task is charged. The
--- function assumes that each task of other tenants is charged as much. If more than OTHER_TENANTS_MAX tenants wait, the
--- result is a lower bound.
+-- function assumes that each task of other tenants is charged the same. If more than OTHER_TENANTS_MAX tenants wait,
+-- the result is a lower bound.
 local function position_of(t, ahead, est)
   if not others then load_others() end
   local share = math.max(t.share, 0)
@@ -79,8 +79,8 @@ local function load_groups()
   accepting = { count = count, idle = idle, draining = draining }
 end
 
--- The groups estimate when their tasks end. Returns the shortest of these times in seconds, among the groups that accept
--- tasks; nil if there is no estimate.
+-- Groups estimate how many seconds their tasks still take (`eta_s`). Returns the smallest estimate of the groups that
+-- accept tasks; nil if there is none.
 local function soonest_end()
   if soonest == nil then
     soonest = false
