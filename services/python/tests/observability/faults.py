@@ -47,16 +47,17 @@ FAULTS: list[Fault] = []
 """All faults, in the order in which they happen. Faults of different parts of the system happen at the same time. A
 fault of the whole system happens alone.
 
-An alert seems to have resolved while its metrics are missing. So the fault in which the gateway hangs comes first, and
-the one in which nobody scrapes Ray comes last. Some alerts look back for a minute. Their faults come first in their
-part, so that these alerts resolve while other faults happen.
+An alert seems to have resolved while its metrics are missing. Metrics are missing while the gateway hangs and while
+nobody scrapes Ray. So the gateway hangs before all other faults, and nobody scrapes Ray after all other faults. Some
+alerts look back for a minute. Their faults come first in their part, so that these alerts resolve while other faults
+happen.
 """
 
 
 def fault(
     *alerts: str, part: str | None = None
 ) -> Callable[[Callable[[ObservedRun], Iterator[During]]], None]:
-    """Register a generator function as the fault of these alerts."""
+    """Register a generator function as a fault that must set off these alerts."""
 
     def register(function: Callable[[ObservedRun], Iterator[During]]) -> None:
         FAULTS.append(Fault(function.__name__, alerts, part, contextlib.contextmanager(function)))
