@@ -37,7 +37,7 @@ def question(**options: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def gateway_url(deployment: Deployment) -> str:
-    """Adds a worker and a model to the shared installation, until its next upgrade. :returns: the gateway's URL."""
+    """Adds a worker and a model, which the installation keeps until its next upgrade. :returns: the gateway's URL."""
     add_every_kind(deployment)
     return deployment.port_forward(f"{NAME}-gateway", GATEWAY_PORT).url
 

@@ -82,7 +82,7 @@ class ApiError(DaybreakError):
 
 
 class BadRequestError(ApiError):
-    """The server refuses the request as it is: it is malformed, too large or of the wrong media type, for example."""
+    """The server refuses the request, for example because it is malformed, too large or of the wrong media type."""
 
 
 class AuthError(ApiError):

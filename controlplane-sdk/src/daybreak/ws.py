@@ -1,4 +1,4 @@
-"""What both clients use of the package websockets, which the extra ``sessions`` installs."""
+"""How ``Client`` and ``AsyncClient`` use the package websockets, which the extra ``sessions`` installs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def require_websockets() -> None:
 
 
 def connection_options(server: str) -> dict[str, Any]:
-    """The arguments that both clients pass to ``connect`` of websockets."""
+    """The arguments that ``Client`` and ``AsyncClient`` pass to ``connect`` of websockets."""
     options: dict[str, Any] = {
         "user_agent_header": f"daybreak-sdk/{VERSION}",
         "open_timeout": 10.0,

@@ -59,7 +59,7 @@ class Release:
         self._values = None if files else values
 
     def ensure(self, values: Mapping[str, Any]) -> None:
-        """Upgrade to these values, unless the release has them."""
+        """Upgrade to these values, unless the release already has them."""
         if values != self._values:
             self.upgrade(values)
 

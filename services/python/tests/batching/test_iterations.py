@@ -40,7 +40,7 @@ def ready(rules: IterationRules, *sessions: str, at: float = 0.0) -> Scheduler[s
 
 
 def test_sessions_join_and_leave_between_two_steps() -> None:
-    """No session waits for the end of another session's turn. That is the purpose of the strategy."""
+    """No session waits for the end of another session's turn. That is the purpose of the strategy ``iteration``."""
     scheduler = ready(IterationRules(gather_size=1), "a", "b")
     assert run(scheduler, 0.0, 1.0, "ab").sessions == ("a", "b")
     scheduler.prefill_ready("c", 1.0, seconds=0.5)
@@ -233,7 +233,7 @@ def test_every_batch_leaves_a_record() -> None:
 
 
 def test_a_wrong_use_is_refused() -> None:
-    """Otherwise a session would be lost, or be in two batches."""
+    """A wrong use would lose a session, or put a session into two batches."""
     scheduler = ready(IterationRules(), "a")
     with pytest.raises(ValueError, match="waits already"):
         scheduler.decode_ready("a", 0.0)

@@ -56,7 +56,7 @@ back for a minute. Their faults come first in their part, so that these alerts r
 def fault(
     *alerts: str, part: str | None = None
 ) -> Callable[[Callable[[ObservedRun], Iterator[During]]], None]:
-    """Register a generator function as the fault of these alerts."""
+    """Register a generator function as a fault that must set off these alerts."""
 
     def register(function: Callable[[ObservedRun], Iterator[During]]) -> None:
         FAULTS.append(Fault(function.__name__, alerts, part, contextlib.contextmanager(function)))

@@ -89,7 +89,7 @@ def _block_codec() -> Any:
 
 
 def params(folder: Path, **fields: Any) -> VideoParams:
-    """Validated parameters of a small video for a model. ``fields`` replace these defaults."""
+    """Validated parameters of a small video for a model. ``fields`` replace defaults or add to them."""
     small = {"prompt": "a red circle moving left", "size": "32x32", "frames": 9, "steps": 6, "seed": 3}
     return SPEC.validate({**small, **fields}, {"model": folder})
 

@@ -25,7 +25,7 @@ def lines_of(whole: Any, task: str) -> list[dict[str, Any]]:
 
 
 def test_a_task_embeds_each_line_as_a_request_would(start_whole: Start, tmp_path: Path) -> None:
-    """Lines are texts, or objects with a text. A line that cannot be embedded gets the error of such a request."""
+    """Lines are texts, or objects with a text. A line that cannot be embedded gets an error as its result."""
     (tmp_path / "corpora").mkdir()
     lines: list[Any] = [{"id": n, "text": text} if n % 2 else text for n, text in enumerate(TEXTS)]
     lines[4], lines[5], lines[6] = sentence(0, 500), {"no": "text"}, "half a pair: \ud800"

@@ -33,7 +33,7 @@ Token = tuple[int, int]
 
 
 class Task:
-    """A task's record and its places in the indices. Each place is separate, so that a bug can make them disagree."""
+    """A task's record and its places in the indices. The places are separate, so that a bug can make them disagree."""
 
     __slots__ = (
         "attempt",
@@ -194,7 +194,7 @@ class Store:
         return self.next(group)
 
     def next(self, group: int) -> Token | None:
-        for i, t in enumerate(self.tasks):  # the queue is in the order of the numbers
+        for i, t in enumerate(self.tasks):  # the queue has the order of the tasks' numbers
             if t.in_queue and t.overdue:
                 self.leave_queue(t)
                 self.end(t, "run deadline" if t.attempt else "start deadline", "X")

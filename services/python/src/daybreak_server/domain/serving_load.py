@@ -12,7 +12,7 @@ class Load:
     in_flight: int = 0
     """Requests in progress."""
     waiting: int = 0
-    """Requests that it has accepted but not started."""
+    """Requests that the group has accepted but not started."""
     sessions: int = 0
     """Open sessions."""
     free_memory_bytes: int | None = None

@@ -70,7 +70,7 @@ def rule(alert: Alert, place: Place) -> dict[str, Any]:
 
 
 def filled(alert: Alert, place: Place) -> str:
-    """The expression of an alert, with its marks replaced."""
+    """The expression of an alert, with its placeholders replaced."""
     expression = shortened(scoped(alert.expression, here=place.here), place.factor)
     expression = _SPAN.sub(lambda match: _span(float(match["seconds"]), place.factor), expression)
     for name, value in place.thresholds.items():
@@ -83,5 +83,5 @@ def _waits(duration: str, factor: float) -> str:
 
 
 def _span(seconds_: float, factor: float) -> str:
-    """A number of seconds in an expression; like a window, at least 4 when it is shortened."""
+    """A number of seconds for an expression. If it is shortened, it stays at least 4, as a window does."""
     return f"{seconds_ if factor == 1 else max(SHORTEST_S, seconds_ / factor):g}"

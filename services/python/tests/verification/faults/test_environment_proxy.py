@@ -96,7 +96,7 @@ def test_without_faults_bytes_pass_both_ways(proxy: TcpProxy) -> None:
 
 
 def test_a_cut_resets_open_connections_and_down_refuses_new_ones(proxy: TcpProxy) -> None:
-    """Open connections are reset instead of closed in order. Until it is healed, the proxy accepts no new ones."""
+    """A cut resets open connections instead of closing them cleanly. `DOWN` resets new ones until `heal`."""
     with _connect(proxy) as sock:
         assert _request(sock, b"one\n") == b"one\n"
         proxy.set_conditions(DOWN)

@@ -33,7 +33,7 @@ def report(*, server: str) -> Report:
 
 
 def merged(earlier: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
-    """The earlier rows, with new measurements in their places and new rows for the change with depth."""
+    """Replace the rows that were measured again, add the other new rows, and recompute the change with depth."""
     new = {row.what: row for row in rows}
     combined = [new.pop(row.what, row) for row in earlier if not row.what.startswith(FLATNESS)]
     combined += new.values()
@@ -57,7 +57,10 @@ def _flatness(rows: Sequence[Row]) -> Row:
 
 
 def _flatness_of_cpu(rows: Sequence[Row]) -> list[Row]:
-    """How far a task's CPU time on the server differs between depths. Other load affects it less than the task rate."""
+    """How far a task's CPU time on the server differs between the smallest and the largest depth.
+
+    Other load on the machine changes this CPU time less than it changes the task rate.
+    """
     parts = [[row for row in rows if row.what.startswith(part)] for part in (CPU_SUBMIT, CPU_SETTLE)]
     if any(len(part) < 2 for part in parts):
         return []

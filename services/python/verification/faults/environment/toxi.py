@@ -18,7 +18,7 @@ from daybreak_server.local.instance import free_port
 from testkit.waiting import wait_until
 
 _COMPRESSED = Path(__file__).resolve().parents[6] / "shared" / "cluster" / "bin" / "toxiproxy-server.xz"
-"""The compressed program, which is among the test cluster's tools next to a checkout."""
+"""The compressed program. The tools of the test cluster are in the folder ``shared`` next to a checkout."""
 
 
 def find_program() -> Path | None:

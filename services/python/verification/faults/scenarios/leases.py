@@ -178,7 +178,7 @@ def run_live_long(context: ScenarioContext) -> list[Row]:
     lease_s, rounds = 6.0, context.repeats(1, 3)
     short_s = (
         lease_s / 80
-    )  # so a task has no more steps than the stream keeps events, and the checker can read them all
+    )  # so the stream keeps the events of all steps of a task, and the checker can read them all
     kinds = (("sleep", short_s), ("compute", short_s), ("hold_gil", 0.1), ("hold_gil", 1.25 * lease_s))
     with (
         context.cluster(pools=(PoolOptions(groups=4),), lease_s=lease_s, watchdogs=True) as cluster,

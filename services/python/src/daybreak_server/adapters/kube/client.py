@@ -72,8 +72,8 @@ class KubeCluster:
     async def discover_kuberay(self) -> None:
         """Check whether KubeRay is installed. Call this before the watches start.
 
-        If KubeRay is installed later, a full list of :meth:`observe` finds it and calls ``on_kuberay``. If this
-        happens before the watches start, ``on_kuberay`` is not needed, but does no harm.
+        If KubeRay is installed later, :meth:`observe` finds it with its next full list, and calls ``on_kuberay``.
+        Before the watches start, this call is not needed, but does no harm.
         """
         list_objects = self._custom.list_namespaced_custom_object
         try:
@@ -255,8 +255,8 @@ class KubeCluster:
 def _request(method: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """Make the request and read the whole response.
 
-    With ``_preload_content=False``, the body arrives only when it is read. That must happen in this thread, because it
-    would block the event loop.
+    With ``_preload_content=False``, the body arrives only when it is read. This function reads it in the thread of the
+    request, because a read in the event loop would block the loop.
     """
     found = method(*args, _request_timeout=TIMEOUT_S, **options)
     return found if options.get("_preload_content", True) else found.data

@@ -34,8 +34,8 @@ from typing import Any, Final
 TESTED_SERIES: Final = ("2.60",)
 """The versions of Ray that the fast start was tested with, by their first two numbers.
 
-``pyproject.toml`` limits Ray to them, and the image's ``ray`` command (``deploy/image/ray-wrapper``) names them too; a
-test compares the three."""
+``pyproject.toml`` limits Ray to them, and the image's ``ray`` command (``deploy/image/ray-wrapper``) names them too.
+Tests check that all three places agree."""
 
 
 @dataclass(frozen=True)

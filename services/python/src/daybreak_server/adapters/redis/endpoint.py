@@ -116,7 +116,7 @@ class Endpoint:
         return options
 
     def _certificates(self) -> dict[str, Any]:
-        """TLS options from the URL and the files. Sentinels use the same."""
+        """TLS options from the URL and the files. Connections to Sentinels use them too."""
         if not self.tls:
             return {}
         in_url = {name: value for name, value in parse_url(self.url).items() if name.startswith("ssl_")}

@@ -15,12 +15,12 @@ K = TypeVar("K", bound=Hashable)
 
 
 class OnePhase(BatchStrategy[K]):
-    """``iteration``: a batch has one phase, because a step takes as long as its longest member.
+    """``iteration``: a batch has one phase. In a batch with both phases, decode would take as long as prefill.
 
     The first of these rules that applies decides:
 
     1. Decode, if it has waited for ``max_decode_delay_s`` since its last batch, or since its queue ceased to be empty.
-       This rule never runs two batches of decode in a row, so prefill does not starve either.
+       This rule never runs two batches of decode in a row, so prefill does not starve.
     2. Decode, if prefill *gathers*. A batch of prefill interrupts all sessions that decode. So while any session
        decodes, it is better to collect some turns first. Prefill gathers until ``gather_size`` turns are ready, or
        until the first of them has waited for ``gather_wait_s``.

@@ -77,7 +77,7 @@ class Watchdog:
                 self._send({"record": asdict(self._record)})
 
     def wait_ready(self, timeout_s: float = _READY_S) -> None:
-        """Wait until the process polls, or until the timeout.
+        """Wait until the process has checked the leader once, or until the timeout.
 
         A task may hold Python's lock from its first step on, so the leader waits here before it claims a task.
         """
@@ -88,7 +88,8 @@ class Watchdog:
     def hold(self, lease: Lease, *, renewed_at: float) -> None:
         """Watch this lease too.
 
-        :param renewed_at: The time of the last renewal. If the leader has several leases, the oldest of these times.
+        :param renewed_at: The time of the lease's last renewal. If the leader has several leases, the earliest of their
+            last renewals.
         """
         self.shared.write(renewed_at=renewed_at)
         self.shared.hold(lease)

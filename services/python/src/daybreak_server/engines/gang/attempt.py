@@ -297,7 +297,7 @@ class Attempt:
         return Failed(code=report.code, message=report.message, permanent=report.permanent)
 
     def failure_cause(self, exc: Exception) -> Failed:
-        """Return why the ranks could not agree. If a lost rank sent a report, it explains more than the loss itself."""
+        """Return why the ranks could not agree. A report from a lost rank explains more than the loss itself."""
         report = self._control_group.failure(now=True) or worst(self._reports)
         if report is None:
             return Failed(code="rank_lost", message=str(exc))

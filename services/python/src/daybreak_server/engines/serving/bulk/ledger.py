@@ -38,7 +38,7 @@ class Ledger:
     offset: int = 0
     """Where that line ends in the input."""
     failed: int = 0
-    """How many lines up to this one have an error in place of a result."""
+    """How many lines up to ``line`` have an error in place of a result."""
     parts: tuple[OutputPart, ...] = ()
 
     @property
@@ -69,8 +69,8 @@ def fingerprint_of(*facts: str) -> str:
 
 
 def resumed(snapshot: bytes | None, fingerprint: str) -> Ledger:
-    """The ledger of a snapshot. It is empty if there is no snapshot, or one that cannot be read or has another
-    fingerprint."""
+    """The ledger of a snapshot. It is empty if there is no snapshot, if the snapshot cannot be read, or if its
+    fingerprint differs from ``fingerprint``."""
     fresh = Ledger(fingerprint=fingerprint)
     if not snapshot:
         return fresh
