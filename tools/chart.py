@@ -176,7 +176,7 @@ def _value_schema(value: Value) -> dict[str, Any]:
 
 
 def _settings(model: type[BaseModel]) -> dict[str, Any]:
-    """The schemas of a model and of the models that it refers to: their names and bounds, no defaults and texts."""
+    """The schemas of a Pydantic model and of the models that it refers to, without defaults, formats and texts."""
     full = model.model_json_schema(ref_template="#/$defs/{model}")
     shared = full.pop("$defs", {})
     return {name: _bare(node) for name, node in {**shared, model.__name__: full}.items()}

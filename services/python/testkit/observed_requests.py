@@ -101,6 +101,6 @@ class ObservedRequests:
             for _ in range(CAPACITY):
                 others.enter_context(self.open_request(group, latency_s=30.0))
             wait_until(lambda: self._is_full(group), 30, "the group to have read all requests")
-            # The deadline is in the pause before the fourth try, not within a try.
+            # The deadline passes in a pause between two of the gateway's tries, not during a try.
             status = self.ask(deadline_s=3.0)
             assert status == 503, status

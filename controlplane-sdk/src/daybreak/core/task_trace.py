@@ -317,7 +317,7 @@ class _Folding:
         """The trace, once all events are applied."""
         task = self._task
         if not self._ended:
-            # An ended task whose last event is not in the history ends when its record says so.
+            # If the history of an ended task lacks the last event, the task's record says when the trace ends.
             self._now_ms = max(self._now_ms, self._ms(task.finished_at or now))
             state = task.state.value if task.state.terminal else RUNNING
             self._close(outcome=state if self._open.kind is PartKind.ATTEMPT else None, message=None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 _OLDEST = Path("services/python/verification")
-"""A folder that a source tree has if its build uses the present names of the keys in Redis. This build cannot read the
-queues of an older build."""
+"""Every source tree with the present names of the keys in Redis has this folder. Trees without it are older, and the
+build under test cannot read the queues of their builds."""
 
 
 class IncompatibleBuildError(AssertionError):
@@ -14,9 +14,10 @@ class IncompatibleBuildError(AssertionError):
 
 
 def require_compatible_queues(chart: Path) -> None:
-    """Check that this build can read the queues of the build with this chart (``<tree>/deploy/helm/daybreak``).
+    """Check that the build under test can read the queues of the older build whose chart is in the folder ``chart``.
 
-    :raises IncompatibleBuildError: if the tree is older than the present names of the keys in Redis.
+    :param chart: ``<tree>/deploy/helm/daybreak``, where ``<tree>`` is the source tree of the older build.
+    :raises IncompatibleBuildError: if the older build has other names of the keys in Redis.
     """
     tree = chart.resolve().parents[2]
     if not (tree / _OLDEST).is_dir():

@@ -184,7 +184,7 @@ class Killed:
 
 @pytest.fixture
 def killed(valkey: Server, tmp_path: Path) -> Iterator[Callable[[], Killed]]:
-    """Starts a pool whose groups a test can kill. While the file `hold` exists, its groups are slow from line 1501 on.
+    """Starts a pool whose groups a test can kill. While the file `hold` exists, the groups are slow from line 1501 on.
     While the file `hold.resume` exists, a group that resumes a task waits before it fetches the earlier attempts'
     parts."""
     made: list[Killed] = []

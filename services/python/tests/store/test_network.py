@@ -70,7 +70,7 @@ def silent_port() -> Iterator[int]:
 def test_an_address_that_does_not_answer_is_given_up_long_before_the_timeout_of_a_call(
     silent_port: int,
 ) -> None:
-    """The next attempt may find Redis at its new address before the lease ends."""
+    """A client that gives up soon can connect again before the lease ends, and may find Redis at a new address."""
     url = f"redis://127.0.0.1:{silent_port}"
     with connect(url, timeout_s=600) as client, pytest.raises(redis.TimeoutError):
         client.ping()

@@ -92,7 +92,7 @@ def test_a_resumed_run_on_a_gpu_gives_the_same_frames(
 
 
 def test_all_ranks_of_an_nccl_group_take_part(folders: dict[str, Path]) -> None:
-    """A group on all GPUs of this machine carries out its plan. With several GPUs, each rank runs collectives."""
+    """All GPUs of this machine form one group and run the model. With several GPUs, each rank runs collectives."""
     from verification.benchmarks.gpu.group import measure_group
 
     world = torch.cuda.device_count()

@@ -1,7 +1,7 @@
 """The GPUs of this machine, as NVIDIA's management library (NVML) lists them. Without the library there are none.
 
-NVML numbers GPUs in the order of the PCI bus, whereas CUDA begins with the fastest. So engines get their GPUs together
-with ``CUDA_DEVICE_ORDER=PCI_BUS_ID``.
+NVML numbers GPUs in the order of the PCI bus, whereas CUDA begins with the fastest. So the environment of an
+engine sets ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` beside ``CUDA_VISIBLE_DEVICES``.
 """
 
 from __future__ import annotations

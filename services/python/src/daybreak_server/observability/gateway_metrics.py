@@ -86,8 +86,8 @@ class GatewayMetrics:
         self.update_ages()
 
     def begin_ticks(self, pool: str) -> None:
-        """Start to measure the time since the last successful tick. Otherwise a pool without ticks would have no
-        such metric."""
+        """Start to measure the time since the last successful tick, so that a pool has this metric even before its
+        first tick."""
         self._last_tick.setdefault(pool, time.monotonic())
         self.update_ages()
 

@@ -1,6 +1,6 @@
 """The metrics of groups that answer requests; :mod:`~daybreak_server.observability.catalogue` lists them with the rest.
 
-They measure requests by duration, time to the first byte, outcome and number.
+They count requests, tokens and lines of results, and measure durations and times to the first byte.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ class DemandStore(Protocol):
     async def publish_demand(self, pool: str, gateway: str, requests: int, *, ttl_s: float) -> None:
         """Say how many requests of the pool this gateway has: those that wait in it, and those that groups answer.
 
-        The number replaces the gateway's earlier one. It counts for ``ttl_s`` and must be published again before then,
-        so that a gateway that dies stops asking for groups. An outage of the store does not count towards ``ttl_s``.
+        The number replaces the gateway's earlier one. It expires after ``ttl_s``, so that a gateway that dies stops
+        asking for groups. A running gateway must publish it again before that. An outage of the store does not count
+        towards ``ttl_s``.
         """

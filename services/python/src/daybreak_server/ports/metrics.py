@@ -112,7 +112,10 @@ class Meter(Protocol):
         """A series of a histogram."""
 
     def counted(self, counter: CounterSeries, histogram: HistogramSeries) -> HistogramSeries:
-        """A series that passes each observation to ``histogram``, and adds 1 to ``counter``; both are of this meter."""
+        """A series that passes each observation to ``histogram`` and adds 1 to ``counter``.
+
+        This meter must have made ``counter`` and ``histogram``.
+        """
 
     def remove(self, metric: Metric, *labels: str) -> None:
         """Stop exporting a series, if it exists."""

@@ -1,4 +1,4 @@
-"""The measurement of sessions: its users, its search, its costs, and that late turns count."""
+"""Tests of the measurement of sessions: its users, its search, its costs, and how it counts late turns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the scheduler in virtual time, with users who speak in real time, and one device.
+"""Simulates the scheduler with one device and with users who speak at normal speed.
 
 Nothing sleeps. Time advances from one event to the next. An event is the arrival of audio or the end of a batch.
 Everything random depends on the seed, the user and the turn alone, so all strategies get the same speech.

@@ -1,7 +1,8 @@
 """The video workload with a stopwatch. It measures how long its code ran, and how long it waited between its steps.
 
-A pool uses it with ``workload: verification.benchmarks.video.timed:SPEC``. On a busy machine, the comparison with
-a bare loop is inexact; the stopwatch shows exactly how much of a task's time was spent outside the workload.
+A pool uses it with ``workload: verification.benchmarks.video.timed:SPEC``. On a busy machine, it is inexact
+to compare a task with the same workload in a bare loop, without Daybreak. The stopwatch shows exactly how much of a
+task's time was spent outside the workload.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ _Result = TypeVar("_Result")
 
 
 class S3Blobs:
-    """Files below ``s3://bucket/prefix``. Threads and processes may share it.
+    """Files below ``s3://bucket/prefix``. Threads may share an instance. Processes may use the same files at once.
 
     A file is written by one PutObject, or by a multipart upload whose completion makes it visible. Both carry
     SHA-256 checksums, and the header ``If-None-Match: *``, so that no file is ever overwritten. On a server that
@@ -196,7 +196,7 @@ class S3Blobs:
         """Write a probe and return its bucket and key.
 
         A server that keeps objects as files may answer 409 while it removes the folder of another probe. So after a
-        conflict, this retries with another key.
+        conflict, this method retries with another key.
         """
         for remaining in range(_PROBE_TRIES - 1, -1, -1):
             place = {"Bucket": self._bucket, "Key": f"{self._prefix}{probe_key()}"}

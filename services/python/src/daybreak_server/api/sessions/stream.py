@@ -1,7 +1,8 @@
 """The stream of a session in Daybreak's own API, with audio in binary frames and events in text frames.
 
 A gateway keeps no state between two connections. The client names the last event that it has seen, and the server
-names the position from which it needs audio. Both are in the journal, so a client can continue at any gateway.
+names the position from which it needs audio. The journal has the events and this position, so a client can
+continue at any gateway.
 """
 
 from __future__ import annotations
@@ -90,8 +91,10 @@ class SessionStream:
             )
 
     async def _acknowledge(self, audio: AudioInput) -> None:
-        """Report every half second which audio has arrived, if more has. A report also follows the last frame,
-        because the client may wait for it."""
+        """Every half second, report which audio has arrived, unless none has arrived since the last report.
+
+        The last frame gets a report too, because the client may wait for one.
+        """
         acknowledged = audio.needed_from
         while True:
             await asyncio.sleep(_ACK_S)
@@ -118,7 +121,8 @@ class SessionStream:
 def _resume_after(socket: WebSocket, record: SessionRecord) -> str:
     """The id of the last event that the client has, from its parameter ``after``.
 
-    An id that the session does not have yet counts as the newest one. Otherwise, no event would follow it.
+    If the client's id is later than the newest event of the session, the result is the id of the newest event, so that
+    the client misses none of the next events.
 
     :raises ApiError: ``bad_event_id``
     """

@@ -1,4 +1,4 @@
-"""Sends ``position`` and ``wake`` frames to the subscribers of waiting tasks when either changes."""
+"""Sends ``position`` and ``wake`` frames to the subscribers of waiting tasks when the position or the wake changes."""
 
 from __future__ import annotations
 

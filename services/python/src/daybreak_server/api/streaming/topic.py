@@ -116,7 +116,7 @@ class Topic:
 
     @contextmanager
     def loading(self) -> Iterator[None]:
-        """A context for reading history from the store. :meth:`wait_loaded` lets other subscribers wait for its end."""
+        """A context for reading history from the store. Other subscribers wait in :meth:`wait_loaded` until it ends."""
         if self._loading is not None:
             yield
             return
@@ -138,7 +138,7 @@ class Topic:
         return len(self._recent)
 
     def append(self, frame: Frame) -> None:
-        """Cache the task's next event of the log, and push it to all subscribers."""
+        """Cache the next event of the task's log, and push it to all subscribers."""
         self._recent.append(frame)
         if len(self._recent) > RECENT_LIMIT:
             self._drop_first()
@@ -157,7 +157,7 @@ class Topic:
         return [frame for frame in self._recent if frame.key is not None and frame.key > start]
 
     def cache_history(self, after: EventKey | None, history: Sequence[Frame]) -> None:
-        """Cache the history after ``after``, which was read from the store while the topic was live."""
+        """Cache ``history``: the events after ``after``, read from the store while this topic received new events."""
         start = after or START
         if self.floor is not None and self.floor <= start:
             return

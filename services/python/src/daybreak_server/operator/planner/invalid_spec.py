@@ -2,7 +2,7 @@
 nothing else.
 
 This module is pure, like ``plan``. The operator does not know what the user wants, so it leaves everything that runs as
-it is. The first plan from a readable spec continues from this state and clears the condition.
+it is. The first plan from a readable spec continues from this state and removes the report from the pool's status.
 """
 
 from __future__ import annotations
