@@ -14,7 +14,7 @@ pytestmark = pytest.mark.full
 
 
 def test_a_long_task_is_never_restarted(deployment: Deployment) -> None:
-    """A task that holds the GIL in each step and takes ten times the lease, longer than the cooldown, runs once."""
+    """A task as long as ten leases runs once, although each step holds the GIL. The task also outlasts the cooldown."""
     steps = 25
     step_s = 10 * LEASE_S / steps
     assert steps * step_s > COOLDOWN_S

@@ -1,4 +1,4 @@
-"""Writes generated files, or shows where they differ from their sources."""
+"""Writes generated files, or shows which lines in them are out of date."""
 
 from __future__ import annotations
 

@@ -211,7 +211,7 @@ def test_permanent_stream_errors_are_raised(scripted: Any, make: Any, face: Any)
 
 
 def test_events_end_when_nothing_can_follow(scripted: Any, make: Any, face: Any) -> None:
-    """The iteration ends if `after` is the terminal event, and if all events were trimmed."""
+    """The iteration ends if `after` is the terminal event. It also ends if all events were trimmed."""
     nothing, ended = make.stream(), make.answer(make.task(state="succeeded"))
     scripted.answers = [nothing, ended, nothing]
     assert face().call("events", "video_01", after="9-0") == []
@@ -225,7 +225,7 @@ def test_events_end_when_nothing_can_follow(scripted: Any, make: Any, face: Any)
 def test_a_task_that_ends_between_two_connections_delivers_its_last_event(
     scripted: Any, make: Any, face: Any
 ) -> None:
-    """The client reconnects after it has seen that the task has ended."""
+    """If the client finds that the task has ended, it reads the stream once more, and gets the last event."""
     ended = make.answer(make.task(state="succeeded"))
     scripted.answers = [make.stream(), ended, make.stream(make.event("succeeded", "2-0"))]
     assert [e.type for e in face().call("events", "video_01", after="1-0")] == ["succeeded"]

@@ -24,8 +24,8 @@ NAN = 1_000_002
 HELD = 1500
 """A batch with this number or a larger one takes `_CRAWL_S` longer while the file of the option `hold` exists."""
 _CRAWL_S = 0.3
-"""Long enough for a test to kill the process during a batch. Steps still end, and each step reports the checkpoints
-that were stored before it."""
+"""Long enough for a test to kill the process during a batch, and short enough that steps still end. Each step reports
+the checkpoints that were stored before it."""
 
 
 class Squares:

@@ -177,7 +177,7 @@ FILE = ArtifactRef(name="x.txt", key="k", content_type="text/plain", size_bytes=
     ids=lambda changes: str(changes.get("state", "queued")),
 )
 def test_the_json_of_a_task_matches_its_wire_type(changes: dict[str, Any]) -> None:
-    """The serializer writes the names, times and order that :class:`daybreak.wire.Task` reads and writes."""
+    """The serializer writes the same fields, in the same order and format, as :class:`daybreak.wire.Task`."""
     shown = serializers.task(replace(RECORD, **changes), None, 1763765000000)
     task = Task.model_validate(shown)
     assert task.to_json() == shown
@@ -185,7 +185,7 @@ def test_the_json_of_a_task_matches_its_wire_type(changes: dict[str, Any]) -> No
 
 
 def test_a_time_is_written_to_the_millisecond() -> None:
-    """Milliseconds always have three digits, also at whole seconds, with leading zeros, and at the epoch."""
+    """The milliseconds always have three digits: at whole seconds, below 100 ms, and at the epoch."""
     assert serializers.iso8601(1763765000000) == "2025-11-21T22:43:20.000Z"
     assert serializers.iso8601(1763765000007) == "2025-11-21T22:43:20.007Z"
     assert serializers.iso8601(0) == "1970-01-01T00:00:00.000Z"

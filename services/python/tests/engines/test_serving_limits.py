@@ -117,7 +117,7 @@ def test_a_request_for_the_group_that_had_this_address_before_is_refused(
 
 
 def test_a_leader_takes_the_first_free_port_of_its_range(serving: Callable[..., Any]) -> None:
-    """If no port is free, the group reports this."""
+    """If no port is free, the error says to widen ``ports``."""
     taken, free = socket.create_server(("127.0.0.1", 0)), free_port()
     with taken:
         other = taken.getsockname()[1]

@@ -32,7 +32,7 @@ def written(client: Client, seconds: int) -> str:
 
 
 def begun(system: System) -> Counter[int]:
-    """A count of batches by the number of turns that a batch has begun. Groups publish these counts once a second."""
+    """How many batches have begun one turn, how many two, and so on. Groups publish these counts every second."""
     (group,) = request(f"{system.url}/ray/stats")["groups"]
     return Counter({int(size): count for size, count in group["batches"].get("prefill", {}).items()})
 
@@ -61,7 +61,7 @@ def test_the_examples_of_sessions_run_from_their_settings_alone(systems: Callabl
             return sum(size * count for size, count in begun(system).items()) >= turns
 
         def larger() -> bool:
-            """Let the users speak once more, because a new strategy applies only after up to about two seconds."""
+            """Let the users speak once more, because it can take about two seconds until a new strategy applies."""
             assert set(users.map(speak, [2] * USERS)) == {"loud silence " * 2}
             return max(begun(system)) > 2
 

@@ -108,7 +108,7 @@ def test_a_terminating_pod_has_the_end_of_its_grace_period() -> None:
 def test_a_pod_waits_for_a_reason_that_does_not_pass_by_itself(
     status: dict[str, Any], reason: str | None
 ) -> None:
-    """When Kubernetes alternates between two reasons for one cause, the operator uses one of them."""
+    """When Kubernetes alternates between two reasons for one cause, the operator always uses the same one."""
     waiting = parse.pod(pod(**status)).waiting
     assert (waiting.reason if waiting else None) == reason
 
@@ -272,7 +272,7 @@ def test_a_head_without_a_service_is_unavailable() -> None:
 
 
 def test_a_failed_patch_test_is_a_conflict_and_an_invalid_object_a_refusal() -> None:
-    """The error of an invalid object says which fields are invalid. The error of a failed test contains no field."""
+    """The error of an invalid object says which fields are invalid. The error of a failed patch test names none."""
     text = "the server rejected our request due to an error in our request"
     stale = {"reason": "Invalid", "message": text, "details": {}}
     causes = [{"reason": "FieldValueInvalid", "field": "spec.x", "message": "jsonpatch"}]

@@ -25,7 +25,7 @@ from verification.queue_model.backoff import backoff_ms
 def test_a_report_extends_the_lease_and_updates_the_record(driver: Driver) -> None:
     """Running + report → running, with a longer lease.
 
-    The report updates the record, the checkpoint and both streams.
+    The report updates the record and the checkpoint, and adds events.
     """
     claim = start(driver)
     driver.pass_time(10_000)
@@ -228,7 +228,7 @@ def test_a_permanent_error_fails_the_task_at_once(driver: Driver) -> None:
 
 
 def test_a_permanent_error_outranks_the_run_deadline(driver: Driver) -> None:
-    """Running after its run deadline + permanent error → failed, because the error says more."""
+    """Running after its run deadline + permanent error → failed: the error says more than the deadline."""
     claim = start(driver, run_within_ms=500)
     driver.now += 600
     assert driver.settle(claim.lease, FATAL).state is State.FAILED

@@ -49,7 +49,7 @@ def turn(speaker: SimulatedSpeech, session: str, audio: bytes, *, last: bool = F
 
 
 def turns(audio: Sequence[bytes], pair: LanguagePair = GERMAN) -> list[list[Token]]:
-    """The tokens of each turn of a session that a new model computes; the last turn ends it."""
+    """The tokens of each turn of a session that a new model computes. The last turn ends the session."""
     speaker = model()
     speaker.open("s", pair)
     return [
@@ -63,7 +63,7 @@ def text(of: Sequence[Sequence[Token]]) -> str:
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.target)
 def test_the_text_consists_of_sentences_of_words(pair: LanguagePair) -> None:
-    """Each begins with a capital letter and ends with a full stop, which completes a segment."""
+    """Each sentence begins with a capital letter and ends with a full stop, which completes a segment."""
     spoken = turns(speech(40), pair)
     written = text(spoken)
     stop, gap = ("。", "") if pair is CHINESE else (".", " ")
@@ -88,7 +88,7 @@ def test_the_same_audio_gives_the_same_text_in_every_process() -> None:
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.target)
 def test_a_lost_or_doubled_chunk_changes_the_text(pair: LanguagePair) -> None:
-    """All text after the chunk changes, so a test can see the loss at the end of a session."""
+    """All text after the chunk changes, so the end of a session's text shows each lost or doubled chunk."""
     audio = speech(30)
     whole = text(turns(audio, pair))
     for at in range(len(audio)):
@@ -100,7 +100,7 @@ def test_a_lost_or_doubled_chunk_changes_the_text(pair: LanguagePair) -> None:
 @given(st.integers(0, 200), st.data())
 @settings(max_examples=100)
 def test_another_group_continues_exactly(seed: int, data: st.DataObject) -> None:
-    """This holds at every token, also within a turn and within the last turn. The newest turns alone are enough."""
+    """The other group can continue after every token, even in the last turn. It needs only the newest turns."""
     audio = speech(6, seed)
     pair = data.draw(st.sampled_from(PAIRS))
     undisturbed = turns(audio, pair)
@@ -131,7 +131,7 @@ def test_another_group_continues_exactly(seed: int, data: st.DataObject) -> None
 
 
 def test_a_batch_gives_the_tokens_of_each_session_alone() -> None:
-    """This holds for any composition of the batch."""
+    """A session gets the same tokens alone and beside any other sessions."""
     speaker, audio = model(), [speech(1, seed)[0] for seed in range(8)]
     for number in range(8):
         speaker.open(f"s{number}", PAIRS[number % 3])
@@ -150,7 +150,7 @@ def test_a_batch_gives_the_tokens_of_each_session_alone() -> None:
 
 
 def test_no_turn_has_more_tokens_than_its_shape_says() -> None:
-    """A session fails if a turn has more than four times as many tokens, multiplied by the latency multiplier."""
+    """A session fails if a turn has more tokens than 4 × ``max_turn_tokens`` × the latency multiplier."""
     bound = model().shape.max_turn_tokens
     assert max(len(tokens) for tokens in turns(speech(400))) <= bound
 
@@ -167,7 +167,7 @@ def test_longer_turns_have_more_words() -> None:
 
 
 def test_one_session_fails_alone() -> None:
-    """The others of the batch get their tokens."""
+    """The other sessions of the batch get their tokens."""
     speaker = model()
     speaker.open("a", GERMAN)
     audio = speech(1)[0]
@@ -214,7 +214,7 @@ def test_a_wrong_past_is_refused() -> None:
 
 
 def test_a_step_takes_as_long_as_its_options_say() -> None:
-    """The duration of a prefill depends on its blocks of audio, and that of a decode on its sessions."""
+    """Each block of audio makes a prefill longer, and each session makes a decode longer."""
     slept: list[float] = []
     speaker = SimulatedSpeech(sleep=slept.append)
     costs = {"prefill_ms": 10, "prefill_item_ms": 1, "decode_ms": 5, "decode_item_ms": 0.5}

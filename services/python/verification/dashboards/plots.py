@@ -23,7 +23,7 @@ _LINE = 14
 _CHARACTER = 5.9
 """The approximate width of a character."""
 SHARE = "share"
-"""The unit of ratios; numbers show them in percent."""
+"""The unit of ratios. A panel of the kind ``NUMBER`` shows ratios in percent."""
 _PALETTE = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#dc2626", "#ca8a04", "#0891b2", "#db2777", "#4b5563")
 _MOST_LINES = 9
 _INK, _PALE = "#374151", "#6b7280"
@@ -93,7 +93,7 @@ def _colored(series: Series, number: int) -> Series:
 
 
 def legend_height(plot: Plot, width: float) -> float:
-    """The height of the legend, and of the rows of a table, a timeline or bars."""
+    """The height of the legend, or of the rows if panels of this kind have rows."""
     rows = {Kind.TABLE: len(plot.table), Kind.TIMELINE: len(plot.shown), Kind.BARS: len(plot.shown)}
     if plot.kind in rows:
         return rows[plot.kind] * 20.0

@@ -73,7 +73,10 @@ def cuttable() -> Iterator[Callable[[Backend], TcpProxy]]:
 
 @pytest.fixture
 def start_gateway(start_api: Callable[..., Api]) -> Callable[..., Api]:
-    """Starts gateways with one serving pool, ``answers``. The call gives the settings of the router."""
+    """Starts gateways with one serving pool, ``answers``.
+
+    The argument ``pool`` has settings of this pool. The other arguments are settings of the router.
+    """
 
     def start(*, pool: dict[str, Any] | None = None, **router: Any) -> Api:
         pools = {POOL: {"workload": "echo-serve", **(pool or {})}, "echo": {"workload": "echo"}}

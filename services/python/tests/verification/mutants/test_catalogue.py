@@ -29,7 +29,7 @@ def test_every_bug_can_be_planted(mutant: Mutant) -> None:
 
 
 def test_the_catalogue_has_many_bugs_with_unique_names() -> None:
-    """docs/reliability.md shows how many of them are caught."""
+    """docs/reliability.md shows how many of these bugs the tests catch."""
     assert len({mutant.name for mutant in CATALOGUE}) == len(CATALOGUE) >= 60
 
 

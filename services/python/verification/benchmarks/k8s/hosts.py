@@ -1,5 +1,5 @@
-"""Measures how long a group of two hosts takes to wake until its model is loaded: from a warm head, which is compared
-with a baseline, and from no pods.
+"""Measures how long each of two pools takes to wake until a group of two hosts has loaded its model. One pool begins
+with a warm head, the other without any pod. The wake from the warm head is compared with a baseline.
 """
 
 from __future__ import annotations

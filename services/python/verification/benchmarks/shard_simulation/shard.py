@@ -126,7 +126,7 @@ class Shard:
         self._at(self._chance.expovariate(rate), again)
 
     def _serve(self, cost: float) -> float:
-        """Occupy the core for ``cost`` on average. :returns: when the operation has been served."""
+        """Occupy the core for ``cost`` on average. :returns: the time at which the operation ends."""
         cost *= self._chance.lognormvariate(-0.03, 0.245)  # mean 1, standard deviation 1/4
         started = max(self._now, self._free)
         self._free = started + cost

@@ -241,7 +241,10 @@ class RedisStore:
             )
 
     async def set_batching(self, pool: str, changes: Mapping[str, Any]) -> None:
-        """Change values of the pool's setting ``batching``. ``None`` restores that of the settings. See the port."""
+        """Change values of the pool's setting ``batching``. See the port.
+
+        The new value ``None`` restores the value that the settings have.
+        """
         key = self._keys(pool).single("meta")
         stored, removed = batching.encode(changes)
         if stored:

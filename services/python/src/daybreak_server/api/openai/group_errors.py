@@ -1,4 +1,4 @@
-"""Converts the errors of groups to OpenAI's format. Groups answer all clients with ``application/problem+json``."""
+"""Converts the errors of groups to OpenAI's format. Groups send errors as ``application/problem+json``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Ends attempts, one after the other. After each it claims the next task for the same group, if the caller wants one.
+-- Ends attempts, one after the other. After each, the script claims the group's next task if the caller asks for it.
 -- ARGV: a Terms of arguments.py, then for each attempt a Settlement and a Claimant, whose group is '' if nothing is to
 -- be claimed.
 -- Answers one item for each attempt: {'settled', state, reply to the claim}, or {'repeated', …} if an earlier call has

@@ -1,10 +1,12 @@
-"""Computes the lines of a task's file. :class:`BulkRun` has a method ``run``, like a workload that runs jobs.
+"""Computes a result for each line of a task's file.
+
+:class:`BulkRun` has a method ``run``, like a workload that runs jobs.
 
 The phases are ``input`` (copying the file), ``resume`` (fetching the parts of earlier attempts) and ``lines``. The step
 number is the number of the last line whose result is written. Each step of the phase ``lines`` has a snapshot: the
 ledger of the output. Before the snapshot is taken, the results written so far are stored. If storing them takes longer
-than ``store_s``, the ledger ends with the part that was stored before. Deadlines, cancelling, releases and strikes work
-as for every task, because the loop of groups that run jobs also drives this ``run``.
+than ``store_s``, the ledger leaves them out, and ends with the last part that is stored. Deadlines, cancelling,
+releases and strikes work as for every task, because the loop of groups that run jobs also drives this ``run``.
 
 The output has one line for each line of the file, in order: ``{"line": 17, …the result}``, or
 ``{"line": 17, "error": {"code": …, "message": …}}``. If the line of the file was an object with an ``"id"``, the
@@ -69,7 +71,7 @@ class BulkRun:
         """Do nothing."""
 
     def run(self, task: Task[BulkParams], ctx: Context) -> Iterator[Step]:
-        """Compute the lines of a task's file."""
+        """Compute a result for each line of the task's file."""
         file = Copy(ctx.workdir / "input.jsonl")
         blobs, key = located(task.params.file, self._places, lambda: self._blobs)
         with self._heartbeat.during("input", BLOB_STALL_S):
