@@ -15,8 +15,8 @@ DOWNLOAD = ("tasks", "download", "video_01", "video.mp4")
 
 
 def link_to(device: str, folder: Path) -> None:
-    """Create a link to a device. If a bug replaces the target, and the tests run as root, the link is lost and
-    not the device."""
+    """Create a link to a device. If a bug replaces the output file while the tests run as root, only the link is
+    lost, not the device."""
     (folder / Path(device).name).symlink_to(device)
 
 

@@ -302,7 +302,7 @@ class ObservedRun:
         assert self.refused("POST", "/v1/tasks", {"pool": POOL, "input": {"steps": -1}}) == 422
 
     def _batches(self) -> None:
-        """Send requests that share batches, requests whose texts are in the cache, tasks whose lines fill up batches,
+        """Send requests that share batches, requests whose texts are in the cache, tasks whose texts fill up batches,
         requests whose batch fails, and requests that are refused. Rates need several rounds."""
         self.requests.answering_group(BATCHES)
         (self.files / "texts.jsonl").write_text('"a cat"\n' * 200 + "0\n")

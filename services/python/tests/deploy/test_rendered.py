@@ -48,7 +48,7 @@ def settings_of(rendered: Rendered, container: Object, folder: Path) -> Settings
 
 @every
 def test_neither_a_raycluster_nor_a_number_of_groups_is_rendered(values: Path) -> None:
-    """The operator owns the RayCluster and KEDA the number of groups, so Helm must not overwrite them."""
+    """The operator owns the RayCluster, and KEDA owns the number of groups, so Helm must not overwrite them."""
     rendered = render(values)
     assert not rendered.all("RayCluster")
     assert rendered.all("GeneratorPool")

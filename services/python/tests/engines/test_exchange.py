@@ -106,7 +106,7 @@ async def test_a_passed_deadline_stops_a_request() -> None:
 
 
 async def test_an_exchange_counts_until_both_sides_have_left() -> None:
-    """A workload that ignores that its client has gone still occupies the group."""
+    """A workload that continues after its client has gone still occupies the group."""
     left: list[Exchange] = []
     opened = exchange(left.append)
     opened.leave_loop()

@@ -28,7 +28,8 @@ class Fired:
 
 
 def provoke_all(run: ObservedRun, faults: Sequence[Fault]) -> dict[str, Future[Fired]]:
-    """Provoke the faults in order, those of different parts of the system at the same time.
+    """Provoke the faults in order. Faults of different parts of the system happen at the same time. A fault of the
+    whole system happens alone.
 
     :returns: name of a fault → what it set off, or the exception with which it ended.
     """

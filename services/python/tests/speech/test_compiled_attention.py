@@ -1,6 +1,6 @@
 """Compiled FlexAttention, on a CPU: it computes what plain attention does, and is compiled once for many batches.
 
-A GPU has kernels of its own, which ``make gpu`` tests.
+The command ``make gpu`` tests the kernels for GPUs.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _spans(counts: Sequence[int]) -> list[Span]:
 
 @pytest.fixture
 def fixed_threads() -> Iterator[None]:
-    """torch compiles for a fixed number of threads. Until a program sets this number, torch may change it."""
+    """Set the number of threads. torch compiles code for one number, and may change this number unless it is set."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -83,7 +83,7 @@ def test_every_knob_changes_the_batches_of_a_running_group(start_whole: Start, e
     assert new_batches(whole, lambda: together(whole)) == {CALLERS: 1}  # the first texts wait for the last
     patch(whole, max_batch_size=None, batch_timeout_ms=1)
     applied(whole, max_batch_size=32, batch_timeout_ms=1)
-    assert new_batches(whole, embed) == {24: 1}  # the batch is not full, but does not wait for a minute
+    assert new_batches(whole, embed) == {24: 1}  # the batch is not full, but now waits only 1 ms
     patch(whole, mode="eager", similar=1.0001)  # each length has batches of its own
     applied(whole, mode="eager", similar=1.0001)
     mixed = ["cat", "cat dog"] * 4

@@ -100,9 +100,9 @@ def exact(items: Sequence[Item], written: Sequence[Sequence[Written]], language:
 def delays(
     items: Sequence[Item], written: Sequence[Sequence[Written]], language: str, blocks: int
 ) -> list[float]:
-    """For each token of the correct items, the seconds of audio that the client sends after the last word that the
-    token needs, until the token is written. A token that needs silence counts from ``STOP_AFTER - MARGIN`` after the
-    last word, and no token counts from an earlier time than the token before it."""
+    """The delay of each token of the correct items: how many seconds of audio the client sends after the last word that
+    the token needs, until the model writes the token. For a token that needs silence, such as a full stop, the delay
+    begins ``STOP_AFTER - MARGIN`` seconds after the last word. No delay begins before that of the previous token."""
     right = exact(items, written, language)
     return [
         (token.turn + 1) * blocks * BLOCK_SECONDS - (due - MARGIN)
@@ -218,7 +218,7 @@ class _Scores:
             )
 
     def batches(self, items: Sequence[Item]) -> None:
-        """Compare the same items alone and in one batch: are the tokens equal, and how much do the logits differ?"""
+        """Translate each item alone, and all items in one batch, and compare the tokens and the logits."""
         together = _recorded(self.speech, items, "de")
         alone = [_recorded(self.speech, [item], "de")[0] for item in items]
         equal = sum(a.tokens == b.tokens for a, b in zip(together, alone, strict=True))
@@ -268,7 +268,7 @@ ABOUT: Final = (
 
 
 def score(speech: Speech, sentences: int) -> Report:
-    """All scores. ``share`` translates ``sentences`` sentences for a row with a target, otherwise half as many."""
+    """All scores. ``share`` takes ``sentences`` sentences for a row with a target, and half as many for other rows."""
     report = Report("speech-model", "Speech model", ABOUT)
     scores = _Scores(speech, report)
     items, noisy = make_items(sentences, seed=90_000), make_items(sentences, seed=50_000, noise_db=10.0)

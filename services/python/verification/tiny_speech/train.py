@@ -59,7 +59,7 @@ class Translator(nn.Module):
         self.ctc = nn.Linear(self.encoder.config.width, len(ENGLISH) + 1)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """CTC's logits of each state, and the language model's of each position."""
+        """The CTC logits of each state of the encoder, and the language model's logits of each position."""
         states = self.encoder(batch.mel)
         speech = self.encoder.adapt(states)
         picked = batch.speech.clamp(min=0)[..., None].expand(-1, -1, speech.shape[-1])

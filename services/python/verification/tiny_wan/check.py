@@ -31,7 +31,7 @@ FOREGROUND: Final = 0.25
 LEAST_PIXELS: Final = 40
 LEAST_FRAMES: Final = 8
 LEAST_TRAVEL: Final = 8.0
-"""In pixels. If the centre moves less from the first to the last frames, the subject counts as standing still."""
+"""If the centre moves fewer pixels than this from the first to the last frames, the subject has no direction."""
 LEAST_OVERLAP: Final = 0.6
 """Intersection over union below which the subject is none of the shapes."""
 

@@ -1,4 +1,4 @@
-"""Changes of sessions. The process that makes a change writes one line about it to its log."""
+"""Changes of sessions. The process that makes a change logs one line about the change."""
 
 from __future__ import annotations
 

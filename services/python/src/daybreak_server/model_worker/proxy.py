@@ -151,7 +151,10 @@ class WorkerProxy:
         return found
 
     async def _send(self, replica: RunningReplica, request: UpstreamRequest) -> UpstreamAnswer:
-        """Send the request. Repeat it if an idle connection turns out to be closed. :raises RequestFailedError:"""
+        """Send the request. Repeat it if an idle connection turns out to be closed.
+
+        :raises RequestFailedError: if the engine gives no answer.
+        """
         stale = 0
         while True:
             try:

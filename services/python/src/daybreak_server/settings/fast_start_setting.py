@@ -1,8 +1,9 @@
 """Reads ``ray.fast_start``, the only setting that ``ray start`` needs in a pod, without the settings tree.
 
 The tree (:mod:`~daybreak_server.settings.tree`) needs pydantic, whose import and models take 0.2 s of CPU time. That is
-a fifth of the time that a pod needs to join its Ray cluster. A test compares this module with the tree. If the config
-file cannot be read, this module takes its setting as unset. The processes that load the whole tree report the error.
+a fifth of the time that a pod needs to join its Ray cluster. A test checks that this module and the tree read the same
+value. If the config file cannot be read, this module ignores the file. The processes that load the whole tree report
+the error.
 """
 
 from __future__ import annotations

@@ -60,12 +60,12 @@ class IterationRules:
     """``iteration``: while any session decodes, prefill waits until this many turns are ready, so that few
     large batches replace many small ones. With 1, prefill does not wait."""
     gather_wait_s: float = 0.25
-    """``iteration``: the longest time that the first ready turn waits until ``gather_size`` turns are ready."""
+    """``iteration``: how long the first ready turn waits for others, unless ``gather_size`` turns are ready earlier."""
     batch_timeout_s: float = 0.1
     """``request``: how long the first turn of a batch waits for other turns."""
     max_batch_tokens: int = 0
-    """``mixed``: the maximum number of tokens in a batch. Longer turns are read in pieces. A decode counts as one
-    token, and a block of audio as ``Waiting.block_tokens``. One block and one decode always fit. 0: no limit."""
+    """``mixed``: the maximum number of tokens in a batch. A turn with more tokens is read in pieces. A decode counts
+    as one token, and a block of audio as ``Waiting.block_tokens``. One block and one decode always fit. 0: no limit."""
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -9,8 +9,8 @@ itself asks the store once a second how many sessions other groups have room for
 A group that is asked to drain or to leave claims no more sessions. It continues to serve its sessions, and
 releases them as soon as other groups have room for them, or after ``drain_s``. When the process dies, its
 watchdog deregisters the group, which releases its sessions at once. Without a watchdog, other groups can
-claim them when their leases end. How a session moves to another group is in
-:mod:`daybreak_server.domain.sessions`.
+claim them when their leases end. :mod:`daybreak_server.domain.sessions` describes how a session moves to
+another group.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class SessionsLeader:
         self._mailbox.wake()
 
     def release_task(self) -> None:
-        """Release all sessions now, because the time to leave is over."""
+        """Release all sessions at once, because the time limit for leaving has passed."""
         self._release_now.set()
         self._mailbox.wake()
 

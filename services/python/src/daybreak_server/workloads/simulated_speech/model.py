@@ -1,4 +1,4 @@
-"""A model of sessions that sleeps as long as a real model would compute. Its words depend only on the audio.
+"""A model for sessions. It sleeps for as long as a real model would compute. Its words depend only on the audio.
 
 It has no caches; the memory that it reports is a fixed number of bytes for each session.
 """

@@ -2,8 +2,8 @@
 
 A request waits on its own thread for its results (:class:`~daybreak_server.batching.executor.BatchExecutor`). While it
 waits, it asks up to ten times a second whether its client has gone. Each such question shows the group's leader that
-the request advances. So it asks only while the group really advances: if no batch runs, or a batch has ended since it
-last asked. If the model hangs, no question is asked, so the request stalls and the group restarts.
+the request advances. So a request asks only while the group really advances: if no batch runs, or a batch has ended
+since the request last asked. If the model hangs, no request asks, so the requests stall and the group restarts.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class TextBatches(Generic[P, R]):
     def _asked_while_advancing(self, cancelled: Callable[[], bool]) -> Callable[[], bool]:
         """Return a function that asks ``cancelled``.
 
-        While a batch runs and none has ended since the last question, it returns ``False`` without asking.
+        While a batch runs and none has ended since the last question, the function returns ``False`` without asking.
         """
         ended = -1
 

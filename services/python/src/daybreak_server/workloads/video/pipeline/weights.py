@@ -40,7 +40,7 @@ def fill(model: Any, tensors: Iterator[tuple[str, Tensor]], *, dtype: torch.dtyp
     for name, tensor in tensors:
         stored_as = torch.float32 if keep.intersection(name.split(".")) else dtype
         state[name] = tensor.to(device=device, dtype=stored_as) if tensor.is_floating_point() else tensor
-    # Some published Wan files have a norm layer that no pipeline uses; the class names it in this attribute.
+    # This attribute of the class lists a norm layer that some published Wan files have, and that no pipeline uses.
     ignored = tuple(type(model)._keys_to_ignore_on_load_unexpected or ())
     state = {name: tensor for name, tensor in state.items() if not any(part in name for part in ignored)}
     try:
