@@ -45,7 +45,10 @@ class PullFailure:
         return self.reason in _FINAL or _is_local(self.image) or _MISSING.search(self.message) is not None
 
     def advice(self, option: str | None) -> str:
-        """Which image is missing, and how to load it. ``option`` is pytest's option for it; ``None`` for Daybreak's."""
+        """Which image is missing, and how to load it.
+
+        :param option: The option of pytest that selects another image in its place; ``None`` for Daybreak's image.
+        """
         message = f": {' '.join(self.message.split())}" if self.message else ""
         load = f"Build it with `make image IMAGE={self.image}`, then load it" if option is None else "Load it"
         other = "make e2e IMAGE=…" if option is None else f'make e2e PYTEST="{option} …"'

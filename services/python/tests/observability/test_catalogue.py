@@ -84,7 +84,7 @@ def test_a_counter_of_the_standard_library_is_no_metric(tool: ModuleType, tmp_pa
 
 
 def test_a_metric_needs_a_panel_an_alert_or_a_reason(tool: ModuleType) -> None:
-    """A metric that is used must not have a reason why it is unused."""
+    """A metric that a panel or an alert uses must not set ``why_unused``."""
     explained = replace(GOOD, why_unused="for debugging")
     assert len(list(tool.without_place(set(), [GOOD]))) == 1
     assert list(tool.without_place(set(), [explained])) == []

@@ -40,7 +40,7 @@ from daybreak_server.settings.tree import RedisSettings, Settings
 
 ACTIONS = ("create", "patch", "delete", "write_status", "emit", "put", "scale", "drain", "cordon_hosts")
 OBSERVATION = "pool"
-"""``GroupStore.pool``: called in each observation, and before each checked action."""
+"""``GroupStore.pool``: called in each observation, and before each action that has preconditions."""
 
 
 @dataclass(slots=True)

@@ -64,7 +64,7 @@ async def test_an_old_status_from_the_watch_is_ignored() -> None:
 
 
 async def test_an_error_ends_the_step_and_the_backoff_grows() -> None:
-    """While Kubernetes is unreachable the operator retries less and less often; then it continues."""
+    """While Kubernetes is unreachable, the operator retries less and less often. After the outage, it continues."""
     world = World()
     api = Api(world)
     operator, metrics_registry = reconciler(world, api)

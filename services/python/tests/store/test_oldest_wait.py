@@ -63,7 +63,7 @@ def test_a_promoted_task_does_not_hide_the_oldest_wait(driver: Driver) -> None:
 
 
 def test_a_due_task_waits_even_if_no_tick_promotes_it(driver: Driver) -> None:
-    """Without ticks, no delayed task is promoted, and the oldest wait must show that."""
+    """Without ticks, no delayed task is promoted. The oldest wait must count a due task all the same."""
     driver.client.hset(driver.keys.single("meta"), "wake_ms", 10_000)
     submit(driver, priority=Priority.LOW, start_at_ms=driver.now + 4_000)
     assert driver.view().oldest_wait_s is None

@@ -242,7 +242,7 @@ class Trainer:
             torch._foreach_lerp_(self.average, self.weights, 1 - keep)
 
     def save(self) -> None:
-        """Write a checkpoint that `restore` continues from, whole or not at all."""
+        """Write a checkpoint for `restore`. It replaces the previous one atomically."""
         state = {
             "weights": [w.detach() for w in self.weights],
             "average": self.average,

@@ -305,7 +305,10 @@ def _condition(view: PoolView) -> PoolCondition | None:
 
 
 def _wake_history(view: PoolView, now_ms: int) -> WakeHistory:
-    """The wake of a pool, and the duration of each phase of the last wake. Outside a wake, ``eta_s`` is the sum."""
+    """The wake of a pool, and the duration of each phase of the last wake.
+
+    Outside a wake, ``eta_s`` is the duration of the whole last wake.
+    """
     waking = not has_ready_group(view) and view.wake_phase != WakePhase.ZERO
     total = wake_last(view).get("total_s")
     return WakeHistory(

@@ -13,7 +13,8 @@ without effect if the new replica fails, if its worker leaves, if its memory is 
 move is no longer useful. Each model has at most one move at a time, and each move makes the spread better, so replicas
 do not move back and forth. A move must have been possible for ``SPREAD_AFTER_MS`` without interruption before it
 begins. So no replica moves to a worker that comes and goes. Where KEDA scales the workers, no replica moves to a worker
-that is not needed, because KEDA removes such a worker earlier. After each failure, the next try comes later.
+that is not needed, because KEDA removes such a worker before ``SPREAD_AFTER_MS`` have passed. After each
+failure, the next try comes later.
 """
 
 from __future__ import annotations

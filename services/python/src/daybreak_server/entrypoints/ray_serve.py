@@ -75,7 +75,7 @@ class RankReplica:
         self._failing = False
         try:
             self._rank = self._build(gang)
-        except Exception as exc:  # a workload that is not installed here
+        except Exception as exc:  # for example, the workload is not installed here
             _log.exception("rank %d of pool %s cannot be built", self._number, pool)
             threading.Thread(target=self._fail, args=(cause_of(exc),), name="fail").start()
             return
@@ -145,7 +145,7 @@ class RankReplica:
 
 
 class VideoGenerator(RankReplica):
-    """A rank of the pool ``video``, as a class with the name that the documentation uses."""
+    """A rank of the pool ``video``. This subclass exists only for its name, which the documentation uses."""
 
 
 class APIEntrypoint:

@@ -2,8 +2,9 @@
 
 ``up``, ``dev``, ``gateway --embedded`` and ``demo-serve`` keep the files of an instance in one folder. A lock on
 ``up.lock`` makes sure that one process owns the folder. All processes that the instance starts inherit an environment
-variable with its tag, by which :mod:`~daybreak_server.local.reaper` finds them even if an earlier run was killed. If
-the path of the folder is too long, Ray's files (and no others) are elsewhere (:meth:`Instance.ray_folder`).
+variable with its tag. By this tag, :mod:`~daybreak_server.local.reaper` finds these processes, and also those of an
+earlier run that was killed. If the path of the folder is too long, Ray's files (and no others) are elsewhere
+(:meth:`Instance.ray_folder`).
 
 ``up.json`` says how to reach the instance. It is written when the instance accepts tasks (``demo-serve`` writes none),
 and removed at the end of the run. A run that is killed leaves it behind.
@@ -126,7 +127,7 @@ class Instance:
 
 
 def instance_tag(folder: Path) -> str:
-    """The tag of an instance's processes: a hash of its folder's path, so that a later run finds the same tag."""
+    """The tag of an instance's processes: a hash of its folder's path, so every run in this folder has the same tag."""
     return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
 
 

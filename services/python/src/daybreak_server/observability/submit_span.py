@@ -1,7 +1,8 @@
 """The span ``send <pool>`` of a submit.
 
-A busy gateway makes many of these spans. The SDK's tracer takes six times as long to make one, because any thread may
-change its spans until they end. This module makes the span only when it ends, because all facts are known then.
+A busy gateway makes many of these spans. The tracer of OpenTelemetry's SDK takes six times as long to make one, because
+any thread may change its spans until they end. This module makes the span only when the submit ends. All facts are
+known then, so the span never changes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _NO_STATUS = Status(StatusCode.UNSET)
 
 @dataclass(frozen=True, slots=True)
 class SpanSink:
-    """Where spans that no tracer has made are sent, and what all these spans have in common."""
+    """The processor that gets the spans that this module makes, and what all these spans have in common."""
 
     processor: SpanProcessor
     resource: Resource

@@ -12,12 +12,12 @@ class StoreError(Exception):
       ├── ``StoreFullError``           has no memory for new tasks, sessions or audio: temporary
       ├── ``QueueFullError``           the pool's limit on waiting tasks is reached: temporary
       ├── ``SessionsFullError``        a sessions pool has no room: temporary
-      ├── ``AudioBacklogError``        a session's audio waits for a model: temporary
+      ├── ``AudioBacklogError``        too much of a session's audio waits for a model: temporary
       ├── ``AudioGapError``            audio was skipped: send it from the position that the error names
       ├── ``SessionUnknownError``      there is no such session: permanent
       ├── ``SessionEndedError``        the session has ended: permanent
       ├── ``IdempotencyMismatchError`` the key was used with another body: permanent
-      ├── ``EventsTrimmedError``       the reader fell too far behind, and events are gone: begin at the tail
+      ├── ``EventsTrimmedError``       the reader fell too far behind, and events are gone: begin after the newest
       └── ``ConflictError``            the task's state does not allow this: permanent
     """
 
@@ -43,7 +43,7 @@ class IdempotencyMismatchError(StoreError):
 
 
 class EventsTrimmedError(StoreError):
-    """Events that the reader has not seen yet were trimmed. It must begin again at the tail."""
+    """Events that the reader has not seen yet were trimmed. The reader must begin again after the newest event."""
 
 
 class ConflictError(StoreError):

@@ -22,7 +22,7 @@ from testkit.valkey import Server
 
 @pytest.fixture
 def start_speech(valkey: Server, tmp_path: Path) -> Iterator[Callable[..., Speech]]:
-    """Starts servers with a pool ``speech``, each with the settings of the call."""
+    """A function that starts a server with a pool ``speech`` and the settings that it is called with."""
     with ExitStack() as stack:
 
         def start(

@@ -71,7 +71,7 @@ def test_text_is_the_whole_text(client):
 
 
 def test_a_client_that_sends_all_before_it_reads_does_not_block(client):
-    """If this client read no acknowledgements and no events while it sends, the server would wait for it."""
+    """The client also reads events and acknowledgements while it sends. Otherwise, the server would wait for it."""
     audio = noise(20) * 10
     with client.sessions.open("de") as live:
         live.send(audio)
@@ -197,7 +197,7 @@ async def test_a_session_that_cannot_be_connected_to_is_closed(speech):
 
     If the client did not close the session, the session would keep its place until its idle timeout.
     """
-    rate: Any = 16_000.0  # only the stream refuses a float
+    rate: Any = 16_000.0  # the server refuses a float, but only when the client connects to the session
     with Client(speech.api.url, retry=QUICK) as client:
         with pytest.raises(InvalidInputError, match="sample_rate"):
             client.sessions.open("de", sample_rate=rate)

@@ -1,4 +1,4 @@
-"""Creates an environment for each competitor, from the competitor's requirements file, in `build/competitors`."""
+"""Creates an environment in `build/competitors` for each competitor, from the competitor's requirements file."""
 
 from __future__ import annotations
 

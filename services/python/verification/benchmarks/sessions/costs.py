@@ -12,7 +12,8 @@ Points = tuple[tuple[int, float], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """The costs of both phases. Costs of sizes that are not listed are interpolated, up to the largest listed size."""
+    """The costs of prefill and decode. Costs of sizes that are not listed are interpolated, up to the largest listed
+    size."""
 
     prefill: Points
     decode: Points
@@ -21,8 +22,8 @@ class Costs:
         """The duration of a step that reads ``prefills`` turns (not always a whole number) and decodes ``decodes``
         sessions.
 
-        A mixed step has one call of the language model instead of two, so it saves what a decode of no session would
-        cost (the line of ``decode``, continued to 0).
+        A step that reads and decodes calls the language model once instead of twice. So it saves what a decode of no
+        session would cost (the line of ``decode``, continued to 0).
         """
         saved = _interpolated(self.decode, 0) if prefills and decodes else 0.0
         read = _interpolated(self.prefill, prefills) if prefills else 0.0

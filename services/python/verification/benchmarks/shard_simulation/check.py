@@ -1,9 +1,9 @@
 """Checks the simulator's method on one shard: makes predictions that can be compared with measured figures.
 
-The model is a closed loop of two stations: the server's core, and the core that producer and leaders share. The
-clients' CPU time is fitted to the measured rates of "submit alone" and "settle alone"; the rate of both together is
-then predicted. The hand-off (the time from a submit to the claim by an idle leader) is predicted from a raw hand-off,
-which has the same network trips but no scripts, and from the costs of the scripts.
+The model is a closed loop of two stations: the server's core, and the core that the clients (the producer and the
+leaders) share. The clients' CPU time is fitted to the measured rates of "submit alone" and "settle alone"; the rate of
+both together is then predicted. The hand-off (the time from a submit to the claim by an idle leader) is predicted as
+the sum of two raw hand-offs, in which no script runs, and of the costs of the scripts.
 """
 
 from __future__ import annotations

@@ -90,7 +90,8 @@ def progress(observations: Observations) -> Iterator[Violation]:
 
 
 def strikes(observations: Observations) -> Iterator[Violation]:
-    """A task never has more strikes than allowed. A failed task has exactly as many, unless its error is permanent."""
+    """A task never has more strikes than allowed. A failed task has exactly the allowed number, unless its error is
+    permanent."""
     for task, record in observations.finals.items():
         allowed, had = record.get("max_strikes", 3), record.get("strikes", 0)
         if had > allowed:

@@ -215,8 +215,8 @@ class OperatorReport(NamedTuple):
     """The arguments of ``publish_report``.
 
     ``wake_ms`` and ``wake`` describe the last complete wake; they are empty if there was none. ``waking`` has the
-    seconds of the phases of the current wake that have passed; it is empty if none has. ``target_load`` is the target
-    load that the GeneratorPool sets; it is empty if there is none.
+    durations of the phases that the current wake has completed; it is empty if there are none. ``target_load`` is the
+    target load that the GeneratorPool sets; it is empty if there is none.
     """
 
     ttl_ms: int
@@ -316,7 +316,7 @@ class SessionRenewal(NamedTuple):
 
 
 class SessionWrite(NamedTuple):
-    """One session's part of ``session_commit``. ``events`` runs of :class:`SessionDraft` follow it.
+    """One session's part of ``session_commit``. ``events`` is the number of :class:`SessionDraft` runs that follow it.
 
     ``turn`` is the newest turn as the journal keeps it; ``turn_start`` is where it begins, and ``consumed`` where it
     ends if it is complete.
@@ -336,8 +336,8 @@ class SessionWrite(NamedTuple):
 
 
 class SessionDraft(NamedTuple):
-    """An event of a ``session_commit``. ``text`` is appended to the session's text; ``segment`` and ``segment_start``
-    are those of the segment that follows, if the event ends one."""
+    """An event of a ``session_commit``. ``text`` is appended to the session's text. If the event ends a segment,
+    ``segment`` and ``segment_start`` are the number and the first position of the next segment."""
 
     type: str
     data: str

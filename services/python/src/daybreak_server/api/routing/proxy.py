@@ -221,7 +221,7 @@ class PoolProxy:
             raise too_many_waiting("buffered_bytes") from exc
         finally:
             body.drop()
-        watch.start()  # even if the group answered before the body was complete: nobody reads the rest of the body
+        watch.start()  # even if the body is incomplete: after an answer, nothing else reads the body
         self._metrics.first_byte(asyncio.get_running_loop().time() - began)
         trace.first_byte(answer.status)
 

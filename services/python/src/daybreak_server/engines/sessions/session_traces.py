@@ -13,7 +13,7 @@ from daybreak_server.ports.session_tracing import (
 
 _NO_GROUP = GroupId("")
 LOST = "lost"
-"""The reason of the end if the group learns only that its lease is gone, not why."""
+"""The reason that a trace gets if the group learns only that its lease of the session is gone."""
 
 
 class SessionTraces:

@@ -1,8 +1,8 @@
-"""``rerank``: scores of queries and texts, over HTTP. See :mod:`~daybreak_server.workloads.rerank.answers` for the
-requests.
+"""``rerank``: scores pairs of a query and a text, over HTTP. See :mod:`~daybreak_server.workloads.rerank.answers` for
+the requests.
 
 Each request is tokenised on its own thread. Its pairs then go into the batches of the group
-(:mod:`~daybreak_server.workloads.text_batches.batches`), where the pairs of all callers meet.
+(:mod:`~daybreak_server.workloads.text_batches.batches`). A batch may hold the pairs of several callers.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Rerank:
     def bulk(
         self, params: BulkParams, values: Sequence[Any], *, cancelled: Callable[[], bool]
     ) -> Sequence[Mapping[str, Any] | LineError]:
-        """The score of each pair of a task. Each line of its file is an object with ``query`` and ``text``."""
+        """The score of each pair of a task. Each line of the task's file is an object with ``query`` and ``text``."""
 
         def read(value: Any) -> Tokens:
             if not isinstance(value, dict):

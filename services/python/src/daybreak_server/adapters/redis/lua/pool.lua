@@ -1,5 +1,6 @@
 #!lua flags=allow-oom,no-writes
--- Returns the numbers and the groups of a pool at one moment: at most GROUPS_MAX records, and the ids of the others.
+-- Returns the numbers and the groups of a pool at one moment: the records of at most GROUPS_MAX groups, and
+-- the ids of the other groups.
 -- ARGV may have ids of groups. Then the script returns only the records of these groups (at most GROUPS_MAX).
 
 local function run(ARGV)

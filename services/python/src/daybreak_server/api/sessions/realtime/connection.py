@@ -1,5 +1,5 @@
 """Serves a connection to ``/v1/realtime`` or ``/v1/realtime/translations``: opens its sessions, one after the other,
-writes the client's audio, and sends events.
+appends the client's audio to them, and sends events.
 
 The client's first ``session.update`` chooses the dialect. From then on, this :class:`Dialect` interprets the client's
 events and writes the server's events. The connection has the operations that all dialects share.
@@ -142,7 +142,7 @@ class RealtimeConnection:
         self.wanted = wanted
 
     async def append(self, event: Json) -> None:
-        """Write the audio of an event, and open a session if none is open. :raises ApiError:"""
+        """Append the audio of an event to the session. Open a session if none is open. :raises ApiError:"""
         text = event.get("audio")
         if not isinstance(text, str):
             raise invalid_field("audio", "The field audio must be a text with base64.")
@@ -156,7 +156,7 @@ class RealtimeConnection:
         await audio.append(samples)
 
     async def begin(self) -> AudioInput:
-        """The audio of the session, which is opened if it is not open yet. :raises ApiError:"""
+        """Open the session if it is not open yet. :returns: its audio input. :raises ApiError:"""
         if self.audio is None:
             wanted = self.wanted
             if wanted is None:
@@ -206,7 +206,7 @@ class RealtimeConnection:
                     raise
                 await self._dialect().send_error(exc, event)
             except SessionEndedError:
-                continue  # the end of the session is on its way
+                continue  # the event that ends the session follows
 
     async def _write(self) -> None:
         while True:

@@ -1,5 +1,5 @@
-"""The measurements that a leader makes of the lines of its tasks. The code that does the work makes these calls, so
-none of them ever raises."""
+"""What a leader measures of the lines of its tasks. The code that computes the lines calls these methods, so none of
+them ever raises."""
 
 from __future__ import annotations
 
