@@ -1,8 +1,8 @@
 """multiprocessing's fork server for tests, with large packages imported before it forks.
 
-A process has only one fork server, which preloads only the modules that were named before it started. So ``context``
-stops a server with other modules first. Without preloading, each rank would import torch and diffusers itself, which
-takes many seconds of CPU.
+A process has only one fork server, which preloads only the modules that were named before it started. So if
+``context`` gets other modules than before, it first stops the old server. Without preloading, each rank would import
+torch and diffusers itself, which takes many seconds of CPU.
 
 The server ends by itself only after this process and all children of the server have ended. multiprocessing has no
 public way to stop it sooner. So this module uses the private ``_stop``, as multiprocessing's own tests do. If ``_stop``

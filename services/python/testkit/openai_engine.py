@@ -18,8 +18,8 @@ Fields of a request:
 * ``crash``: end the process ``before`` the answer, or ``within`` a stream, after its first token; ``status``: answer
   with an error of this status.
 
-The log has a line for each event: ``pid N``, ``daemon N``, ``begin ID``, ``token ID`` (of a stream), ``end ID``, and
-``gone ID`` if the client left first, where ID is the request's ``X-Request-Id`` or ``-``.
+The log has a line for each event: ``pid N``, ``daemon N``, ``begin ID``, ``token ID`` (of a stream), and ``end ID``, or
+``gone ID`` if the client left before the end. ID is the request's ``X-Request-Id``, or ``-``.
 """
 
 from __future__ import annotations

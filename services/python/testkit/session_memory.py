@@ -1,6 +1,6 @@
 """Sessions in memory, with a group that writes a word for each block of audio: for tests of the API alone.
 
-The text depends on the audio, so a lost, doubled or changed sample changes it. The store can fail on demand.
+The text depends on the audio, so a lost, doubled or changed sample changes the text. The store can fail on demand.
 """
 
 from __future__ import annotations

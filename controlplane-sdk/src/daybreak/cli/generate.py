@@ -272,7 +272,7 @@ def _note_how_to_download(output: Output, task: Task) -> Iterator[None]:
 
 @contextmanager
 def _explain_text_values(client: Client, pool: str, inputs: Mapping[str, Any]) -> Iterator[None]:
-    """``message=42`` is sent as a number. If the pool rejects it because it expects text, say how to write text."""
+    """``message=42`` is sent as a number. If the pool expects text and rejects the number, say how to write text."""
     try:
         yield
     except InvalidInputError as error:

@@ -57,7 +57,7 @@
 {{- $pools := dict -}}
 {{- range $name, $_ := .Values.pools -}}
 {{- $pool := fromYaml (include "daybreak.pool" (list $root $name)) -}}
-{{- /* Gateways show how many GPUs a group has and how many groups there may be, even while there is none. */ -}}
+{{- /* Gateways show how many GPUs a group has and how many groups a pool may have, even while the pool has none. */ -}}
 {{- $shown := dict "groups" (int $pool.maxGroups) -}}
 {{- if gt (float64 $pool.resources.gpus) 0.0 -}}
 {{- $_ := set $shown "gpus_per_rank" $pool.resources.gpus -}}

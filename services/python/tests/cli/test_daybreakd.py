@@ -109,7 +109,7 @@ def test_settings_as_json_have_the_same_fields_by_name(daybreakd: Daybreakd) -> 
 
 
 def test_a_default_that_depends_on_other_settings_names_them(daybreakd: Daybreakd) -> None:
-    """A pool runs the workload with its own name, so such a workload is not marked as changed."""
+    """By default a pool runs the workload of the pool's name, so such a workload is not marked as changed."""
     pools = {"DAYBREAK_POOLS__ECHO__RANKS": "1", "DAYBREAK_POOLS__OTHER__WORKLOAD": "echo"}
     rows = json.loads(daybreakd("settings", "--json", **pools).out)
     shown = {name: (row["default"], row["value"], row["changed"]) for name, row in rows.items()}

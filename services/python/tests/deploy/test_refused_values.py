@@ -163,7 +163,7 @@ def test_a_setting_that_the_chart_derives_from_a_value_is_rejected_and_the_value
 
 
 def test_the_memory_of_a_rank_has_the_same_pattern_in_chart_and_crd() -> None:
-    """With another pattern, Helm would accept a value that the API server refuses in the middle of an install."""
+    """If the patterns differed, Helm could accept a value that the API server refuses in the middle of an install."""
     schema = json.loads((CHART / "values.schema.json").read_text())
     (version,) = definition()["spec"]["versions"]
     spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]

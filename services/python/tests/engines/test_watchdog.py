@@ -1,4 +1,5 @@
-"""The watchdog keeps a blocked leader's task while the leader works, and reports the task when the leader stalls."""
+"""The watchdog renews a leader's leases when the leader's own threads cannot, as long as the work advances. When the
+leader stalls or dies, the watchdog settles its tasks."""
 
 from __future__ import annotations
 
@@ -246,7 +247,8 @@ def test_a_lease_runs_from_the_request_not_from_the_reply() -> None:
 
 
 def test_a_new_task_needs_no_message_to_the_watchdog() -> None:
-    """The watchdog reads leases from shared memory, and needs a new record only if more than the work changes."""
+    """The watchdog reads leases from shared memory. The leader sends the group's record again only if something other
+    than the group's work has changed."""
     shared = SharedHeartbeat.create()
     assert shared.held() == ()
     shared.hold(LEASE)

@@ -20,7 +20,8 @@ from daybreak_server.domain.tasks import Finished
 from daybreak_server.observability.gateway_metrics import GatewayMetrics
 
 port = int(sys.argv[2])
-# Ray's own report interval: with a short one, OpenTelemetry discards the counts that a busy machine collects too late.
+# Keep Ray's default report interval. With a shorter one, OpenTelemetry discards counts that a busy machine collects
+# too late.
 ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False,
     _temp_dir=sys.argv[1], _metrics_export_port=port)
 

@@ -118,7 +118,7 @@ def test_any_cuts_give_the_same_tokens_in_batches_of_both_phases(folder: Path) -
 
 @pytest.mark.parametrize("kind", ["layer", "whisper"])
 def test_the_encoders_of_transformers_give_the_same_tokens(tmp_path: Path, kind: str) -> None:
-    """The window of these encoders is the audio before a block, which does not depend on where a turn was cut."""
+    """These encoders read each block with the audio before it, wherever the turn was cut."""
     hub_folder(tmp_path, kind)
     model = loaded(tmp_path, cache_mb=4)
     streams = [(noise(0.96 * turns, seed=turns), blocks) for turns, blocks in ((6, 2), (6, 3), (4, 4))]
@@ -126,7 +126,7 @@ def test_the_encoders_of_transformers_give_the_same_tokens(tmp_path: Path, kind:
 
 
 def test_the_trained_model_translates_the_same() -> None:
-    """Turns have 1.92 s, as when a group lags."""
+    """Turns last 1.92 s, as they do when a group falls behind."""
     compare(loaded(cache_mb=8), [(clip.audio(), 4) for clip in clips()], seed=7)
 
 

@@ -6,8 +6,9 @@ A leader knows only the replies that it received. It has one of three states:
 * ``works``: it believes that it holds a token.
 * ``resettling``: it got no reply to its settle. It repeats the call or gives up.
 
-A paused or disconnected leader takes no step while everything else does, so zombies need no separate rule. A killed
-leader returns as a group with a new name, and the tasks that it held belong to a group that is gone.
+In some orders of the steps, a leader takes no step while the others do, as if it were paused or disconnected. So
+zombies need no separate rule. A killed leader returns as a group with a new name, and the tasks that it held belong to
+a group that is gone.
 """
 
 from __future__ import annotations
@@ -176,8 +177,9 @@ def _two_holders(state: State) -> str | None:
 def canonical(state: State) -> State:
     """The representative of all states that behave in the same way.
 
-    The number of an attempt that the store has forgotten makes no difference. The answer to a repeated settle depends
-    on its token alone. Nothing uses the counters of an ended task. The two leaders are interchangeable.
+    The number of an attempt that the store has forgotten makes no difference. The token of a task's last settle matters
+    only while a leader may repeat that settle. Nothing uses the counters of an ended task. The two leaders are
+    interchangeable.
     """
     tasks, (first, second), in_flight, outage = state
     first, second = _remembered(first, tasks), _remembered(second, tasks)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 TRACESTATE_MAX = 512
-"""Daybreak keeps at most this many characters of a ``tracestate``. The standard requires at least this many."""
+"""Daybreak keeps at most this many characters of a ``tracestate``. The standard recommends at least 512."""
 _MEMBERS_MAX, _LONG_MEMBER = 32, 128
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _MEMBER = re.compile(r"([a-z0-9][a-z0-9_\-*/@]{0,255})=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{1,256}")

@@ -5,7 +5,7 @@
 The image of an engine, such as vLLM's, has its own Python with its own packages, or none at all. Its C library may be
 too old for the worker. So the folder has everything that the worker needs, down to the dynamic loader:
 
-    bin/daybreakd     the command; a script for ``/bin/sh``, the only program that the image must have
+    bin/daybreakd     the command, a shell script; ``/bin/sh`` is all that the image must have
     bin/python        starts the interpreter with the loader and the libraries of the folder
     lib/python3.x     the standard library, and the packages that the worker imports
     lib/native        the interpreter, the loader and the shared libraries

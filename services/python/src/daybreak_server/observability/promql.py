@@ -24,8 +24,8 @@ def grown(metric: str, window: str, *labels: str, matchers: str = "HERE") -> str
     expression takes the difference between the highest and the lowest value of all gateways. Whole numbers stay whole.
 
     A total falls only if Redis loses data, for example because an older backup is restored. (The total of a tenant also
-    starts again at 0 if the tenant returns after its retention.) For the length of ``window`` after a fall, the result
-    is too high.
+    starts again at 0 if the tenant returns after all its tasks have been deleted.) For the length of ``window`` after
+    a fall, the result is too high.
     """
     by = ", ".join(("namespace", "pool", *labels))
     series = f"{metric}{{{matchers}}}[{window}]"

@@ -50,8 +50,8 @@ from daybreak_server.observability.spans import fail, trace_context
 FIRST_TEXT, TURNS_ENDED, DEGRADED = "first_text", "turns", "degraded"
 """The events of ``serve``."""
 TURNS_WIDTH = 16
-"""How many turns an event covers at first. When a span has more than ``span_steps.EVENTS_MAX`` such events, the
-number doubles."""
+"""How many turns an event covers at first. When a span would have more than ``span_steps.EVENTS_MAX`` such events,
+each of them covers twice as many turns."""
 DEGRADED_MAX = 32
 """The largest number of events about the length of turns in one span. More would make the SDK drop other events."""
 

@@ -37,7 +37,7 @@ class CountingCluster:
 
 
 class CountingLoad:
-    """Accepts every task. Its clients cut 300 streams between two waits."""
+    """Accepts every task. Each call of ``wait_clients`` counts 300 more cut streams."""
 
     tenants = ("ada",)
 

@@ -79,7 +79,8 @@ async def _gateway_side(server: BenchServer, calls: int) -> dict[str, float]:
         await store.tick(POOL)
     tick = (server.cpu_s() - before) / calls * 1e6
     bare, followed = [], []
-    for _ in range(ROUNDS):  # both ways in each round, because the difference is small and machines are noisy
+    # Each round measures without and with readers, because the difference is small and machines are noisy.
+    for _ in range(ROUNDS):
         bare.append(await _alone_and_batched(server, store, calls))
         with _followers(server.url) as ready:
             await asyncio.to_thread(ready)
@@ -130,7 +131,7 @@ async def _submits(server: BenchServer, store: RedisStore, calls: int, *, batch:
 
 
 def _follow(url: str, readers: int, ready: object, stop: object) -> None:
-    """Read the pool's events with blocking readers. Each reader stands for a gateway, which has one."""
+    """Read the pool's events with blocking readers. Each reader stands for one gateway."""
 
     async def read() -> None:
         events = RedisEvents(url)

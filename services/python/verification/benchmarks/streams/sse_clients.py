@@ -47,7 +47,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The figures of a run. ``core`` and ``client_core``: the gateway's and the clients' shares of a core."""
+    """The figures of a run. ``core`` and ``client_core``: how much of a core the gateway and the clients used."""
 
     shape: Shape
     bytes_each: float
@@ -205,7 +205,7 @@ def follow(shape: Shape, cores: Cores, *, processes: int = 1) -> Outcome:
             readers.opened()
             cpu, began = gateway.cpu_s, time.monotonic()
             written = writer.write(shape.seconds)
-            # A short run may use less CPU time than the process clock can show; then one tick of this clock counts.
+            # A short run may use less CPU time than the process clock can show. It then counts as one tick.
             core = max(gateway.cpu_s - cpu, 1 / os.sysconf("SC_CLK_TCK")) / (time.monotonic() - began)
             time.sleep(SETTLE_S)
             grown = gateway.rss_bytes - before

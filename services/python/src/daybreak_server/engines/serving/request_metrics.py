@@ -24,7 +24,7 @@ class RequestOutcome(StrEnum):
     DEADLINE = "deadline"
     """The deadline passed before the answer was complete."""
     GONE = "gone"
-    """The client closed the connection, or did not read."""
+    """The client closed the connection, or did not read the answer."""
     BUSY = GroupRefusal.BUSY.value
     """Refused: the group held as many requests as its capacity."""
     DRAINING = GroupRefusal.DRAINING.value

@@ -33,8 +33,8 @@ def computed(
 ) -> list[R | LineError]:
     """The result of each value, in order.
 
-    :param read: Makes an input of the model from a value. If it raises a ``LineError`` or a ``RequestError``, this
-        is the line's error.
+    :param read: Makes an input of the model from a value. If it raises a ``LineError`` or a ``RequestError``, the
+        line gets this error.
     :param compute: Computes the results of the inputs, in the same order.
     """
     inputs: list[P] = []

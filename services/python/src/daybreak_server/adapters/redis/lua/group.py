@@ -148,7 +148,7 @@ def encode_pool(keys: Keys) -> Call:
 
 
 def encode_others(keys: Keys, reply: Any) -> list[Call]:
-    """Read the groups of which the reply to :func:`encode_pool` has only the id, ``GROUPS_MAX`` at most in a call."""
+    """Read the groups of which the reply to :func:`encode_pool` has only the id, at most ``GROUPS_MAX`` per call."""
     others = reply[-1]
     return [Call("pool", keys, others[at : at + GROUPS_MAX]) for at in range(0, len(others), GROUPS_MAX)]
 
