@@ -1,4 +1,4 @@
-"""The models in the run of :mod:`testkit.observed`: their worker, with the test engine, and requests of clients."""
+"""The models in the run of :mod:`testkit.observed`, a worker that serves them with the test engine, and requests."""
 
 from __future__ import annotations
 

@@ -50,8 +50,11 @@ def serve(
 
 
 def _next_attempt(state: ClusterState, application: Application, now: float) -> Application:
-    """Serve stops retrying after a few failed starts. Only new arguments (here: the number of the deploy attempt)
-    restart it."""
+    """The deploy attempt after a failure: the present one during the backoff, then the next one.
+
+    Serve stops retrying after a few failed starts. It starts the application again only with new arguments, here the
+    number of the deploy attempt.
+    """
     backoff_s = min(LONGEST_RETRY_S, RETRY_S * 2.0 ** min(application.attempt, 10))
     if state.serve is None or state.serve.attempt != application.attempt:
         return application  # the next deploy attempt has begun

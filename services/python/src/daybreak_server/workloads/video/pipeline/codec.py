@@ -7,7 +7,7 @@ transform of image coding). It repeats the first frame to fill a whole block, so
 as with Wan's causal VAE.
 
 :class:`BlockCodec` has the interface of ``AutoencoderKLWan`` (the same config names, ``encode(…).latent_dist``,
-``decode(…).sample``), so a pipeline that works with one of them works with the other.
+``decode(…).sample``), so a pipeline that works with one class works with the other.
 """
 
 from __future__ import annotations
