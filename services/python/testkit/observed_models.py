@@ -1,4 +1,4 @@
-"""The models in the run of :mod:`testkit.observed`: their worker, with the test engine, and requests of clients."""
+"""The models in the run of :mod:`testkit.observed`, a worker that serves them with the test engine, and requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class ObservedModels:
-    """A worker that registers at this gateway, and the models that the worker serves."""
+    """A worker that registers at the gateway of the run, and the models that the worker serves."""
 
     def __init__(self, folder: Path, *, gateway: str, redis: str) -> None:
         self._gateway = gateway
@@ -42,13 +42,13 @@ class ObservedModels:
         assert answer["model"] == MODEL
 
     def want_what_cannot_start(self) -> None:
-        """Register a model whose engine fails and one that fits nowhere, and wait until the manager wants both."""
+        """Register a model whose engine fails and a model that fits on no worker. Wait until the manager wants both."""
         self._register("broken", args={"broken": str(self._broken)}, min_replicas=1)
         self._register("huge", memory_bytes=10**15, min_replicas=1)
         wait_until(lambda: {"broken", "huge"} <= self._view().plan.wanted.keys(), 60, "a plan with both")
 
     def stop_managers(self) -> None:
-        """Make every manager fail to plan: write a model whose ``idle_s`` is not a number directly to the registry."""
+        """Make every manager fail to plan: add to the registry itself a model whose ``idle_s`` is not a number."""
         record = ModelRecord(alias="bad", source="s", engine="test", idle_s=None)  # type: ignore[arg-type]
         self._change(lambda registry: registry.add_model(record))
 

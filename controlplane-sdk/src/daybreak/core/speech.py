@@ -1,9 +1,9 @@
 """The state of a live session, without I/O: what must be sent again after a lost connection, and what has arrived.
 
-The server says from which sample on it needs audio (``send_from``): when a connection begins, and from time to time
-while audio arrives. :class:`Speech` keeps the audio from there on. When a connection is lost, the client connects
-again, names the last event that it has received, and sends the audio that the server asks for. So no audio is lost,
-and no event comes twice.
+When a connection begins, and from time to time while audio arrives, the server says from which sample on it needs
+audio (``send_from``). :class:`Speech` keeps the audio from that sample on. When a connection is lost, the client
+connects again, names the last event that it has received, and sends the audio that the server asks for. So no audio is
+lost, and no event comes twice.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FRAME_S = 0.5
 PACED_FRAME_S = 0.1
 """The length of a frame of audio that is sent as if it were spoken now."""
 MAX_LATE_S = 1.0
-"""If a sender is later than this, it has paused. The next audio then counts as spoken from that moment on."""
+"""A sender that is later than this has paused. Its next audio then counts as spoken from the moment it is sent."""
 _RETRIED = frozenset({"store_unavailable", "shutting_down", "too_many_streams"})
 _NORMAL, _TOO_LARGE = 1000, 1009
 

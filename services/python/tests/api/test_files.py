@@ -70,7 +70,10 @@ def test_a_range_of_a_file_is_served(
 
 
 def test_range_requests_may_be_invalid_or_conditional(api: Api, ended: dict[str, Any]) -> None:
-    """A range beyond the end gives 416. An invalid range or several ranges give the whole file. Conditions apply."""
+    """A range beyond the end gives 416. An invalid range or several ranges give the whole file.
+
+    The headers ``If-None-Match`` and ``If-Range`` have their usual effect.
+    """
     url, etag = ended["artifacts"][0]["url"], f'"{ended["artifacts"][0]["sha256"]}"'
     beyond = api.client.get(url, headers={"Range": f"bytes={len(CONTENT)}-"})
     assert (beyond.status_code, beyond.json()["code"]) == (416, "bad_range")
@@ -87,7 +90,7 @@ def test_range_requests_may_be_invalid_or_conditional(api: Api, ended: dict[str,
 
 
 def test_a_range_may_cover_a_files_only_byte() -> None:
-    """The only byte of a file can be requested; the last zero bytes of a file cannot."""
+    """A range can be the only byte of a file. A range without any byte (``bytes=-0``) is refused."""
     assert byte_range("bytes=0-", 1) == (0, 1)
     with pytest.raises(ApiError):
         byte_range("bytes=-0", 5)

@@ -46,7 +46,7 @@ def test_a_machine_without_problems_gives_exit_code_0(daybreakd: Daybreakd) -> N
 def test_an_untested_ray_is_a_warning(
     daybreakd: Daybreakd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray works, so the exit code is 0. The line says why Ray gets its slower stock start."""
+    """Ray works, so the exit code is 0. The line says why Daybreak does not use its own, faster way to start Ray."""
     info = tmp_path / "ray-2.99.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ray\nVersion: 2.99.0\n")

@@ -59,7 +59,7 @@ def test_a_copied_worker_uses_nothing_but_its_folder(
 
 
 def test_the_interpreter_ignores_the_variables_of_the_image(bundle: Path) -> None:
-    """The image of an engine may set the variables for its own Python."""
+    """The image of an engine may set ``PYTHONPATH`` and ``PYTHONHOME`` for its own Python."""
     code = "import sys, pydantic; print(pydantic.__file__); print([path for path in sys.path])"
     environ = {"PYTHONPATH": "/nowhere", "PYTHONHOME": "/nowhere"}
     found = subprocess.run(

@@ -28,7 +28,7 @@ class Behaviour:
 
 @contextmanager
 def listening(behaviour: Behaviour) -> Iterator[client.ApiClient]:
-    """An API client for the stub, while it listens."""
+    """Start the stub, and stop it at the end. Yields an API client that calls the stub."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -22,7 +22,7 @@ OWN = {"process_group": 1.0, "model": 4.0, "warm_up": 2.0}
 def observation(before: WakeStatus, *, now: float = NOW, **group_fields: Any) -> Observed:
     """An observation of a pool that wants one group.
 
-    The pods of the group run. The store has the group only if fields are given.
+    The pods of the group run. The store has a record of the group only if ``group_fields`` are given.
     """
     video = pool(replicas=1, status=PoolStatus(wake=before))
     rc = ray_cluster(video, 1)

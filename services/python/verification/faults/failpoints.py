@@ -5,8 +5,8 @@ They are in wrappers around the ports, so production code does not contain them.
 A file ``<failpoint>.<passes>`` in the cluster's folder ``armed`` arms a failpoint. ``passes`` is how often the
 failpoint may still be reached without effect. A process that reaches the failpoint lowers this number by renaming the
 file. At zero, it removes the file and dies. Only one process can rename or remove a file, so an armed failpoint fires
-at most once. Before the process dies, it records its death in the file ``hits``. Failpoints can also fire at random
-(``chance``), drawn from a seed.
+at most once. Before the process dies, it records its death in the file ``hits``. Failpoints can also fire at random,
+with the probability ``chance``. The random numbers are drawn from a seed.
 
 ``FailingQueue``, ``FailingBlobs``, ``FailingStore``, ``FailingEvents`` and ``FailingWorkload`` wrap the real adapters
 and call ``reach`` before or after the wrapped call. ``mid-upload`` and ``mid-checkpoint`` also split the upload: its

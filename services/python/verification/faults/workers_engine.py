@@ -89,7 +89,7 @@ async def _start(send: Any, status: int, length: int | None) -> None:
 
 
 async def _pause(seconds: float, gone: asyncio.Task[Any]) -> bool:
-    """Wait. :returns: whether the client still waits."""
+    """Wait for ``seconds``, or until the client leaves. :returns: whether the client still waits."""
     await asyncio.wait({gone}, timeout=seconds)
     return not gone.done()
 

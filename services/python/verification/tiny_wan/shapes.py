@@ -57,7 +57,7 @@ class Subject:
 
     @property
     def paraphrases(self) -> tuple[str, ...]:
-        """Other words for the caption that a user may choose. The tokenizer ignores case and outer blanks anyway."""
+        """Other wordings that a user may choose. The tokenizer ignores differences in case and outer blanks."""
         colour, shape, direction = self.colour, self.shape, self.direction
         return (
             f"{self.caption}.",

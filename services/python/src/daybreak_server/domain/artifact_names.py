@@ -1,9 +1,10 @@
 """Names of artifacts that are valid in every file system, URL and header, made from the names that workloads choose.
 
-A name keeps the letters, accents, joiners and digits of every script, dots, underscores and hyphens, and a short
-extension. A hyphen replaces each run of other characters, such as spaces and separators. Dots and hyphens at both
-ends are removed, names that Windows reserves get the prefix ``file-``, and longer names than ``NAME_MAX_BYTES`` are
+A name keeps the letters, accents, joiners and digits of every script. It also keeps dots, underscores, hyphens, and a
+short extension. A hyphen replaces each run of other characters, such as spaces and separators. Dots and hyphens at both
+ends are removed, names that Windows reserves get the prefix ``file-``, and names longer than ``NAME_MAX_BYTES`` are
 cut.
+
 Keys in the blob store are pure ASCII, because S3 servers differ in how they treat other keys.
 """
 
@@ -53,8 +54,8 @@ def distinct_name(name: str, taken: Collection[str]) -> str:
 
 
 def key_segment(name: str) -> str:
-    """The segment of an object's key for ``name``: the name itself if it is plain ASCII, otherwise a digest of it with
-    its extension."""
+    """The segment of an object's key for ``name``: the name itself if it is plain ASCII, otherwise a digest of the
+    name, followed by its extension if that is plain ASCII."""
     if _PLAIN.fullmatch(name):
         return name
     ending = PurePosixPath(name).suffix

@@ -11,7 +11,10 @@ from daybreak_server.settings.tree import Settings
 
 
 def run_worker(settings: Settings, *, address: WorkerAddress) -> int:
-    """Run until a signal arrives. :returns: 0, or 1 if it cannot listen or the gateway refuses it."""
+    """Run until a signal arrives.
+
+    :returns: 0, or 1 if the worker cannot listen, the gateway refuses the worker, or a bug ends the worker.
+    """
     log_to_stderr(settings.log)
     try:
         worker = ModelWorker(address, settings.workers)

@@ -1,7 +1,8 @@
 """``daybreakd demo``: makes an MP4 from one prompt with all real processes, then stops everything that it started.
 
 The demo runs ``daybreakd up`` in a child process, with a data folder and a port of its own, and ``daybreak generate``
-in another. It sends the task as soon as the gateway accepts tasks, so that the progress bar also shows the wake.
+in another child process. The demo sends the task as soon as the gateway accepts tasks, so that the progress bar also
+shows the wake.
 """
 
 from __future__ import annotations

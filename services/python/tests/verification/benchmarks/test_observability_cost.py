@@ -1,4 +1,4 @@
-"""The benchmark of observability: its baseline works, and counts nothing."""
+"""The benchmark of what observability costs. In its baseline, tasks run, and the scripts in Redis count nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole-system fault tests themselves: the choice of cases and pools, and the stress workload."""
+"""Tests of the program that runs fault tests on a whole system: its choice of cases and pools, its stress workload."""
 
 from __future__ import annotations
 

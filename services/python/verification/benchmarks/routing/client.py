@@ -1,8 +1,9 @@
 """The client of the routing benchmark: it keeps a number of requests in flight over persistent connections.
 
-In its answers, the back end writes how long it took (``took``), or when it sent a token (``sent``). The client reads
-little more than that. Each sample is the time that a request or token spent outside the back end: in the router, in the
-kernel, and in this client. A run without a router gives the shortest times that this client can measure.
+Each answer of the back end says how long the back end had the request (``took``). In a streamed answer, each token says
+when the back end sent it (``sent``). The client reads little else. Each sample is the time that a request or token
+spent outside the back end: in the router, in the kernel, and in this client. A run without a router gives the shortest
+times that this client can measure.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class _Stream(_Caller):
 
 
 class _Load:
-    """One round. The callers share its request, its end, and its samples."""
+    """What all callers of one round share: the request, the time at which the round ends, and the samples."""
 
     def __init__(self, request: bytes) -> None:
         self.request = request

@@ -47,7 +47,7 @@ def charged(observations: Observations) -> Iterator[Violation]:
 def _shares(observations: Observations, pool: str) -> Iterator[Violation]:
     """A tenant's virtual time is at least the charged time of its tasks, divided by its weight.
 
-    When an attempt ends, the charge replaces the estimate.
+    When an attempt starts, the store adds an estimate. When the attempt ends, the charge replaces that estimate.
     """
     store = observations.stores[pool]
     sums: dict[str, float] = {}
@@ -90,7 +90,7 @@ def keys(observations: Observations) -> Iterator[Violation]:
 
 
 def empty(observations: Observations) -> Iterator[Violation]:
-    """When every task has ended, no task waits, runs or is held."""
+    """When every task has ended, no queue, lease, timer or group still has a task, and every task has a retention."""
     if any(record["state"] not in TERMINAL for record in observations.finals.values()):
         return
     for pool, store in observations.stores.items():

@@ -135,7 +135,7 @@ class LocalBlobs:
     def _part(self, parts: tuple[str, ...], key: str) -> Iterator[tuple[tuple[int, ...], str, int]]:
         """Create a temporary file in the folder of the key, and remove it at the end.
 
-        Yields the descriptors of its folders, its name and its own descriptor.
+        Yields the descriptors of the folders on its path, its name, and its own descriptor.
         """
         part = f"~part-{secrets.token_hex(8)}"
         for _ in range(_WALK_TRIES):
@@ -182,7 +182,7 @@ class LocalBlobs:
 
     @contextmanager
     def _file(self, key: str) -> Iterator[tuple[int, int]]:
-        """The descriptors of a file and its folder. :raises BlobNotFoundError: also when it is not a plain file."""
+        """The descriptors of a file and its folder. :raises BlobNotFoundError: if the key names no plain file."""
         *parents, name = segments(key)
         try:
             with self._folder(tuple(parents)) as chain:

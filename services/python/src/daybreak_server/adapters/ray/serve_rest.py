@@ -41,9 +41,10 @@ class TokenRefusedError(ClusterRefusedError):
 
 
 def in_namespace(namespace: str) -> Address:
-    """Return a function for the addresses of head services, as pods of the same Kubernetes cluster reach them.
+    """Return a function that returns the address at which pods of the Kubernetes cluster reach a RayCluster's head.
 
-    The function raises :class:`ClusterUnavailableError` until KubeRay has created the service.
+    The address is that of the head service. The function raises :class:`ClusterUnavailableError` until KubeRay has
+    created this service.
     """
 
     def address(cluster: RayCluster) -> str:

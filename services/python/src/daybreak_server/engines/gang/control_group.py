@@ -69,7 +69,7 @@ class ControlGroup(Protocol):
     def failure(self, *, now: bool = False) -> RankReport | None:
         """Return why the group can reach no further agreement, or ``None``. Other threads may call this.
 
-        With ``now``, a rank that failed is reported at once, without its grace period.
+        With ``now``, the report of a failed rank is returned at once, and not only after ``grace_s``.
         """
 
     def wants_to_leave(self) -> bool:

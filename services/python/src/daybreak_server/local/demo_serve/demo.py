@@ -76,14 +76,14 @@ class Clock:
         self.laps: dict[str, float] = {}
 
     def lap(self, name: str) -> None:
-        """A part has ended."""
+        """Store how long the part took that has just ended."""
         now = time.monotonic()
         self.laps[name] = now - self._last
         self._last = now
 
 
 def _demo_settings(settings: Settings, server: LlamaCpp) -> Settings:
-    """Settings of a fleet of its own: the demo must not touch a store or workers that the user's settings name."""
+    """Settings for a separate fleet: the demo must not touch a store or workers that the user's settings name."""
     engine = {"command": server.command, "capacity": _CAPACITY, "stop_s": 2}
     workers = {"heartbeat_s": 0.2, "lease_s": 5, "drain_s": 5, "engines": {"llama.cpp": engine}}
     folder = settings.data_dir / "demo-serve"
@@ -166,7 +166,7 @@ def _show_death(chat: Chat, workers: Workers, clock: Clock) -> None:
 
 
 def _streams_of_both(chat: Chat) -> list[Stream]:
-    """Begin answers until each worker has begun one. Two are enough unless a worker is still busy with earlier ones."""
+    """Open streams until each worker has begun one. Two are enough unless a worker is busy with earlier requests."""
     streams: list[Stream] = []
     while {stream.worker for stream in streams} != set(WORKERS):
         if len(streams) == len(QUESTIONS):
@@ -263,7 +263,7 @@ def _wait(condition: Callable[[], bool], what: str, workers: Workers) -> None:
 
 
 def _shares(answers: Iterable[ChatAnswer]) -> str:
-    """``worker-1 6, worker-2 2``."""
+    """How many answers each worker gave, for example ``worker-1 6, worker-2 2``."""
     shares = Counter(answer.worker for answer in answers)
     return ", ".join(f"{worker} {count}" for worker, count in sorted(shares.items()))
 

@@ -256,7 +256,7 @@ def _application(before: PoolStatus, current: ClusterState | None, revision: str
 
 
 def _as_deployed(state: ClusterState) -> Application:
-    """The deploy attempt of the application that Serve runs here. An outgoing revision keeps its application."""
+    """The deploy attempt of the application on this RayCluster. An outgoing revision keeps its application."""
     return Application(attempt=state.serve.attempt or 0) if state.serve is not None else Application()
 
 

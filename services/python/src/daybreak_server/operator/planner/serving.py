@@ -31,7 +31,7 @@ class Served:
 def serve(
     pool: GeneratorPool, state: ClusterState, *, replicas: int, application: Application, now: float
 ) -> Served:
-    """One step towards ``replicas`` groups on this head. ``replicas`` is the number after this plan's patch."""
+    """One step towards ``replicas`` groups on this head. The current plan gives the RayCluster this many replicas."""
     if not state.head_ready or state.serve is None or state.cluster.suspend:
         return Served(application=application)
     if state.serve.status in {None, "NOT_STARTED", "DELETING"}:
@@ -50,8 +50,11 @@ def serve(
 
 
 def _next_attempt(state: ClusterState, application: Application, now: float) -> Application:
-    """Serve stops retrying after a few failed starts. Only new arguments (here: the number of the deploy attempt)
-    restart it."""
+    """The deploy attempt after a failure: the present one during the backoff, then the next one.
+
+    Serve stops retrying after a few failed starts. It starts the application again only with new arguments, here the
+    number of the deploy attempt.
+    """
     backoff_s = min(LONGEST_RETRY_S, RETRY_S * 2.0 ** min(application.attempt, 10))
     if state.serve is None or state.serve.attempt != application.attempt:
         return application  # the next deploy attempt has begun

@@ -114,7 +114,7 @@ class Converter:
             _scaled(_array("f", data[: len(data) - len(data) % self.format.encoding.size]))
 
     def finish(self) -> bytes:
-        """The last samples, which the resampler has held back. A part of a sample is dropped."""
+        """The last samples, which the resampler has held back. An incomplete sample at the end is dropped."""
         output = b"" if self._resampler is None else _packed(self._resampler.finish())
         self.position += len(output) // SAMPLE_BYTES
         return output
@@ -141,7 +141,7 @@ def _packed(samples: Sequence[float]) -> bytes:
 
 
 def _scaled(values: Sequence[float]) -> list[float]:
-    """Floats from -1 to 1 in the scale of 16-bit samples. :raises ApiError: ``invalid_audio``."""
+    """Scale floats from -1..1 to the range of 16-bit samples. :raises ApiError: ``invalid_audio``."""
     if values and not (math.isfinite(sum(values)) and min(values) >= -_LOUDEST and max(values) <= _LOUDEST):
         index = next(i for i, v in enumerate(values) if not (math.isfinite(v) and abs(v) <= _LOUDEST))
         raise invalid_audio(_why(index, values[index]))

@@ -7,7 +7,7 @@ transform of image coding). It repeats the first frame to fill a whole block, so
 as with Wan's causal VAE.
 
 :class:`BlockCodec` has the interface of ``AutoencoderKLWan`` (the same config names, ``encode(…).latent_dist``,
-``decode(…).sample``), so a pipeline that works with one of them works with the other.
+``decode(…).sample``), so a pipeline that works with one class works with the other.
 """
 
 from __future__ import annotations
@@ -108,10 +108,10 @@ def fit(batches: Iterable[Tensor], *, z_dim: int, origin: float, whitening: floa
     The basis has a closed form: the leading eigenvectors of the blocks' second moment about ``origin`` (a grey level in
     -1..1). The origin is the plain background and not the mean, so that background blocks are encoded exactly.
 
-    ``whitening`` determines the scale of the latents. If s are the standard deviations of the code, ``latents_std`` is
-    s**whitening, times a constant that makes the mean variance 1. A value of 1 gives every channel unit variance. A
-    lower value leaves more variance to coarse channels than to fine ones, so that noise hides details before it
-    hides the layout.
+    ``whitening`` determines the scale of the latents. If s are the standard deviations of the latent channels,
+    ``latents_std`` is s**whitening, times a constant that makes the mean variance of the divided latents 1. With
+    ``whitening=1``, every channel has unit variance. A lower value leaves more variance to coarse channels than to fine
+    ones, so that noise hides details before it hides the layout.
     """
     codec: BlockCodec = BlockCodec(z_dim=z_dim)
     codec.origin.data.fill_(origin)
