@@ -174,7 +174,7 @@ async def test_unacknowledged_events_come_first_after_a_restart(stream: Stream) 
 
 
 async def test_events_of_a_dead_consumer_come_before_new_ones(stream: Stream) -> None:
-    """After `idle_s`, another consumer claims the events of the dead one page by page."""
+    """After `idle_s`, another consumer claims the events of the dead consumer, one page at a time."""
     ids = stream.add(7)
     async with stream.relay("dead", batch=5) as relay:
         await take(relay, 5, ack=False)
@@ -270,7 +270,7 @@ async def test_a_new_group_begins_at_its_start(stream: Stream) -> None:
 async def test_a_relay_survives_the_death_of_valkey(
     daybreak: LocalDaybreak, stream: Stream, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Valkey is killed, with all events on disk, while the relay reads and acknowledges. All arrive in order."""
+    """Valkey is killed, with all events on disk, while the relay reads and acknowledges. All events arrive in order."""
     seen: list[str] = []
 
     async def read(relay: Relay, number: int) -> None:

@@ -15,8 +15,7 @@ import pytest
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """Collect tests without the garbage collector, and exclude the objects that exist then from later garbage
-    collections."""
+    """Collect tests while the garbage collector is off. Afterwards, it skips the objects that exist by then."""
     gc.disable()
     try:
         return (yield)

@@ -29,7 +29,7 @@ _OUTAGES = (
 
 
 def connect(url: str, *, read_timeout_s: float, connect_timeout_s: float) -> Any:
-    """A client that never retries by itself. After a reply is lost, a repeated read would skip the events in it."""
+    """A client that never retries by itself. If a reply is lost, a repeated read would skip its events."""
     # A Unix socket has no keepalive, and redis-py rejects the option for it.
     keepalive: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
     client = redis.asyncio.Redis.from_url(

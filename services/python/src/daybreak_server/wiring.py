@@ -271,7 +271,7 @@ def group_config(settings: Settings, pool: str, *, device: str = "cpu") -> Group
 
 
 def bulk_places(settings: Settings, pool: str) -> dict[str, Callable[[], Blobs]]:
-    """What opens each place from which tasks of this pool may read files."""
+    """For each place from which tasks of this pool may read files: its name, and a function that opens it."""
     bulk, s3 = settings.pools[pool].bulk, settings.artifacts.s3
     urls = bulk.places if bulk is not None else {}
     return {name: partial(open_blobs, ArtifactSettings(url=url, s3=s3)) for name, url in urls.items()}

@@ -182,7 +182,7 @@ def test_a_page_of_another_site_opens_no_websocket(api: Api) -> None:
 
 
 def test_own_pages_and_programs_may_change_things(api: Api) -> None:
-    """This covers the page at /docs, pages behind a proxy that rewrites the host, and programs."""
+    """Own pages are the page at /docs, and pages behind a proxy that rewrites the host."""
     for headers in (
         {},
         {"Origin": api.url},

@@ -32,7 +32,7 @@ class HookedEvents(RedisEvents):
     before: Callable[[], None] | None = None
     after: Callable[[], None] | None = None
     slow_s = 0.0
-    """The longest time for which ``tail`` waits until history has been read."""
+    """The most seconds that ``tail`` waits for history to be read."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -127,7 +127,7 @@ async def test_events_written_while_history_is_read_arrive_once(
 async def test_no_history_is_read_before_the_feed_is_live(
     sources: Sources, start_leader: Callable[..., FakeLeader]
 ) -> None:
-    """No event after the history is lost, even if ``tail`` takes long to say where the feed begins."""
+    """A subscriber misses no event, even if ``tail`` takes long to say where the feed begins."""
     leader = start_leader()
     claim = await _start_task(sources, leader)
     await asyncio.to_thread(_write_logs, leader, claim, "one")
@@ -141,7 +141,7 @@ async def test_no_history_is_read_before_the_feed_is_live(
 async def test_a_resumed_subscription_gets_exactly_the_later_events(
     sources: Sources, start_leader: Callable[..., FakeLeader]
 ) -> None:
-    """This holds after any event, whether the gateway reads the later events from its cache or from the store."""
+    """A subscription may resume after any event. The gateway may read the later events from its cache or the store."""
     leader = start_leader()
     claim = await _start_task(sources, leader)
     task = claim.lease.task

@@ -1,4 +1,4 @@
-"""Tests of ``daybreakd up --observe``: Prometheus runs with the alerts, and ends with ``up``."""
+"""Tests of ``daybreakd up --observe``: Prometheus evaluates the alerts, and ends when ``up`` ends."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class World:
     def __init__(
         self, *models: ModelRecord, workers: Iterable[WorkerRecord], placed: Iterable[str] = ()
     ) -> None:
-        """``placed``: the workers of the model ``chat``, once for each of its replicas."""
+        """``placed``: for each replica of the model ``chat``, the worker that runs it."""
         self.view = RegistryView(
             now_ms=NOW_MS,
             models={entry.alias: entry for entry in models},
@@ -37,7 +37,7 @@ class World:
         )
 
     def step(self, later_ms: int = 0, states: STATES | None = None) -> Counter[str]:
-        """Workers report, and the manager plans. Returns the replicas of ``chat`` by worker.
+        """Workers report, and the manager plans. Returns how many replicas of ``chat`` each worker has.
 
         :param states: The states of replicas that are not ready.
         """
@@ -230,7 +230,7 @@ def test_demand_takes_the_new_replica_as_one_more() -> None:
 
 
 def test_a_move_makes_no_replica_more_wanted() -> None:
-    """A model keeps its loaded replicas until it is idle, but not the new replica of a move."""
+    """Until a model is idle, it wants as many replicas as it has loaded. The new replica of a move does not count."""
     world = World(model(replicas=3), workers=[worker("a"), worker("b")], placed=["a", "a"])
     world.view = replace(world.view, demand={"chat": Demand(requests=1, idle_s=0)})
     world.step()

@@ -22,7 +22,7 @@ def _waiting(pod: str = _A) -> str:
 
 
 def _lags(*, short: str, long: str) -> dict[str, str]:
-    """``short`` counts the lags below 0.5 s, and ``long`` all lags. The other lags are between 5 and 10 s."""
+    """``short`` counts the lags below 0.5 s. ``long`` also counts the lags between 5 and 10 s. There are no others."""
     name = f"daybreak_rank_session_lag_seconds_bucket{{{_POOL}, le="
     return histogram(name, fast=("0.5", "5.0"), slow=("10.0", "+Inf"), short=short, long=long)
 

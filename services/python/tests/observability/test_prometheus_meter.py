@@ -1,4 +1,4 @@
-"""The meter has its own counters. It exports the same as the series of ``prometheus_client`` would."""
+"""The meter has its own counters, and its export is identical to that of ``prometheus_client``."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def test_a_wait_for_the_export_is_bounded() -> None:
 
 
 def test_without_tracing_nothing_of_it_is_imported() -> None:
-    """This holds for gateways and ranks. (redis-py itself imports OpenTelemetry's metrics if they are installed.)"""
+    """Neither a gateway nor a rank imports it. (redis-py imports OpenTelemetry's metrics if they are installed.)"""
     program = """
 import sys
 from daybreak_server import wiring
@@ -183,7 +183,7 @@ def test_a_bug_in_the_tracing_costs_no_task(
     client = gateway(settings)
     rank = wiring.build_rank(settings, "echo", on_broken=print)
     rank.start()
-    context = f"00-{'a' * 32}-{'b' * 16}-01"  # the rank must try to continue it
+    context = f"00-{'a' * 32}-{'b' * 16}-01"  # the rank must try to continue this trace
     try:
         response = client.post(
             "/v1/tasks", json={"pool": "echo", "input": {"steps": 3}}, headers={"traceparent": context}

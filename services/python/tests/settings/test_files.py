@@ -131,7 +131,7 @@ def test_a_problem_is_placed_on_the_line_of_the_value_in_force(config: Path) -> 
 
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path, config: Path) -> None:
-    """The error names the path, whether it is a folder, is missing, may not be read, is binary or is too long."""
+    """The error names the path of a folder, or of a file that is missing, unreadable, binary or too large."""
     (message,) = problems(tmp_path)
     assert message == f"{tmp_path}: cannot be read: Is a directory; name a YAML file that this user may read"
     assert "No such file" in problems(config)[0]

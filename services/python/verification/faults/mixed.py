@@ -31,7 +31,7 @@ class Outcome:
     states: Counter[str]
     """How many tasks ended in each state."""
     counts: Counter[str]
-    """Lines of the history, by operation and kind."""
+    """How many lines the history has, by operation and kind."""
     seconds: float
 
     @property
@@ -59,7 +59,7 @@ class Outcome:
 def inject(cluster: FaultCluster, fault: Fault, frozen: list[tuple[float, int]]) -> bool:
     """Inject a fault.
 
-    :returns: ``False`` if every process that the fault could hit is frozen or still starts. The caller then retries.
+    :returns: ``False`` if every process that the fault could hit is frozen or not ready yet. The caller then retries.
     """
     if fault.action == "arm":
         cluster.arm(fault.target)

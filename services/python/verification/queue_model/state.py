@@ -105,7 +105,7 @@ class ModelGroup:
 
 
 def unexplained(task: ModelTask, event: Event, why: str) -> Failed:
-    """The failure of an attempt whose group did not report one."""
+    """The failure of an attempt whose group reported no failure."""
     if event is Event.LEASE_LOST and task.running is not None:
         group = task.running.group
         message = f"Group {group} stopped renewing the lease of the task. The log of the group may say why."
@@ -125,12 +125,13 @@ def oldest_wait_ms(tasks: Iterable[ModelTask], priority: int, now: int) -> int:
 
 
 def any_unpromoted(tasks: Iterable[ModelTask], now: int) -> bool:
-    """Whether a task is due that no tick has promoted yet."""
+    """Whether some delayed task is due, and no tick has promoted it yet."""
     return any(task.state is State.DELAYED and (task.due_ms or 0) <= now for task in tasks)
 
 
 def report_due(due: dict[str, int], now: int) -> set[str]:
-    """Return the due names. A name is due again after ``CLEANUP_RETRY_MS``, unless it has been deleted by then."""
+    """Return the names whose time in ``due`` has come. Each is due again after ``CLEANUP_RETRY_MS``, unless it has
+    been removed from ``due`` by then."""
     ready = {name for name, at in due.items() if at <= now}
     for name in ready:
         due[name] = now + CLEANUP_RETRY_MS

@@ -60,7 +60,7 @@ class ProcessSpec:
     before: Callable[[], None] = _nothing
     """Called before each start."""
     tries: int = 1
-    """How often the first start is tried: more than once if it may fail only because the machine is busy."""
+    """How many times the first start is tried: more than once if it may fail only because the machine is busy."""
 
 
 class ManagedProcess:

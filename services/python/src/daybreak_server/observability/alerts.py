@@ -72,7 +72,7 @@ class Alert:
     about_pool: bool = True
     """Whether the alert has the label ``pool``."""
     needs_kubernetes: str = ""
-    """Why it cannot fire on one machine. Empty: tests make it fire there."""
+    """Why the alert cannot fire on one machine. If this is empty, a test makes the alert fire there."""
 
     @property
     def anchor(self) -> str:

@@ -13,7 +13,7 @@ a line says how many.
 - A write must not block. The flag ``O_NONBLOCK`` belongs to the open pipe, which other processes may share. So a pipe
   or a terminal is opened a second time, through ``/proc``. For sockets, and where that is impossible, the writer calls
   ``poll`` before each write. A write to a file may wait for the disk.
-- A process that ends waits up to :data:`EXIT_S` for its buffer to be read.
+- When a process ends, it waits up to :data:`EXIT_S` for its buffer to be read.
 - After a fork, the child begins with an empty buffer, because the parent writes the lines that were in it.
 """
 
@@ -162,7 +162,7 @@ class LineWriter:
                 data = data[os.write(self._fd, data[: self._part]) :]
         except BlockingIOError:
             return data
-        except OSError:  # standard error is closed, or its reader is gone: nothing could report it
+        except OSError:  # standard error is closed, or its reader is gone, so the lines are lost
             return b""
         return data
 
@@ -183,7 +183,7 @@ class LineWriter:
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name="log", daemon=True)
-        with contextlib.suppress(RuntimeError):  # the interpreter ends: `flush` writes the buffer
+        with contextlib.suppress(RuntimeError):  # the interpreter is exiting, so `flush` writes the buffer
             thread.start()
             self._thread = thread
 

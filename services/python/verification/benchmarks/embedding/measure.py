@@ -64,11 +64,11 @@ class Figures:
     numbers: dict[str, list[Turn]] = field(default_factory=dict)
     """Turns with short texts, in which the servers answer with lists of numbers instead of base64."""
     calm: dict[str, list[Turn]] = field(default_factory=dict)
-    """Turns with short texts, in which no client sends outliers."""
+    """Turns with short texts, before a client sends outliers (texts of 8,000 tokens)."""
     outliers: dict[str, list[Turn]] = field(default_factory=dict)
-    """Turns with short texts, in which one more client sends outliers."""
+    """Turns with short texts, while one more client sends outliers."""
     rss_mib: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Resident memory before and after the outliers."""
+    """Resident memory before the first outliers and after the last ones."""
     idle: dict[str, float] = field(default_factory=dict)
     """The share of one core that a server uses without requests."""
     differences: dict[str, float] = field(default_factory=dict)

@@ -143,7 +143,10 @@ def _check_name(alias: str, models: Mapping[str, ModelRecord], pools: frozenset[
 def _check_fallback(
     requested: RegisterModelRequest, models: Mapping[str, ModelRecord], pools: frozenset[str]
 ) -> None:
-    """A fallback may be registered later. It may not have a fallback itself, because it should answer soon."""
+    """Refuse a fallback that is a pool. Refuse chains of fallbacks too, because a fallback should answer soon.
+
+    A model may name a fallback that is not registered yet.
+    """
     if requested.fallback is None:
         return
     if requested.fallback in pools:

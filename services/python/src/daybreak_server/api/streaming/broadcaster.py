@@ -37,8 +37,8 @@ from daybreak_server.ports.store_errors import EventsTrimmedError, StoreError, S
 log = logging.getLogger("daybreak.api.streams")
 
 CACHE_LIMIT = 200_000
-"""How many frames a feed caches at most, for clients that reconnect (about 80 MB). If a topic's new frames exceed the
-limit, this topic drops its cached frames."""
+"""How many frames a feed caches at most, for clients that reconnect (about 80 MB). If a new frame takes the feed over
+the limit, the frame's topic drops its cached frames."""
 _YIELD_EACH = 128
 _BACKOFF_S = (0.1, 2.0)
 _JITTER = random.Random()
@@ -163,7 +163,10 @@ class Feed:
             delay_s = min(delay_s * 2, _BACKOFF_S[1])
 
     def _mark_all_lagging(self) -> None:
-        """Mark all subscribers: they missed the trimmed events. The reader must already know its new position."""
+        """Mark all subscribers as lagging: they missed the trimmed events.
+
+        The reader must already know its new position.
+        """
         for topic in self._topics.values():
             topic.drop_history()
             for subscriber in topic.subscribers:

@@ -59,7 +59,7 @@ class HubVocabulary:
         return self._markers[pair]
 
     def text(self, before: Sequence[int], token: int) -> str:
-        """What a token adds. A character that takes several tokens is added with the last of them."""
+        """The text that a token adds. A character that takes several tokens is added with the last of them."""
         known, now = self._decode(before).rstrip(_INCOMPLETE), self._decode([*before, token])
         return "" if now.endswith(_INCOMPLETE) else now[len(known) :]
 

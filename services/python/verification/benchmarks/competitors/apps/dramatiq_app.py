@@ -1,4 +1,5 @@
-"""Dramatiq on Redis, with threads and without results. Its only middleware is ``Retries``, which its promises need."""
+"""Dramatiq on Redis, with threads and without results. Its only middleware is ``Retries``, without which it
+would not retry failed tasks."""
 
 from __future__ import annotations
 
