@@ -96,7 +96,7 @@ class ModelPair(ResponseModel):
 
 class Model(ResponseModel):
     """A model as OpenAI's API shows it, with more fields. A pool that answers requests or serves sessions is listed
-    with ``pool``, ``kind``, and what its users need to know.
+    as a model too. Its entry has ``pool``, ``kind`` and, if the pool has them, ``pairs`` and ``notice``.
     """
 
     id: str
@@ -173,7 +173,7 @@ class ServingPoolHealth(ResponseModel):
     gpus_per_group: float | None = None
     """The number of GPUs of a group; absent if its ranks run on CPUs."""
     wake: WakeHistory
-    """The pool's wake. At zero, its ``eta_s`` says how long the last wake took; it is absent before the first wake."""
+    """The pool's wake. At zero, its ``eta_s`` is the duration of the last wake, and absent before the first wake."""
 
 
 class ServingHealth(ResponseModel):

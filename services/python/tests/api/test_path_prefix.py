@@ -105,7 +105,7 @@ def test_every_link_leads_through_the_proxy(
 
 @pytest.mark.parametrize("proxy", PROXIES, indirect=True)
 def test_the_pages_lead_through_the_proxy(proxy: ProxyClient) -> None:
-    """Checks the redirect to the documentation, its links, and the servers of the OpenAPI document."""
+    """Checks the redirect to the documentation page, this page's links, and the servers of the OpenAPI document."""
     root = proxy.client.get("/", follow_redirects=False)
     assert root.headers["location"] == f"{proxy.prefix}/docs"
     page = proxy.client.get("/docs").text

@@ -1,4 +1,6 @@
-"""A TCP proxy that forwards a request but loses its response: the client does not know that it took effect."""
+"""A TCP proxy that forwards a request but loses its response. The client does not know that the
+request took effect.
+"""
 
 from __future__ import annotations
 

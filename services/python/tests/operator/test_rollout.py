@@ -37,7 +37,7 @@ REDIS_DOWN = Cause(reason="RedisUnreachable", message="Connection refused")
 
 
 def test_a_rollout_waits_for_the_new_head_then_moves_one_group_at_a_time() -> None:
-    """A new image that cannot be pulled therefore costs no group."""
+    """If the new image cannot be pulled, the old groups keep running."""
     old = ray_cluster(pool(replicas=2), 2, created_at=NOW - 5000)
     video = pool(replicas=2, model="/models/new")
     new = ray_cluster(video, 0, uid="new-uid", created_at=NOW - 50)
@@ -105,7 +105,7 @@ def test_a_silent_new_head_takes_no_room_from_the_old_groups() -> None:
 
 @pytest.mark.parametrize(("overdue_s", "grows"), [(-300.0, False), (50.0, False), (70.0, True)])
 def test_a_dead_nodes_pod_does_not_stop_a_rollout(overdue_s: float, grows: bool) -> None:
-    """Such a pod never terminates. A minute after the pod's grace period, the plan stops waiting for its host."""
+    """The pod of a dead node never terminates. A minute after its grace period, the plan stops waiting for it."""
     old = ray_cluster(pool(replicas=1), 0, created_at=NOW - 5000)
     video = pool(replicas=1, model="/models/new")
     new = ray_cluster(video, 0, uid="new-uid", created_at=NOW - 50)

@@ -1,4 +1,4 @@
-"""Small random pipelines of the Wan 2.2 family (a few hundred kilobytes each), built once per session."""
+"""Small random pipelines of the Wan 2.2 family (a few hundred kilobytes each), built once per run of pytest."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Processes:
         with self._lock:
             self._refs += 1
             ref = self._refs
-            with contextlib.suppress(OSError):  # if the fork server has ended, `_read` notices this too
+            with contextlib.suppress(OSError):  # `_read` notices when the fork server has ended
                 self._sock.sendall(json.dumps({"ref": ref, **request}).encode() + b"\n")
         with self._changed:
             self._changed.wait_for(lambda: ref in self._pids or self._disconnected, 30)

@@ -1,7 +1,7 @@
 """A pool in plain Python: the behaviour of the Lua scripts without Redis, with time passed in.
 
-Tests compare the scripts with this model, and it shows all rules in one place. It has no indices for speed. Times are
-milliseconds. Methods return what the scripts answer, as plain values.
+Tests compare the scripts with this model, and it shows all rules in one place. To stay simple, it has no
+indices. Times are milliseconds. Methods return what the scripts answer, as plain values.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ModelPool:
         self.lease_clock = 0
         self.ticked: int | None = None
         self.grace = 0
-        """Until this time on the lease clock no lease expires, because an outage has just ended."""
+        """No lease expires before the lease clock shows this time, which is set when an outage ends."""
         self.sequence = 0
         self.mean_s: float | None = None
         self.totals = ModelTotals()
@@ -164,7 +164,7 @@ class ModelPool:
         return self.control(task)
 
     def settle(self, task_id: str, token: str, outcome: Outcome) -> tuple[State, bool]:
-        """The resulting state, and whether the settle was stale."""
+        """The state of the task afterwards, and whether the token is stale."""
         task = self.tasks.get(task_id)
         if task is None:
             return State.CANCELLED, True
@@ -205,7 +205,7 @@ class ModelPool:
         self.totals.counts["groups_lost"] += died and known is not None and not known.lost
 
     def tick(self) -> tuple[int, int, int, set[str], set[str]]:
-        """The numbers of promoted, reaped and expired tasks; ids past retention; and prefixes of garbage."""
+        """The counts of due tasks, lost leases and expired tasks; ids past retention; and prefixes of garbage."""
         silence = 0 if self.ticked is None else self.now - self.ticked
         graceful = silence > LEASE_STEP_MS and self.lease_clock >= self.grace
         self.lease_clock += max(0, min(silence, LEASE_STEP_MS))
@@ -347,7 +347,7 @@ class ModelPool:
         self._emit(task, "retrying", task.attempt, data)
 
     def _detach(self, task: ModelTask, event: Event, *, ended: bool, keep: bool) -> str:
-        """Detach the attempt from the task, if there is one, and bill it. Returns its token."""
+        """If the task has an attempt, detach and bill this attempt. Returns the attempt's token."""
         attempt, task.running = task.running, None
         if attempt is None:
             return ""

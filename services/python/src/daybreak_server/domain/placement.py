@@ -41,7 +41,7 @@ class WantedModel:
     memory_bytes: int | None = None
     """Memory of one replica, on all its devices together. If unknown, no other replica may use its devices."""
     devices: int = 1
-    """Number of GPUs of one replica. Each has an equal part of its memory. On a worker without GPUs this is ignored."""
+    """Number of GPUs of one replica. They have equal parts of its memory. A worker without GPUs ignores this number."""
     gpu_share: float = 0.0
     """The smallest share of each of its GPUs (0 to 1) that the engine takes, however small the model is."""
 
@@ -164,7 +164,7 @@ class _Plan:
         self._change(replica, -1)
 
     def drop_surplus(self, model: WantedModel) -> None:
-        """Remove the replicas that a model no longer needs, first from the workers that have most of its replicas."""
+        """Remove a model's surplus replicas, first from the workers that have the most of its replicas."""
         while True:
             mine = [replica for replica in self.replicas if replica.alias == model.alias]
             if len(mine) <= model.replicas:
@@ -187,7 +187,8 @@ class _Plan:
         return Replica(alias=model.alias, worker=worker_id, devices=devices)
 
     def place_by_move(self, model: WantedModel) -> bool:
-        """Place a replica by moving one of another model, the smallest that makes room. Returns whether it did."""
+        """Make room for a replica of ``model`` by moving one replica of another model: the smallest whose move makes
+        enough room. Returns whether the replica of ``model`` was placed."""
         others = [replica for replica in self.replicas if replica.alias != model.alias]
         for other in sorted(others, key=lambda replica: (self._size(self._models[replica.alias]), replica)):
             self.remove(other)

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 INPUT_CHARS = 16 * 1024
 """How many characters of one input are remembered. The valid input of a task is not longer."""
 RECENT = 128
-"""How many inputs that do not run here are remembered: more than one batch of submitted tasks has (up to 100)."""
+"""How many inputs that do not run here are remembered. A batch of submitted tasks has fewer (at most 100)."""
 RECENT_CHARS = 64 * 1024
 _TEXT_CHARS = 16
-"""Each text counts as this many characters more than it has."""
+"""Each text counts as its length plus this number of characters."""
 _MAX_DEPTH = 32
 _PLAIN_ITEMS = 64
 _SINGLE = (int, float, bool, type(None))

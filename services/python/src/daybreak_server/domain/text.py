@@ -10,7 +10,7 @@ from __future__ import annotations
 MESSAGE_CHARS = 2000
 """The longest error message or log line."""
 NAME_BYTES = 64
-"""The longest phase, error code or log level. By default, Redis keeps no longer value in a listpack."""
+"""The longest phase, error code or log level. By default, a listpack of Redis holds values up to this length."""
 
 
 def storable(value: object, *, chars: int = MESSAGE_CHARS) -> str:

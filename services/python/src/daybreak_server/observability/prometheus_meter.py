@@ -91,7 +91,7 @@ class _Histogram:
 
 
 class _Counted:
-    """A histogram with a counter. Observations wait in a deque, and later count in both, many at a time."""
+    """A histogram with a counter. Observations wait in a deque, until the histogram and the counter count them."""
 
     __slots__ = ("_counter", "_histogram", "_waiting")
 

@@ -38,7 +38,7 @@ async def until_consumed(sessions: Sessions, session: SessionId, position: int) 
 
 
 def announced(sessions: Sessions) -> int:
-    """The number of announcements in the pool's stream. (They are entries beside the events.)"""
+    """The number of announcements in the pool's stream. (The stream has these entries besides those of events.)"""
     entries = sessions.driver.client.xrange(Keys(prefix="daybreak", pool=POOL).single("session_events"))
     return sum(b"consumed" in fields or "consumed" in fields for _, fields in entries)
 

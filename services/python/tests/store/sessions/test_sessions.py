@@ -298,7 +298,7 @@ async def test_too_many_sessions_are_refused_with_an_estimate(sessions: Sessions
 
 
 async def test_a_tenant_with_too_many_sessions_keeps_no_other_tenant_out(sessions: Sessions) -> None:
-    """The session of a repeated call counts once, and an ended one no longer."""
+    """A session that is opened by two calls counts once. A session that has ended does not count."""
     sessions.limit(max_per_tenant=2)
     first = await sessions.open(tenant="a")
     second = sessions.new(tenant="a")

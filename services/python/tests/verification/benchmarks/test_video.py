@@ -11,7 +11,7 @@ def timed(wall_s: float, run_s: float, **events: int) -> Timed:
 
 
 def test_a_task_is_compared_with_its_own_pair() -> None:
-    """Only the difference from the bare run beside it counts: if the machine slows down, both slow down."""
+    """Only the difference between a task and its own bare run counts, because a slow machine slows down both runs."""
     bare = [10.0, 12.0, 11.0]
     wall, run, baseline = rows.beside_bare(bare, [timed(10.1, 10.05), timed(12.1, 12.05), timed(11.2, 11.05)])
     assert (wall.value, wall.baseline, wall.held) == (11.2, 11.0, True)

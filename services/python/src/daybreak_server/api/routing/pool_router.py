@@ -177,7 +177,7 @@ class PoolRouter:
         self.on_demand()
 
     def unreachable(self, slot: Slot) -> bool:
-        """The group does not accept connections. Releases the slot. Returns whether this is new."""
+        """The group does not accept connections. Releases the slot. Returns whether the group was ready before."""
         was_ready = any(group is slot.group for group in self._table.ready)
         pause_s = self._table.unreachable(slot.group)
         if was_ready:  # otherwise its pause has begun already

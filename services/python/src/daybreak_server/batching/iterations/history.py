@@ -29,7 +29,7 @@ class BatchRecord(Generic[K]):
     """A batch that has run."""
 
     number: int
-    """Counts the batches of a scheduler, from 0."""
+    """The number of the batch. Each scheduler counts its batches from 0."""
     phase: Phase
     prefill: tuple[K, ...]
     blocks: tuple[int, ...]
@@ -82,7 +82,7 @@ class BatchHistory(Generic[K]):
         return found
 
     def rates(self, now: float, *, window_s: float = 10.0) -> tuple[float, float, float]:
-        """Per second of the last ``window_s``: seconds of audio that were read, tokens written, and batches ended."""
+        """Seconds of audio read, tokens written and batches ended: each per second, over the last ``window_s``."""
         audio_s, tokens, batches = 0.0, 0, 0
         for record in reversed(self._records):
             if record.started + record.seconds <= now - window_s:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class ScratchDirs:
-    """Gives one attempt at a time a folder that is empty at the attempt's start.
+    """Gives each attempt an empty folder. Only one attempt runs at a time.
 
     At the end of the attempt, a folder with files is removed. An empty folder is kept for the next attempt. If each
     task had a new folder, making and removing the folder would be most of the leader's work for an instant task.

@@ -16,7 +16,7 @@ from daybreak_server.observability import session_catalogue as catalogue
 from daybreak_server.ports.metrics import Meter, Metric, NoMeter
 
 _WRITTEN = "output"
-"""The metric's label for tokens that the model writes."""
+"""The label ``kind`` of the tokens that the model writes."""
 
 
 class SessionMetrics:
@@ -87,7 +87,7 @@ class SessionMetrics:
 
         :param lags: The lag of each session.
         :param longer: The present length of turns, divided by the length in the settings.
-        :param memory: Bytes of caches in use, and reserved.
+        :param memory: How many bytes of the caches are in use, and how many are reserved.
         """
         self._gauges(measured, sessions=len(lags), longer=longer, memory=memory)
         self._observe_all(catalogue.RANK_SESSION_LAG, lags)

@@ -73,7 +73,7 @@ class SpeechEncoder(nn.Module):
         )
 
     def subsample(self, frames: Tensor) -> Tensor:
-        """Turn frames, [batch, 3 + 4n, bands], into states, [batch, n, width]. Three frames come before the block.
+        """Turn frames, [batch, 3 + 4n, bands], into states, [batch, n, width]. The first 3 frames precede the block.
 
         The convolutions are computed as matrix products of unfolded frames, because the rounding of these products does
         not depend on the batch.

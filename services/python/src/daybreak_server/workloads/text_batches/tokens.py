@@ -1,5 +1,5 @@
-"""Turns texts into token ids, on the threads of requests and tasks. So batches need no tokenizer, and the number of
-tokens of each text is known before it joins a batch.
+"""Turns texts into token ids, on the threads that handle requests and tasks. So batches need no tokenizer, and the
+number of tokens of each text is known before the text joins a batch.
 
 For a fast tokenizer, this module calls the Rust object directly, with truncation and padding off. Several threads may
 call that object at once, unlike the Python wrapper, which sets truncation and padding for each call.
@@ -39,7 +39,7 @@ class TextTokenizer:
     :param max_tokens: the most tokens that the model takes as one input.
     :param cut: whether longer texts are cut, rather than refused.
     :param lower: whether texts are changed to lower case first.
-    :param vocabulary: the number of the model's token ids, if the tokenizer has more.
+    :param vocabulary: how many token ids the model has. ``None``: as many as the tokenizer.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class TextTokenizer:
         return (*self.before, *self.plain(prefix)) if prefix else self.before
 
     def _fitting(self, ids: tuple[int, ...], field: str, start: int) -> Tokens:
-        """The tokens that the model takes. ``start``: how many tokens come before the text's own."""
+        """The tokens of a text, cut to what the model takes. ``start`` of them come before the text's own tokens."""
         if not ids:
             wrong(field, f"{field} has no tokens. Send a text with words.", code="empty_input")
         if len(ids) <= self.max_tokens:
@@ -189,7 +189,8 @@ class TextTokenizer:
             seconds = self._slow([second for _, second in pairs], add_special_tokens=False)["input_ids"]
         ids = [tuple(row) for row in found["input_ids"]]
         types = found.get("token_type_ids", [() for _ in ids])
-        # Counted from the end, because tokenizers differ in the number of special tokens between the two texts.
+        # The start of the second text is counted from the end of the pair, because tokenizers differ in the number of
+        # special tokens between the two texts.
         return [
             (row, tuple(kinds), len(row) - len(self.after) - len(second))
             for row, kinds, second in zip(ids, types, seconds, strict=True)

@@ -37,7 +37,7 @@ def encode(keys: Keys, ends: Sequence[AttemptEnd], *, lease_s: float) -> Call:
 
 
 def decode(reply: Any, ends: Sequence[AttemptEnd], *, lease_s: float) -> list[Settled]:
-    """The result of each settle. A task that no longer exists counts as cancelled and stale."""
+    """The result for each attempt. A task that no longer exists counts as cancelled and stale."""
     return [_settled(item, claim_next, lease_s) for item, (_, _, claim_next) in zip(reply, ends, strict=True)]
 
 
