@@ -67,7 +67,7 @@ def test_the_padding_of_a_batch_counts() -> None:
 
 
 def test_an_outlier_is_a_batch_alone() -> None:
-    """If one item exceeds the limit of a batch, it delays only one batch and is not lost."""
+    """An item that exceeds the limit of a batch is not lost. It is the only item of its batch."""
     batcher = filled(Rules(max_batch_tokens=100), item(1, 8000), item(2, 10), item(3, 10))
     assert [keys(batcher.next(0.0).batch) for _ in range(2)] == [[1], [2, 3]]
 

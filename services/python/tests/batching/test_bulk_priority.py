@@ -1,4 +1,4 @@
-"""Bulk work fills the places in batches that requests leave empty, and a request waits for at most one batch of it."""
+"""Bulk work fills the places in batches that requests leave empty. Requests wait for at most one batch of bulk work."""
 
 from __future__ import annotations
 

@@ -197,7 +197,8 @@ class World:
     def _end(self, name: str, *, why: str | None) -> None:
         """Send SIGTERM to a pod.
 
-        ``why``: who decided it. The pod's group must then be allowed to stop. ``None``: the replica was broken already.
+        Raises an error, which contains ``why``, if the pod's group must not stop now. If ``why`` is ``None``, the
+        replica was broken already, and this is not checked.
         """
         pod = self.pods[name]
         if pod.terminating:

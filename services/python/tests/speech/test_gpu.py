@@ -46,6 +46,7 @@ def test_sessions_on_a_gpu_get_the_logits_of_the_whole_computation(tmp_path: Pat
     marker = model._vocabulary.marker(model.shape.pairs[1])
     for name, audio in turns.items():
         expected = whole_stream(cpu, audio, texts[name], *marker)
-        # A turn has one more step than tokens: the last step ends the turn, or its token is beyond the bound.
+        # A turn has one more step than tokens. The last step chooses the end of the turn, or a token that is dropped
+        # because the turn has reached its limit.
         rows = torch.cat([rows[: len(text) + 1] for rows, text in zip(expected, texts[name], strict=True)])
         torch.testing.assert_close(torch.stack(recorded[name]), rows, atol=5e-3, rtol=5e-3)

@@ -1,9 +1,10 @@
 """Random sentences of a small grammar, with their translations, and the word that each target token waits for.
 
 A simultaneous translator must not write a token before it has heard the words that decide it. German "ein roter Kreis"
-waits for "circle", whose gender decides "ein" and "er". A Chinese modifier comes before its noun, and an English one
-after it. So the Chinese noun waits until the next English word shows that no modifier follows. Each target token has
-the index of the last source word that it needs, or :data:`SILENCE` if only silence shows that the sentence is over.
+waits for "circle", because the gender of "Kreis" decides "ein" and the ending "er". A Chinese modifier comes before its
+noun, and an English one after it. So the Chinese noun waits until the next English word shows that no modifier follows.
+Each target token has the index of the last source word that it needs, or :data:`SILENCE` if only silence shows that the
+sentence is over.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Sentence(NamedTuple):
 
     @property
     def held_out(self) -> bool:
-        """Whether the sentence is one of the about 5 % that training never sees."""
+        """Whether training never sees the sentence. This is so for about 5 % of all sentences."""
         return zlib.crc32(self.text.encode()) % 20 == 0
 
 

@@ -22,7 +22,10 @@ class OpeningTrace(Protocol):
         """The context that the session carries; ``None`` if the session belongs to no trace."""
 
     def opened(self, record: SessionRecord) -> None:
-        """A session is open. If an earlier request with the same key opened it, it carries that request's context."""
+        """A session is open.
+
+        If an earlier request with the same key opened the session, the session carries that request's context.
+        """
 
     def ended(self, *, status: int | None = None, error: str = "") -> None:
         """The request is answered, or the connection has ended. ``error``: the code of the error, if there is one.

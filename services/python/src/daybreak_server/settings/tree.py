@@ -218,7 +218,7 @@ class PoolSettings(Section):
 
     @property
     def not_for_jobs(self) -> tuple[str, ...]:
-        """The settings of this pool that pools of kind ``jobs`` cannot have, if they are set."""
+        """The names of settings that this pool sets and that a pool of kind ``jobs`` cannot have."""
         return tuple(
             name
             for name in ("capacity", "routing", "target_load", "ports", "bulk", "sessions")

@@ -43,7 +43,7 @@ def test_every_row_of_a_router_is_measured(contender: Contender, tmp_path: Path)
 
 
 def test_an_answer_that_is_not_the_back_ends_ends_the_round() -> None:
-    """The round ends if the router itself answers, for example with an error. Otherwise it would seem to be fast."""
+    """The round ends if the router itself answers, for example with an error. Such a router would seem to be fast."""
     with bed(Cores.here()) as testbed, testbed.router(DAYBREAK) as router:
         elsewhere = client.render("/v1/pools/nothing/serve/x", client.chat(tokens=1))
         for streamed in (False, True):

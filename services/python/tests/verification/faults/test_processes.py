@@ -33,7 +33,8 @@ def test_a_fork_server_that_dies_later_is_an_error_at_once(
 ) -> None:
     """A start does not wait for an answer that cannot come.
 
-    This fork server ends when it has read the request: if it ended earlier, ``Processes`` might see its end first.
+    This fork server ends when it has read the request. If it ended earlier, the constructor of ``Processes`` might
+    already raise an error.
     """
     script = 'eval "echo \'{\\"ready\\": 1}\' >&$socket; read -r <&$socket"'
     monkeypatch.setattr(sys, "executable", interpreter(tmp_path, script))

@@ -41,8 +41,8 @@ def _delete_all(cluster: FaultCluster, tenants: Sequence[str]) -> None:
 async def _sweep_two_days_later(cluster: FaultCluster) -> None:
     """Run the gateways' daily sweep with a clock that is two days ahead.
 
-    It deletes files that belong to no task. Here these are probe files: a rank wrote them to test the store, and got no
-    response to the write or to the delete.
+    It deletes files that belong to no task. In this scenario, those are probe files: a rank wrote them to test the
+    store, and got no response to the write or to the delete.
     """
     store = wiring.build_store(cluster.settings)
     try:

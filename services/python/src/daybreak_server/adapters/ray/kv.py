@@ -102,7 +102,7 @@ class _ActorTable:
     """A table in a named actor."""
 
     def _call(self, method: str, *arguments: str) -> Any:
-        # The first caller creates the actor. Each call looks it up, because a process may outlive an actor that died.
+        # The first caller creates the actor. Each call looks the actor up, because it may have died since.
         actor = head_actor(_TableActor, name=ACTOR, namespace=NAMESPACE)
         return ray.get(getattr(actor, method).remote(*arguments))
 

@@ -26,7 +26,7 @@ from daybreak_server.ports.metrics import (
 
 _log = logging.getLogger(__name__)
 REPEAT_S = 1.0
-"""How often a gauge is set again. Ray's shortest report interval is 1 s, and it drops a gauge after two of them."""
+"""How often a gauge is set again. Ray's shortest report interval is 1 s, and Ray drops a gauge after two intervals."""
 
 
 def _ignore(_value: float, tags: dict[str, str]) -> None:
@@ -44,7 +44,7 @@ class _Series:
         """Add to a counter."""
         if amount > 0:
             self._record(self._instrument.inc, amount)
-        else:  # `inc` refuses 0. If Ray lacks the private method, the series begins with its first event.
+        else:  # Ray's `inc` refuses 0. If Ray lacks `_record`, the series begins with its first event.
             self._record(getattr(self._instrument, "_record", _ignore), 0)
 
     def observe(self, amount: float) -> None:

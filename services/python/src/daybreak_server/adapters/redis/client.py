@@ -36,7 +36,7 @@ from daybreak_server.ports.store_errors import (
 T = TypeVar("T")
 
 OnCall = Callable[[str, float, bool], None]
-"""Gets the name of a script, the seconds that a call of it took, and whether it succeeded. Must not raise."""
+"""Gets the name of a script, the seconds that a call took, and whether the call succeeded. Must not raise."""
 
 RETRY_PAUSES_S = (0.05, 0.25)
 """The pauses before the retries of an idempotent call."""

@@ -22,7 +22,7 @@ _MAX_BACKOFF_S = 5.0
 
 
 class RegistryCache:
-    """The latest view, for one event loop."""
+    """The latest view. Use an instance in one event loop only."""
 
     def __init__(self, registry: Registry) -> None:
         self.latest: RegistryView | None = None

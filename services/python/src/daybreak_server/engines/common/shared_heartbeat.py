@@ -9,10 +9,10 @@ The memory has four parts, each with one writer:
   leases are not sent to the watchdog as messages, because a message could be late: right after the leader has claimed
   a task, it may enter a long call in C.
 * the streaming sessions that the model works on now, as JSON. The leader writes them before and after each batch. If
-  the group dies, only one of them can be the cause.
+  the group dies, no other session can be the cause.
 
-There is no lock between the two processes: a watchdog that died while it held one would block the leader. Instead the
-state, each slot and the sessions contain the same sequence number twice, and each write changes both. If a
+There is no lock between the two processes: a watchdog that died while it held one would block the leader. Instead, the
+state, each slot and the sessions each hold two copies of a sequence number, and each write changes both copies. If a
 reader sees two different numbers, or different bytes when it looks again, it has read in the middle of a write and
 reads again.
 

@@ -44,8 +44,8 @@ class ServingFollower:
                 return
             if order.kind != ORDER:
                 raise GroupBrokenError(f"the leader sent {order.kind!r} where an order was due")
-            # There is no limit here, because only the leader can tell a stall from a slow client, which makes the whole
-            # group wait.
+            # There is no limit here. A slow client makes the whole group wait, and only the leader can tell such a wait
+            # from a stall.
             self._heartbeat.beat("request", limit_s=FOREVER_S)
             if follow(order, self._workload, self._leader) is Verdict.BREAK:
                 raise GroupBrokenError("the ranks do not agree")

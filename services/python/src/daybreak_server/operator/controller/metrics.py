@@ -18,7 +18,7 @@ _OF_A_POOL = (
 
 
 class OperatorMetrics:
-    """What the operator counts. The metrics begin with ``daybreak_operator_``."""
+    """What the operator counts. The names of its metrics begin with ``daybreak_operator_``."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter

@@ -1,4 +1,4 @@
-"""The registry of workers and models on Redis ≥ 7 or Valkey. For coroutines of one event loop."""
+"""The registry of workers and models on Redis ≥ 7 or Valkey. Use an instance in one event loop only."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class RedisRegistry:
         return bool(await self._call("hold_placement", holder, priority, round(ttl_s * 1000)))
 
     async def publish_plan(self, holder: str, plan: PlacementPlan) -> bool:
-        """Replace the plan if ``holder`` has the lease. Returns whether it had the lease."""
+        """Replace the plan if ``holder`` has the lease. Returns whether ``holder`` had the lease."""
         return bool(await self._call("publish_plan", holder, codec.plan_json(plan), plan.workers_wanted))
 
     async def release_placement(self, holder: str) -> None:

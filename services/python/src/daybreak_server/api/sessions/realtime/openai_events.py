@@ -81,7 +81,7 @@ class OpenAIDialect:
         await self.connection.send("error", error=shown)
 
     def with_earlier(self, event: Json) -> Json:
-        """A ``session.update`` with the fields of earlier ones, because clients may send only those that change."""
+        """A ``session.update`` with the fields of earlier ones, because clients may send only what changes."""
         session_type(event)
         return {"session": _merged(self._fields, member(event, "session") or {})}
 
