@@ -29,7 +29,7 @@ pytestmark = pytest.mark.full
 EMBED, RERANK = "embed", "rerank"
 CALLERS = 8
 DIMENSIONS = 32
-"""Numbers in a vector of the tiny encoder."""
+"""How many numbers a vector of the tiny encoder has."""
 DEADLINE_S = float(WAKE_S)
 TOLERANCE = 1e-4
 """How much a vector may depend on its batch."""
@@ -55,7 +55,7 @@ def online_pool_values(workload: str) -> dict[str, Any]:
 def write_models(deployment: Deployment, folder: Path) -> None:
     """Make the models, and put them into the bucket."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch and transformers, while they are imported
+        warnings.simplefilter("ignore")  # torch and transformers warn while they are imported
         from testkit.text_models import tiny_cross_encoder, tiny_encoder
 
         models = {EMBED: tiny_encoder(folder / EMBED), RERANK: tiny_cross_encoder(folder / RERANK)}

@@ -1,4 +1,7 @@
-"""``/metrics`` has every declared metric and no other, follows Prometheus' conventions, and agrees at all gateways."""
+"""``/metrics`` has every declared metric and no other, and follows Prometheus' conventions.
+
+All gateways export the same totals.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ NEEDS_MORE = {
     "daybreak_wake_last_seconds",
     "daybreak_redis_script_errors_total",  # an outage
     "daybreak_files_deleted_total",  # a deletion
-    "daybreak_tenant_weight_ratio",  # a tenant that has used time and waits
+    "daybreak_tenant_weight_ratio",  # a tenant with waiting tasks
     *(metric.name for metric in router_catalogue.ALL),  # a request to a pool or a model
     *(metric.name for metric in model_catalogue.ALL if "model" in metric.labels),  # a model
 }

@@ -57,7 +57,7 @@ class Machine(RuleBasedStateMachine):
         self.running_waits: dict[int, float] = {}
         """By session: when its wait for the running batch began."""
         self.running_waited = 0.0
-        """The longest time that a session of the running batch had waited."""
+        """The longest time that a session of the running batch had waited when the batch began."""
         self.batches = 0
         self.together: set[int] = set()
         """With the strategies ``request`` and ``single``: sessions whose turns must end before other turns begin."""

@@ -1,7 +1,7 @@
 """Simulates KubeRay, kubelets, Ray Serve and groups on a real API server and a real Redis, for an operator under test.
 
 Each part is as simple and as adversarial as possible: pods are objects that no node runs (their scheduler does not
-exist), a head is a path of one HTTP server, and a group is a record that claims real tasks. Every removal of a busy
+exist), all heads share one HTTP server, and a group is a record that claims real tasks. Every removal of a busy
 group before its drain deadline is recorded in ``wrong``, unless the group had already lost a pod.
 """
 
@@ -204,7 +204,7 @@ class Simulation:
         self._core.patch_namespaced_pod_status(name, self.namespace, {"status": status})
 
     def _end(self, pod: PodView, why: str | None) -> None:
-        """Remove a pod. ``why``: the reason; ``None`` if the pod was broken already."""
+        """Remove a pod. ``why``: the reason; ``None`` if the replica of the pod had already lost a pod."""
         for gang in [gang for gang in self.gangs if pod.name in gang.record.hosts]:
             self._take(gang, why)
         with contextlib.suppress(ApiException):

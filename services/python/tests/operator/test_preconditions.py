@@ -100,5 +100,5 @@ def test_serve_stops_no_busy_group() -> None:
 
 
 def test_nothing_is_done_to_a_raycluster_that_is_gone() -> None:
-    """Somebody may have deleted it by hand."""
+    """Somebody may have deleted the RayCluster by hand."""
     assert refusal(REMOVE, cluster=None, pods=(), store=store()) == "it no longer exists"

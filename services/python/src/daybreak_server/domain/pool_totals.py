@@ -16,9 +16,9 @@ from daybreak_server.domain.tasks import Priority, State
 NEW = "new"
 """In transitions, the state of a task before it is accepted."""
 OTHER = "other"
-"""The label of all tenants, priorities or reasons beyond a limit."""
+"""The label of tenants above a limit, of waiting tasks that one call does not examine, and of unknown reasons."""
 DELETED = "deleted"
-"""The label of the GPU time of tenants that were deleted. This time is only part of the pool's totals."""
+"""The label of the GPU time of tenants that were deleted. The pool's totals include this time."""
 WASTES = {"cancel": State.CANCELLED, "expiry": State.EXPIRED, "failure": State.FAILED}
 """Causes of wasted GPU time, each with the final state of the tasks to which it applies."""
 

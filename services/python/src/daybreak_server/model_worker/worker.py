@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 _ENGINE_KEEP_ALIVE_S = 3.0
 """Shorter than engines keep idle connections: uvicorn (vLLM, SGLang) and llama.cpp's server close them after 5 s."""
 _KEEP_ALIVE_S = 120
-"""Longer than any gateway keeps a connection idle."""
+"""Longer than any gateway keeps an idle connection."""
 _GRACE_S = 2
 """How long answers may still be sent once the engines have ended."""
 _KILLED_S = 10.0

@@ -129,7 +129,7 @@ class SessionModel(Protocol):
 
         An incomplete last turn is continued by ``decode``.
 
-        :raises SessionFailedError: when that is impossible.
+        :raises SessionFailedError: when the session cannot be opened with these turns.
         """
 
     def prefill(self, batch: Sequence[Prefill]) -> Sequence[Token | SessionFailedError]:

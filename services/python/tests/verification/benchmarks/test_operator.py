@@ -111,7 +111,7 @@ def test_a_status_counts_from_its_last_change() -> None:
 
 
 def test_the_table_counts_the_pods_of_heads_and_groups() -> None:
-    """200 pools of 12 groups of two pods, and a head each, are 5,000."""
+    """Each of the 200 pools has 12 groups of two pods, and a head. Together, the pools have 5,000 pods."""
     size = Size(pools=200, groups=12, hosts=2)
     assert size.pods == 5000
     (change,) = rows.change_rows(
@@ -134,7 +134,7 @@ def test_the_peak_of_memory_includes_memory_that_was_given_back() -> None:
 
 
 def test_the_table_says_what_the_restarts_measured() -> None:
-    """The actions are a sum over the restarts, and the memory is the largest."""
+    """The table shows the actions of all restarts together, and the largest memory of any restart."""
     reconciled, memory = rows.restarts(Size(pools=2, groups=1, hosts=2), [16.0, 18.0], 3.0, 540.0)
     assert (reconciled.value, reconciled.spread) == (17.0, (16.0, 18.0))
     assert reconciled.note.endswith("3 actions in all 2 restarts together")

@@ -40,7 +40,7 @@ async def _submitted(url: str) -> str:
 async def test_every_inconsistency_is_found(
     valkey: Server, damage: Callable[[redis.Redis, str], object], problem: str
 ) -> None:
-    """Each case plants another inconsistency. The first case plants none."""
+    """The first case plants no inconsistency. Each other case plants a different one."""
     task = await _submitted(valkey.url)
     with valkey.client(decode_responses=True) as client:
         damage(client, task)

@@ -1,4 +1,7 @@
-"""The checker of sessions finds each kind of broken promise. Each test plants one in a history that keeps all."""
+"""The checker of sessions finds each kind of broken promise.
+
+Most tests break one promise in a history that keeps all promises.
+"""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Observations:
     unfinished: list[str] | None = None
     """Tasks that had not ended within the time limit."""
     complete: bool = False
-    """Whether the history has the final reads. Some checks apply only to a history that has them."""
+    """Whether the history has what was read at the end of the run. Some checks apply only to such a history."""
     failed_clients: list[Line] = field(default_factory=list)
     line_counts: Counter[str] = field(default_factory=Counter)
 

@@ -25,7 +25,7 @@ def fill(waiting: Waiting[K], rules: IterationRules) -> Choice[K] | None:
     session waits.
 
     While a turn waits for its prefill, one place and one block are kept for it, so prefill does not starve. If a
-    batch has only one place, the phases take turns.
+    batch has only one place, the two phases alternate.
     """
     size, block, decode = rules.max_batch_size, waiting.block_tokens, waiting.decode
     budget = max(rules.max_batch_tokens, block + 1)

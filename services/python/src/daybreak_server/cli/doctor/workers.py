@@ -44,8 +44,8 @@ def examine(settings: Settings) -> Iterator[Check]:
 def fronts_workers_only(settings: Settings) -> bool:
     """Whether the gateways of these settings serve models of workers and nothing else, so that nothing needs Ray.
 
-    The settings name no pool, and either a gateway with an embedded store runs here, or Redis has workers or models and
-    no group of the default pool.
+    This is so if the settings name no pool, and either a gateway with an embedded store runs here, or Redis has workers
+    or models and no group of the default pool.
     """
     if "pools" in settings.model_fields_set:
         return False

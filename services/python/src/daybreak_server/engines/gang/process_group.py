@@ -30,7 +30,7 @@ def join_store(host: str, port: int, *, size: int, timeout_s: float) -> Any:
 
 
 def join(store: Any, *, rank: int, size: int, device: str, timeout_s: float) -> None:
-    """Make the default process group. An all-reduce checks that the ranks can connect before the first task needs it.
+    """Make the default process group. Before the first task, an all-reduce checks that the ranks can connect.
 
     :raises RuntimeError: if a rank does not join in time, or the all-reduce gives a wrong sum.
     """

@@ -45,7 +45,7 @@ class ClusterState:
 
     @property
     def leaving(self) -> bool:
-        """Whether replicas that are being deleted or named for deletion have pods, except pods on dead nodes."""
+        """Whether a replica that is being deleted or named for deletion still has a pod that is not on a dead node."""
         return len(self.workers) - len(self.stuck) > sum(len(replica.pods) for replica in self.replicas)
 
     @property

@@ -66,7 +66,7 @@ class PageTable:
         self._turns: deque[int] = deque()
 
     def begin_turn(self) -> None:
-        """Begin the next turn: drop the oldest turns, as far as it does not see them, and free their pages.
+        """Begin the next turn. Drop the turns that have left the window, and free the pages without a visible position.
 
         Does nothing if the present turn has no position yet, because its first step has failed.
         """

@@ -32,8 +32,8 @@ local function requests_of(entry)
   return found
 end
 
--- Stores that the models of a gateway's entry have requests now. The time is that of the lease clock, so that an outage
--- makes no model idle.
+-- For each model that has requests in a gateway's entry, stores the present time of the lease clock. An outage
+-- advances this clock by at most one step, so it makes no model idle.
 local function note_asked(entry)
   local now = int(lease_clock())
   for _, pair in ipairs(requests_of(entry)) do

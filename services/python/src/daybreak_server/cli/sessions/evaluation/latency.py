@@ -34,8 +34,8 @@ def laal(delays_s: Sequence[float], *, source_s: float, reference_length: int) -
 
     Papi et al., "Over-Generation Cannot Be Rewarded: Length-Adaptive Average Lagging for Simultaneous Speech
     Translation" (AutoSimTrans 2022). With delays ``d_i``, the sentence's duration ``T`` (``source_s``) and ``gamma =
-    max(|hypothesis|, |reference|) / T``, it is the mean of ``d_i - i / gamma`` over the words ``i = 0, 1, …`` up to and
-    including the first word whose delay is at least ``T``.
+    max(|hypothesis|, |reference|) / T``, LAAL is the mean of ``d_i - i / gamma`` over the words ``i = 0, 1, …`` up to
+    and including the first word whose delay is at least ``T``.
     """
     if not delays_s:
         return 0.0
@@ -54,10 +54,10 @@ def stream_laal(
     """StreamLAAL of a session, in seconds: the mean LAAL of its sentences. ``None`` if no sentence has a word.
 
     Papi et al., "StreamAtt: Direct Streaming Speech-to-Text Translation with Attention-based Audio History
-    Selection" (ACL 2024). The text is split at the references first (:func:`.resegment`), and delays count
-    from the beginning of their sentence. Without computation, a word's delay is the audio that the word is
-    based on. With computation, it is the time when the word arrived; this is only meaningful if the
-    client sent the audio as fast as it was spoken.
+    Selection" (ACL 2024). First, :func:`.resegment` splits the text into one part for each reference. Delays
+    count from the beginning of their sentence. Without computation, a word's delay is the length of the audio
+    that the model had used when it wrote the word. With computation, the delay is the time when the word
+    arrived. Such a delay is only meaningful if the client sent the audio as fast as it was spoken.
     """
     found = [word.word for word in text]
     references = [words(segment.reference) for segment in segments]
