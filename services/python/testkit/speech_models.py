@@ -1,4 +1,7 @@
-"""Speech models with random weights, and a computation of the whole stream, whose result streaming must equal."""
+"""Speech models with random weights, and a computation of a whole stream at once.
+
+Streaming must give the same result as this computation.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ WINDOW = 40
 
 
 def random_folder(folder: Path, *, family: str = "llama", **streaming: int) -> Path:
-    """Write a folder of a model with random weights. The package ``transformers`` writes its language model."""
+    """Write the folder of a model with random weights. The package ``transformers`` writes the language model."""
     import transformers
 
     torch.manual_seed(5)
@@ -144,7 +147,7 @@ def speak(
 def whole_stream(
     model: Speech, turns: Sequence[bytes], texts: Sequence[Sequence[int]], marker: int
 ) -> list[Tensor]:
-    """The logits after the marker and after each token of every turn, from the whole stream and without any cache."""
+    """The logits after the marker and after each token of every turn, from the whole stream at once without a cache."""
     parts = model._parts
     assert isinstance(parts.encoder, CausalEncoder)
     audio = torch.frombuffer(bytearray(b"".join(turns)), dtype=torch.int16).float() / 32768

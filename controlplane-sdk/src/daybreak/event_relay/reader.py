@@ -315,7 +315,7 @@ class Relay:
     async def _recreate_group(self) -> None:
         """Recreate a deleted group, and report a gap.
 
-        It continues after the newest delivered event, or begins at ``start`` if Redis lost its data.
+        The new group continues after the newest delivered event, or begins at ``start`` if Redis lost its data.
         """
         info = await self._stream_info()
         resumable = (

@@ -24,7 +24,7 @@ from testkit.log import log
 GATEWAY_PORT = 8000
 ZERO_S = 120
 ATTEMPTS = 12
-"""Attempts per request: enough to last for a minute in which a part of Daybreak is down."""
+"""Attempts per request. With this many, the client keeps trying while a part of Daybreak is down for a minute."""
 WAKE_S = 240
 """The longest time from a POST to a pool at zero until the task's end, on two slow cores."""
 

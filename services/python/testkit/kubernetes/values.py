@@ -54,7 +54,7 @@ def values(images: Images) -> dict[str, Any]:
             "video": pool("video", ranks=2, hosts=2, idle={"mode": "cluster", "afterSeconds": 5}),
         },
         "monitoring": {"enabled": True},
-        # Without a peer that may scrape, the chart leaves out alerts.
+        # If no peer may scrape, the chart leaves out the alerts.
         "networkPolicy": {"monitoring": {"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}},
     }
 

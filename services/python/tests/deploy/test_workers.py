@@ -90,7 +90,7 @@ def test_a_worker_has_the_name_and_the_address_of_its_pod() -> None:
 
 
 def test_keda_scales_workers_by_what_the_models_need() -> None:
-    """Helm writes no number of replicas, because an upgrade would then overwrite the number that KEDA has set."""
+    """Helm writes no number of replicas. If it did, an upgrade would overwrite the number that KEDA has set."""
     rendered = render(VALUES)
     scaled = rendered.object("ScaledObject", "daybreak-workers-vllm")["spec"]
     assert scaled["scaleTargetRef"] == {

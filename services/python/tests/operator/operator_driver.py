@@ -37,7 +37,7 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 @dataclass(slots=True)
 class Driver:
-    """Steps a world. ``past`` holds the views that stale caches may still show."""
+    """Runs a world step by step. ``past`` holds the views that stale caches may still show."""
 
     world: World
     past: list[tuple[ClusterView, Any]] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Driver:
                 versions.append(copy.deepcopy(body))
 
     def observe(self, *, clusters: int = 0, pods: int = 0, spec: int = 0) -> Observed:
-        """Observe the world, with each part the given number of steps old."""
+        """Observe the world. Each argument says how many recorded states old that part of the observation is."""
         self.remember()
         world = self.world
         past_views = [self.past[max(0, len(self.past) - 1 - lag)] for lag in (clusters, pods, spec)]

@@ -23,7 +23,10 @@ class Head:
 
 @dataclass(slots=True)
 class Heads:
-    """All heads. ``pool`` and ``deployment`` name the application; a group has ``ranks`` ranks."""
+    """All heads. ``pool`` is the name of the application, and ``deployment`` is the name of its deployment.
+
+    A group has ``ranks`` ranks.
+    """
 
     pool: str
     deployment: str
@@ -77,7 +80,7 @@ class Heads:
                 self._heads.setdefault(name, Head())
 
     def gone(self, cluster: str) -> None:
-        """Remove a head. Without fault tolerance its state is lost with it."""
+        """Remove a head. It has no fault tolerance, so its state is lost too."""
         with self._lock:
             self._heads.pop(cluster, None)
 

@@ -12,8 +12,8 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 PYTHON = os.path.abspath(sys.executable)
-"""The interpreter's path without ``..``, which ``sys.executable`` has if pytest was started by a relative path. Child
-processes print the path in this form. ``Path.resolve`` would follow the link out of the virtual environment."""
+"""The interpreter's path without ``..``, as child processes print it. If pytest was started by a relative path,
+``sys.executable`` contains ``..``. ``Path.resolve`` would follow the link out of the virtual environment."""
 HEAD = """
 import multiprocessing, os, subprocess, sys
 from pathlib import Path

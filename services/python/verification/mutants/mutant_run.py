@@ -65,8 +65,10 @@ def run(
 
 
 def failures_without_bug(tree: Tree, tests: Sequence[str], *, workers: int = 0) -> str | None:
-    """Run the tests without a bug. Returns their output if any fails, because that test cannot catch a bug; ``None`` if
-    all pass."""
+    """Run the tests on the copy without a bug. Returns ``None`` if all pass, and otherwise their output.
+
+    A test that fails without a bug cannot show that it catches one.
+    """
     ran = run(tree, sorted(set(tests)), stop=False, workers=workers)
     return None if ran.returncode == 0 else ran.stdout[-6000:]
 

@@ -77,7 +77,7 @@ class NewTask:
     trace_context: TraceContext | None = None
     """The trace of the submit request."""
     cost: float = 1.0
-    """In the workload's units; proportional to run time within a pool."""
+    """The cost in the workload's units. Within a pool, it is proportional to the run time."""
     estimate_s: float = 1.0
     """GPU-seconds that the tenant is charged at claim. When the attempt ends, the charge is corrected."""
     weight: float = 1.0

@@ -19,9 +19,10 @@ class CommandError(Exception):
 
 
 def command_of(template: str, model: AssignedModel, *, host: str, port: int) -> list[str]:
-    """The words that start ``model``.
+    """The words of the command that starts the engine for ``model``.
 
-    :raises CommandError: if the source or an option cannot be used, or if the template has no place for options.
+    :raises CommandError: if the source or an option cannot be used, or if the model has options and the template has
+        no place for them.
     """
     if model.source.startswith("-"):
         raise CommandError(f"the source {model.source!r} looks like an option; write a path or a name")

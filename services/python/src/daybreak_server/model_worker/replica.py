@@ -103,7 +103,10 @@ class RunningReplica:
     # ── the life of the process ───────────────────────────────────────────────────────────────────────────
 
     async def run(self, clear: Awaitable[None]) -> None:
-        """Keep the engine running. The first start waits for ``clear``. Returns when all its processes have ended."""
+        """Keep the engine running. Returns when all processes of the engine have ended.
+
+        The first start waits for ``clear``, because other replicas may still use this replica's GPUs.
+        """
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             waiting = asyncio.ensure_future(clear)

@@ -1,4 +1,4 @@
-"""The log of a process that Ray has started, in ``kubectl logs`` of its pod.
+"""Writes the log of a process that Ray has started to the log of its container, which ``kubectl logs`` shows.
 
 Ray redirects the standard error of these processes to files inside the pod. But a process may open the standard error
 of its container's first process, if both run as the same user. From there the container runtime takes the log.
@@ -22,8 +22,8 @@ mix."""
 class ContainerHandler(logging.Handler):
     """Writes lines to the standard error of this process's container.
 
-    It never waits for the container runtime: if that reads too slowly, lines are dropped. Before the next line that can
-    be written, another line says how many.
+    It never waits for the container runtime. If the runtime reads too slowly, the handler drops lines. Once the handler
+    can write again, it first writes a line that says how many it dropped.
 
     :raises OSError: if the standard error cannot be opened.
     """

@@ -17,7 +17,7 @@ from testkit.registry_driver import RegistryDriver, model, plan_with, report, wo
 from testkit.valkey import Server
 
 PATIENCE_S = 60.0
-"""How long a test waits: much longer than until a change is seen, and much shorter than the timeout of ``wait``."""
+"""How long a test waits: much longer than it takes to see a change, and much shorter than the timeout of ``wait``."""
 VISIBLE: dict[str, Callable[[Registry], Awaitable[object]]] = {
     "a model": lambda registry: registry.add_model(model("new")),
     "a deleted model": lambda registry: registry.mark_deleted("chat"),
@@ -119,7 +119,7 @@ async def test_a_wait_delays_no_other_call(driver: RegistryDriver) -> None:
 
 
 async def test_a_wait_at_a_frozen_server_fails_soon(server: Server) -> None:
-    """Otherwise a manager could wait longer than its lease and lose it, and gateways would route by an old view."""
+    """If it did not fail, a manager could wait until its lease ends, and gateways would route by an old view."""
     driver = RegistryDriver(server.url, timeout_s=0.5)
     try:
         version = await begin(driver)

@@ -68,7 +68,8 @@ class Running:
 def raise_priority(pid: int | None = None) -> None:
     """Let a process (by default, this one) run before other work, if the system allows it.
 
-    Linux first compares sessions (autogroups), and then the processes of a session. So this raises both.
+    Linux first compares the priorities of sessions (autogroups), and then those of the processes in a session. So this
+    function raises the priority of the process and that of its session.
     """
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, pid or 0, NICE)

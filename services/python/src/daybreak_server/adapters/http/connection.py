@@ -48,7 +48,7 @@ HOP_BY_HOP = frozenset(
 )
 """Headers that concern one connection and are not passed on."""
 _END_TO_END = frozenset({b"close", b"content-length", b"content-type"})
-"""Names that a header ``Connection`` may list without removing a header from the answer."""
+"""If the header ``Connection`` lists one of these names, the answer keeps the header of that name."""
 
 
 class HttpAnswer:
@@ -64,9 +64,8 @@ class HttpAnswer:
         self.sized = False
         """Whether the head says how long the body is."""
         self.usable = False
-        """Whether the caller may have the answer. It may have a stream once the head has arrived, but an answer of a
-        known length only once the body has begun. A server writes head and body one after the other, and may be killed
-        in between."""
+        """Whether the caller may have the answer: a stream once its head has arrived, but an answer of a known length
+        only once its body has begun. A server writes the head before the body, and may be killed in between."""
         self.complete = False
         self.error: AnswerCutOffError | NoAnswerError | None = None
         self.head_only = head_only

@@ -19,7 +19,7 @@ If the workload takes tasks, another thread claims one at a time and runs it bes
 (:mod:`~daybreak_server.engines.serving.bulk.task_loop`).
 
 A group at capacity refuses further requests, but is healthy. The error of a request ends only this request, unless the
-error leaves the process unusable or the ranks do not fail in the same way. Such an error breaks the group, and so do a
+error leaves the process unusable or is not the same on all ranks. Such an error breaks the group, and so do a
 lost rank, a stall, and a fault of the engine itself.
 
 To leave, the group first reports that it drains. It refuses new requests, waits for those in flight (at most
@@ -268,7 +268,8 @@ class ServingLeader:
             )
             self._stop_requests(Stop.LEAVING)
             self._wait_empty(time.monotonic() + config.grace_s)
-        # A claim that waits for a task ends within `idle_s`. The thread must not claim once the group has deregistered.
+        # A claim that waits for a task ends within `idle_s`. The task thread must not claim once the group has
+        # deregistered.
         self._wait_released(max(until, time.monotonic() + config.idle_s + _CLAIM_MARGIN_S))
         if self._tasks is not None and not self._tasks.left and self._broken is None:
             _log.warning("the task's step outlasts the time that the group has to leave; releasing the task")

@@ -24,7 +24,7 @@ def selector(pool: str) -> str:
 def revision(pool: GeneratorPool) -> str:
     """A hash of what a RayCluster is made from: it changes if new pods are needed.
 
-    The hash leaves out ``kind``, because ``kind`` must be the kind of the workload, which the hash covers.
+    The hash covers the workload, which sets the pool's kind. So it need not cover ``kind``.
     """
     spec = pool.spec
     made_from: dict[str, Any] = {

@@ -5,8 +5,9 @@ positions of all sessions are one flat list. ``plan`` prepares what all layers s
 attention of each layer, which writes the new keys and values into the pages, and attends to what each position may see.
 
 - :class:`GatherAttention` gathers the pages of each session and calls torch's scaled dot-product attention.
-- :class:`FlexAttention` gives torch's FlexAttention the whole pool and a mask of blocks, which skips the pages of other
-  sessions. Compiled for a GPU, it reads only the blocks of pages that a query may see. Otherwise it computes all pages.
+- :class:`FlexAttention` gives torch's FlexAttention all pages and a mask of blocks, which skips the pages of other
+  sessions. Compiled for a GPU, it reads only the blocks of pages that a query may see. Without compilation, it computes
+  the attention to all pages.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Span:
 class Memory:
     """The keys and values of all layers: [layers, pages + 1, page_size, kv_heads, head_dim].
 
-    The last page belongs to no session: it fills up the rows of a table of pages.
+    The last page belongs to no session. It pads the rows of the table of pages.
     """
 
     keys: Tensor
@@ -86,7 +87,7 @@ class PagedAttention(Protocol):
 
 
 def _new_positions(spans: Sequence[Span], memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
-    """For each new position: itself, the page in which it lies, and its place there."""
+    """For each new position: the position, the page that holds it, and its place in this page."""
     positions, pages = [], []
     for span in spans:
         for position in range(span.end - span.count, span.end):
@@ -182,10 +183,10 @@ class GatherAttention:
 
 
 class FlexAttention:
-    """torch's FlexAttention over the whole pool. ``compiled``: for a GPU; otherwise it is slow, and only for tests.
+    """torch's FlexAttention over all pages. ``compiled``: for a GPU. Otherwise the attention is slow, for tests only.
 
-    The compiled kernel is made for one number of queries. So queries are padded to a few sizes (:func:`padded_size`),
-    and a batch of another length needs no new compilation, which takes seconds. The added queries see nothing.
+    A compiled kernel is made for one number of queries, and a compilation takes seconds. So batches are padded to a few
+    sizes (:func:`padded_size`). The added queries see nothing.
     """
 
     def __init__(self, memory: Memory, *, rope_base: float, compiled: bool) -> None:
@@ -274,7 +275,7 @@ class FlexAttention:
 
 
 _NOBODY, _PADDED = -1, -2
-"""In place of the number of a session: the owner of a free page, and the session of a query that is only padding."""
+"""In place of a session's number: ``_NOBODY`` owns the free pages, ``_PADDED`` the queries that are only padding."""
 
 
 def padded_size(queries: int) -> int:

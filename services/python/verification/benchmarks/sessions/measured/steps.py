@@ -19,7 +19,7 @@ from verification.benchmarks.sessions.measured.speakers import Speaker, speakers
 SIZES = (1, 2, 4, 8, 16, 32)
 LARGEST = SIZES[-1]
 SESSIONS = 3 * LARGEST
-"""Enough sessions that after a prefill, at least a whole batch of them needs to decode."""
+"""With this many sessions, at least a whole batch of them needs to decode after each prefill."""
 FILL_TURNS = 12
 """Turns before the first measurement, so that all windows are full."""
 PREFILLS, DECODES = 8, 24
@@ -57,7 +57,10 @@ def measure(model: Speech, *, rounds: int) -> Costs:
 
 
 def measure_mixed(model: Speech, *, rounds: int) -> MixedCosts:
-    """The median durations of one mixed step and of two separate steps. A round has one turn for each way."""
+    """The median durations of one mixed step and of two separate steps.
+
+    A round is two turns: one with the mixed step, and one with the separate steps.
+    """
     together: list[float] = []
     apart: list[float] = []
     turns = FILL_TURNS + 2 * rounds
@@ -122,7 +125,7 @@ def _turn(
 
 
 def _decode_all(model: Speech, writing: list[str], size: int, decodes: list[float]) -> None:
-    """Decode until all turns have ended, and add the milliseconds of each batch of this size."""
+    """Decode until all turns have ended. Add the milliseconds of each batch that has ``size`` sessions."""
     while writing:
         batch, rest = writing[:size], writing[size:]
         writing = rest + _timed(model.decode, batch, decodes if len(batch) == size else [])

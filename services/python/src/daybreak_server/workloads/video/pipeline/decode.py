@@ -1,4 +1,4 @@
-"""Decodes latents to frames. Wan's VAE decodes in temporal chunks, except when it tiles. So a long decode shows
+"""Decodes latents to frames. Unless it tiles, Wan's VAE decodes in temporal chunks, so that a long decode shows
 progress and can be stopped."""
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def decode(vae: Any, latents: Tensor, *, tiled: bool = False) -> Iterator[Frames
     """Yield the frames of normalised latents [1, z, n, h, w], chunk by chunk (see :func:`chunks`).
 
     A chunk of ``AutoencoderKLWan`` is one iteration of its own causal loop (``_decode``). Together the chunks equal the
-    result of ``vae.decode`` bit for bit, but without copying all earlier frames in every iteration.
+    result of ``vae.decode`` bit for bit. But ``vae.decode`` also copies all earlier frames in every iteration.
     """
     z = raw_latents(vae, latents)
     if chunks(type(vae).__name__, z.shape[2], tiled=tiled) == 1:
