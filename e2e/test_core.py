@@ -92,7 +92,7 @@ def _saw_the_wake(deployment: Deployment, timeline: TaskTimeline) -> None:
 
 
 def test_a_third_task_waits_for_one_of_two_groups(deployment: Deployment) -> None:
-    """Two groups run two short tasks while a long task waits. Then one of them runs the long task.
+    """Two groups run two short tasks while a long task waits. Then one of the groups runs the long task.
 
     Only the idle group is removed, and the long task succeeds in its first attempt. `helm test` then runs a task.
     """

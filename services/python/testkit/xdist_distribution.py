@@ -39,7 +39,7 @@ LONGEST = (
     "controlplane-sdk/tests/test_command_output.py",
     "controlplane-sdk/tests/test_command_files.py",
 )
-"""The files that would otherwise end last, in the order in which they begin."""
+"""The files that would end last without this list. They begin in this order."""
 
 
 def scheduling_unit(nodeid: str) -> str:

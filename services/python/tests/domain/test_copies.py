@@ -87,7 +87,7 @@ def test_the_wire_page_has_the_same_states_and_phases_as_the_domain() -> None:
 
 
 def test_the_wire_page_describes_every_event_type() -> None:
-    """The table describes each event type in the log. The text below it names the types that no log stores."""
+    """A table in ``docs/wire.md`` describes each stored event type. The text below the table names the other types."""
     section = WIRE[WIRE.index("## Events:") : WIRE.index("## Log:")]
     cells = re.findall(r"^\| (`[a-z`, ]+`) \|", section, re.MULTILINE)
     logged = {word for cell in cells for word in re.findall(r"[a-z]+", cell)}

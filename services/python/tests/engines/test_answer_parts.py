@@ -76,7 +76,7 @@ def test_an_empty_stream_is_an_empty_answer(body: list[bytes]) -> None:
 
 
 def test_a_workload_cannot_say_that_its_request_was_not_run() -> None:
-    """The header that says so is dropped. Otherwise, gateways would send the request to one group after the other."""
+    """The header ``Daybreak-Refused`` is dropped. With it, gateways would retry on one group after another."""
     (part,) = parts(Response(status=503, headers={"Daybreak-Refused": "busy"}, body=b"1"))
     assert headers(part) == {b"content-length": b"1"}
 

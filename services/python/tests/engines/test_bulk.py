@@ -96,7 +96,7 @@ def test_a_task_can_fail_at_its_first_bad_line(bulk_serving: Start, tmp_path: Pa
 def test_a_model_that_fails_for_every_line_is_not_the_lines_fault(
     bulk_serving: Start, tmp_path: Path
 ) -> None:
-    """Otherwise, a task whose output has only errors would count as a success."""
+    """If every line gets an error, the task fails. A task without any result must not count as a success."""
     pool, _, _ = bulk_serving()
     Squares.broken = True
     task = pool.submit(file=write(tmp_path, range(20)), max_strikes=1)

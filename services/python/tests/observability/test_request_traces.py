@@ -1,4 +1,4 @@
-"""The traces of requests to serving pools. A gateway sends them to a collector, and real HTTP servers act as groups."""
+"""A gateway sends its traces of requests to serving pools to a collector. Real HTTP servers act as groups."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_a_request_that_is_not_sampled_passes_the_callers_context_on(
     response = post(client, **({"traceparent": caller} if caller else {}))
     assert response.headers.get("traceparent") == caller
     assert response.json()["headers"].get("traceparent") == caller
-    if tracing.get("enabled", True):  # spans of the first request would come before these
+    if tracing.get("enabled", True):  # any span of the first request comes before those of this request
         post(client, traceparent=f"00-{'c' * 32}-{PARENT}-01")
         collector.wait(ROUTE)
     assert {span.trace for span in collector.spans} <= {"c" * 32}

@@ -44,7 +44,7 @@ def group() -> GroupRecord:
 
 
 async def test_tasks_are_served_in_fair_order(driver: Driver, server: Server) -> None:
-    """1,000 tasks of two tenants with weights 1:3: each gets its share within 5 %, in order of priority."""
+    """Two tenants with weights 1:3 get their shares within 5 %. The tasks of each tenant are in order of priority."""
     store = RedisStore(server.url, library=driver.scripts._library)
     tasks = [
         task(
@@ -92,7 +92,7 @@ def test_an_idle_tenant_saves_up_no_share(driver: Driver) -> None:
         served.append(claim.tenant)
         driver.pass_time(1000)
         driver.settle(claim.lease, DONE)
-    assert collections.Counter(served)["back"] in (5, 6)  # this tenant goes first, then both take turns
+    assert collections.Counter(served)["back"] in (5, 6)  # `back` goes first, then both tenants take turns
 
 
 def test_queue_positions_match_the_model(driver: Driver) -> None:
@@ -264,7 +264,7 @@ async def test_a_queued_task_takes_little_memory(server: Server) -> None:
 
 
 async def test_a_full_server_refuses_only_new_tasks(server: Server) -> None:
-    """A server with full memory refuses submits, while running tasks report, finish and claim the next."""
+    """A server with full memory refuses submits. Leaders still renew leases, settle tasks and claim the next ones."""
     store, queue, record = RedisStore(server.url), RedisQueue(server.url, pool="video"), group()
     await submit_all(store, [task(), task()])
     claim = queue.claim(record, wait_s=1)

@@ -19,7 +19,7 @@ Line = dict[str, Any]
 
 
 class History:
-    """Writes a history. Threads may share one object."""
+    """Writes a history. Several threads may write to it at once."""
 
     def __init__(self, path: Path, **about: Any) -> None:
         self.path = path

@@ -122,7 +122,10 @@ class Batcher(Generic[K]):
                 self._enqueue(item)
 
     def check_room(self, count: int, *, priority: int = INTERACTIVE) -> None:
-        """Check that ``count`` items may be added; bulk work always may. :raises FullError: if they may not."""
+        """Check that ``count`` items may be added. For bulk items, the check always passes.
+
+        :raises FullError: if too many items would wait.
+        """
         if priority < BULK and self.counted + count > self._rules.max_waiting:
             raise FullError(f"{self.counted} of at most {self._rules.max_waiting} items wait already.")
 
@@ -203,7 +206,7 @@ class Batcher(Generic[K]):
             heapq.heapify(self._deadlines)
 
     def _seed(self, now: float) -> BatchItem[K] | None:
-        """The first item of the batch that starts now; ``None`` if none does."""
+        """The first item of the batch that starts now; ``None`` if no batch starts now."""
         timed = self._rules.mode is Mode.TIMED
         best: BatchItem[K] | None = None
         for number, bucket in self._buckets.items():
@@ -216,7 +219,7 @@ class Batcher(Generic[K]):
         return best
 
     def _full(self, number: int, bucket: _Bucket[K]) -> bool:
-        """Whether one more item might not fit into a batch of this bucket."""
+        """Whether the items of this bucket fill a batch, so that one more might not fit."""
         longest = math.ceil(self._rules.similar ** (number + 1))
         return bucket.count >= self._rules.max_batch_size or (
             (bucket.count + 1) * longest > self._rules.max_batch_tokens

@@ -23,7 +23,7 @@ class ClusterError(Exception):
     ``ClusterError``
       ├── ``ClusterUnavailableError``  cannot be reached, timed out or answered 5xx: temporary
       ├── ``ClusterConflictError``     the object has changed since it was read: observe and decide again
-      └── ``ClusterRefusedError``      forbidden, invalid, over quota, unknown kind: until an administrator fixes it
+      └── ``ClusterRefusedError``      forbidden, invalid, over quota, unknown kind: lasts until someone fixes it
     """
 
 
@@ -98,11 +98,11 @@ class RayCluster:
     deleting: bool = False
     head_service: str | None = None
     auth_secret: str | None = None
-    """The Secret that holds the token its head requires; ``None`` if it requires none."""
+    """The Secret that holds the token that the head requires; ``None`` if the head requires none."""
     problem: Cause | None = None
     """What went wrong according to KubeRay: a pod that it may not create, a spec that it refuses."""
     acknowledged: bool = True
-    """Whether KubeRay has observed the latest spec: its status names as many workers as the spec asks for."""
+    """Whether KubeRay has observed the latest spec: the status has the number of workers that the spec asks for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

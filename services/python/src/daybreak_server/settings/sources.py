@@ -37,7 +37,8 @@ Tree = TypeVar("Tree", bound=BaseModel)
 _SECRET_NAME = re.compile(r"(^|_)(secret|token|password|credentials?|api_?key|secret_key)$", re.IGNORECASE)
 _SECRET_USERINFO = re.compile(r"(://[^/@:\s]*:)\S*@")
 _SECRET_URL = re.compile(r"([a-z][a-z0-9+.-]*://[^/@:]*:).*@", re.IGNORECASE | re.DOTALL)
-"""A text that is a URL as a whole: everything up to the last ``@`` is part of the password, escaped or not."""
+"""A text that is a URL as a whole. The password is everything from the colon after the user to the last ``@``, even
+if a character in it is not escaped."""
 _REFUSED_URL = re.compile(r"^([a-z][a-z0-9+.-]*://[^/@:\[]*:)[^@]*$", re.IGNORECASE)
 """A refused URL without ``@``: the text after the colon may be a password whose host is missing."""
 _SECRET_PORT = re.compile(r"(://[^/@:\s\[]*:)(?!\d{1,5}(?!\w))[^/@\s]+")
@@ -49,7 +50,7 @@ _SECRET_QUERY = re.compile(
 )
 """A secret in the query of a URL. The signature and the credential of a presigned URL are secrets too, because they
 give access to the file until they expire."""
-# Kubernetes sets such variables in each pod for a Service named `daybreak` or `daybreak-…`.
+# For a Service named `daybreak` or `daybreak-…`, Kubernetes sets variables with these endings in each pod.
 _SERVICE_VARIABLE = re.compile(r"_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)$")
 
 

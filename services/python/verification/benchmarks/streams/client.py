@@ -158,7 +158,7 @@ class Clients:
         return ready
 
     def close(self) -> None:
-        """Close every stream. Record the lowest and the highest of the last steps of all streams."""
+        """Close every stream. Record the lowest and the highest step that a stream had reached."""
         steps = [stream.step for stream in self._streams.values()]
         self.findings.lowest_step, self.findings.highest_step = min(steps, default=-1), max(steps, default=-1)
         for stream in self._streams.values():

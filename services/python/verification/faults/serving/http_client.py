@@ -25,8 +25,8 @@ class Received:
     """The answer to one request, complete or not."""
 
     first: float | None = None
-    """When the head had arrived, in monotonic seconds. If the connection broke within the head, when it broke.
-    ``None`` if no byte arrived."""
+    """The time at which the whole head had arrived, in monotonic seconds. If the connection broke within the head, the
+    time at which it broke. ``None`` if no byte arrived."""
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     size: int = 0

@@ -1,6 +1,6 @@
 """Reads the changes of state that a script made and that its caller cannot infer from the script's own reply.
 
-``reply_of`` in the library's text adds these changes to the reply (:mod:`~daybreak_server.adapters.redis.scripts`). For
+The Lua function ``reply_of`` in :mod:`~daybreak_server.adapters.redis.scripts` adds these changes to the reply. For
 tasks, they are retries, releases, cancels, failures, expiries, and tasks that became due or were deleted. A settle, a
 tick, a claim, a cancel, a registration or a deletion may cause them. For streaming sessions, every change is added.
 """

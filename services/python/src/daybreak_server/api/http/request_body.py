@@ -59,7 +59,7 @@ async def read_bytes(request: Request, *, max_bytes: int) -> bytes:
 
 
 def header(request: Request, name: bytes) -> str | None:
-    """A header's first value; ``name`` is lower case. Cheaper than a mapping of all headers, which copies them."""
+    """A header's first value; ``name`` is lower case. Unlike a mapping of all headers, this copies only one value."""
     for found, value in request.scope["headers"]:
         if found == name:
             return str(value.decode("latin-1"))

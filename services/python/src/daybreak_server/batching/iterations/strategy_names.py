@@ -50,7 +50,8 @@ def find(name: str) -> Any:
 def create(name: str) -> Any:
     """A new object of the strategy's class.
 
-    :raises ValueError: if there is no such class, it is not a strategy, or it needs arguments. The message says which.
+    :raises ValueError: if there is no such class, it is not a strategy, or it needs arguments. The message says which
+        of the three it is.
     """
     try:
         return find(name)()

@@ -109,7 +109,7 @@ def _upload(blobs: Blobs, key: str, draft: ArtifactDraft) -> Iterator[int]:
 
 
 def discard(blobs: Blobs, lease: Lease) -> None:
-    """Remove an attempt's artifacts, or leave them for the gateways' ticker."""
+    """Remove an attempt's artifacts. If this fails, the gateways' ticker removes them later."""
     try:
         blobs.delete(attempt_prefix(lease))
     except BlobError as exc:

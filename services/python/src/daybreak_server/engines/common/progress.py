@@ -28,7 +28,7 @@ MAX_NOTES = 200
 more, the oldest are dropped. (If fewer than ``MAX_PENDING`` progress events wait, more of the others may wait.)"""
 _SMOOTHING = 0.3
 _MIN_GAIN = 1e-9
-"""The smallest gain in the fraction from which a pace is computed. From a smaller gain, the pace would overflow."""
+"""A pace is computed only if the fraction has grown by more than this. With a smaller gain, the pace could overflow."""
 
 
 class PhaseEta:
@@ -37,7 +37,7 @@ class PhaseEta:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._learnt: dict[str, tuple[float, float]] = {}
-        """phase → (seconds per unit of fraction, fraction at which the phase ended last time)"""
+        """phase → (seconds per unit of fraction, highest fraction that the phase has reached)"""
         self._order: list[str] = []
         self._seen: list[str] = []
         self._measured: set[str] = set()
@@ -121,7 +121,7 @@ class EventBuffer:
             self._merge(*steps[:2])
 
     def note(self, draft: EventDraft) -> None:
-        """Add any other event."""
+        """Add an event of a type other than progress."""
         self._append(draft)
         if len(self._events) > MAX_PENDING + MAX_NOTES:
             del self._events[next(at for at, event in enumerate(self._events) if event.type != "progress")]

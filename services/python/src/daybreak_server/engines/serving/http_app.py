@@ -10,8 +10,8 @@
 
 The exchange is stopped if the client closes the connection or reads nothing for :data:`SLOW_CLIENT_S`, if the deadline
 passes, if the workload stalls, or if the group leaves or breaks. If no byte has been sent, a client that still waits
-gets an error. Otherwise the connection is closed before the end of the answer, so that no client takes a part of an
-answer for the whole. The client is usually a gateway.
+gets an error. If a part of the answer has been sent, the connection is closed before the end, so that no client takes
+this part for the whole answer. The client is usually a gateway.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DEADLINE_HEADER = "daybreak-deadline-s"
 REFUSED_HEADER = "daybreak-refused"
 """The answer to a refused request has this header. The request can be sent to another group."""
 GROUP_HEADER = "daybreak-group"
-"""The id of the group that the request is for. When the request arrives, its address may belong to another group."""
+"""The id of the group that the request is for. This group may have ended, and another group may use its address."""
 SLOW_CLIENT_S = 60.0
 """A client that reads nothing for this long is disconnected. One that sends nothing of its body gets an error (408)."""
 MAX_BODY_BYTES = policy.REQUEST_BODY_MAX_BYTES
@@ -99,7 +99,7 @@ class ServingApp:
         return frozenset(self._exchanges.copy())
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request, as ASGI defines it."""
+        """Answer one request. The arguments are those of an ASGI application."""
         if scope["type"] != "http":
             return
         began = time.monotonic()

@@ -95,8 +95,8 @@ def _encoder(
 
 
 def _vocabulary(folder: Path, content: dict[str, Any] | None) -> Vocabulary:
-    """The vocabulary. If ``config.json`` has an entry for it (``content``), it uses the language model's tokenizer.
-    Otherwise, it is the file ``vocabulary.json``."""
+    """The vocabulary. If ``config.json`` has the entry ``vocabulary`` (``content``), it consists of this entry and the
+    language model's tokenizer. Without this entry, it is read from ``vocabulary.json``."""
     if content is not None:
         return HubVocabulary(folder / "language_model", content)
     return WordVocabulary.read(folder / "vocabulary.json")

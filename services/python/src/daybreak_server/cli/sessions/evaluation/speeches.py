@@ -13,7 +13,7 @@ RATE = 16_000
 SAMPLE_BYTES = 2
 _PAUSE_S = 1.0
 VOICES = 3
-"""The number of different synthetic recordings. Users share them, so that few references are needed."""
+"""The number of different recordings. Users share recordings, so that few references must be found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def of_clips(target: str, *, at_least_s: float, user: int) -> RecordedSpeech | N
 
 def synthetic(*, length_s: float, voice: int) -> bytes:
     """Noise that depends only on the voice and the length. Its reference is the text that the model writes for
-    this noise without other load."""
+    this noise in a session that runs alone."""
     return random.Random(voice).randbytes(int(length_s * RATE) * SAMPLE_BYTES)
 
 

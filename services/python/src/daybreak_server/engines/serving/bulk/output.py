@@ -1,8 +1,8 @@
 """The output of a task: a local file, whose parts are stored while the work continues.
 
-``append`` writes the results of lines to the file. ``store`` stores the results since the last part on a separate
-thread, and waits for it, but at most ``timeout_s``. So a slow blob store may delay checkpoints for long, but each
-checkpoint delays the work by at most ``timeout_s``. The
+``append`` writes the results of lines to the file. ``store`` lets a separate thread store the results since the last
+part as a new part, and waits at most ``timeout_s`` for this thread. So a slow blob store may delay checkpoints for
+long, but each checkpoint delays the work by at most ``timeout_s``. The
 :class:`~daybreak_server.engines.serving.bulk.ledger.Ledger` advances when a part is stored.
 
 The parts are below ``<task>/checkpoints/``, so they are deleted with the checkpoints when the task ends. The artifact
@@ -148,6 +148,7 @@ class Output:
             for _ in self._blobs.upload(key, path, content_type="application/jsonl"):
                 pass
         except BlobExistsError:
-            # The key has this attempt's number and the last line. So an earlier try stored it, and lost the reply.
+            # The key has the numbers of this attempt and of the part's last line. So an earlier try stored this part,
+            # and its reply was lost.
             if self._blobs.stat(key).size_bytes != size_bytes:
                 raise
