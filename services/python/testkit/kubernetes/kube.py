@@ -75,7 +75,7 @@ class Kube:
         return self.pods(f"{POOL_LABEL}={pool},{NODE_TYPE}=head")
 
     def group_pods(self, pool: str) -> list[client.V1Pod]:
-        """The pods of the pool's groups, which KubeRay calls workers."""
+        """The pods of the pool's groups. KubeRay calls these pods workers."""
         return self.pods(f"{POOL_LABEL}={pool},{NODE_TYPE}=worker")
 
     def phase(self, pod: str) -> str:
@@ -170,7 +170,7 @@ class Kube:
         )
 
     def set_image(self, pool: str, image: str) -> None:
-        """Set the image of the first container of the head and of group pods in the pool's RayCluster template."""
+        """In the pool's RayCluster template, set the image of the first container of the head and of the group pods."""
         api_group, version, plural = POOLS
         pod_templates = ["headGroupSpec/template", "workerGroupSpecs/0/template"]
         patch = [

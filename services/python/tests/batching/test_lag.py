@@ -51,7 +51,7 @@ def test_a_short_peak_changes_nothing() -> None:
 
 
 def test_the_multiplier_falls_when_the_lag_has_been_small_for_long() -> None:
-    """The group admits sessions again first, then its turns become shorter."""
+    """First the group admits sessions again. Then its turns become shorter."""
     full = LagState(multiplier=4, full=True)
     assert after(full, {0: 0.1, 9: 0.1}).full
     assert after(full, {0: 0.1, 10: 0.1}) == LagState(multiplier=4, low_since=10)

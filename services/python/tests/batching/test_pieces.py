@@ -36,12 +36,12 @@ def run(scheduler: Scheduler[str], now: float, continuing: str = "") -> Batch[st
 
 
 def read(batch: Batch[str]) -> dict[str, int]:
-    """The blocks that a batch reads of each session."""
+    """How many blocks of each session a batch reads."""
     return dict(zip(batch.prefill, batch.blocks, strict=True))
 
 
 def test_a_long_turn_is_read_in_pieces_beside_the_decodes() -> None:
-    """In each batch the other sessions get a token. The session of the long turn gets its first in the last batch."""
+    """In each batch the other sessions get a token. The long turn's session gets its first token in the last batch."""
     scheduler = chunked(10)
     scheduler.decode_ready("a", 0.0)
     scheduler.decode_ready("b", 0.0)

@@ -47,7 +47,7 @@ async def test_a_kuberay_installed_later_is_noticed_and_stale_writes_conflict(
 ) -> None:
     """While the kind ``RayCluster`` is not installed, creating a RayCluster is reported as a conflict.
 
-    After that, each write applies only to the version that was read.
+    Once the kind is installed, each write applies only to the version that was read.
     """
     notified: list[bool] = []
     cluster = KubeCluster(api, namespace=namespace, cache=Cache(), on_kuberay=lambda: notified.append(True))

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 SAMPLES = 3
 """The number of batches of a size that must be measured before its rate is used."""
 EXPLORATION = 0.01
-"""The largest share of the time that tries of other sizes are expected to lose."""
+"""Tries of other sizes are expected to lose at most this share of the time."""
 GAIN = 1.02
 """A larger size must be faster than a smaller one by this factor, because a larger batch makes its first item wait
 longer."""
 _WEIGHT = 0.2
 _RARE_WEIGHT = 0.5
-"""The weight of a batch whose size has not been measured for long: for ``_RARE_FACTOR`` times the batch's duration."""
+"""The weight of a batch if the time since the last measurement of its size exceeds ``_RARE_FACTOR`` times the batch's
+duration."""
 _RARE_FACTOR = 20
 
 

@@ -12,7 +12,7 @@ from daybreak_server.domain.sessions import SessionEnd
 REFUSALS = ("limit", "lag")
 """Why a pool refuses a session: its limit, or the lag of its groups."""
 MOVES = ("released", "lease_lost", "left", "restarted")
-"""Why a session lost its group: the group gave it up, lost its lease, ended, or started again."""
+"""Why a session lost its group: the group released it, lost the lease on it, ended, or started again."""
 WAITS = ("new", "moved")
 """The sessions that wait for a group: those that were just opened, and those that lost theirs."""
 

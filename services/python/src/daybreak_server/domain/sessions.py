@@ -9,8 +9,8 @@ A session moves to another group in three steps. Each is one script of the store
 
 1. ``session_release`` takes the session from its group. A group that drains calls it for as many sessions as other
    groups have room for, and for all that are left when its time to drain is over. The scripts ``group`` and ``tick`` do
-   the same for a group that has ended, and for a session whose lease is lost. The session is then ``waiting``, before
-   all new sessions. It has no token, so the old group can no longer write to it.
+   the same for a group that has ended, and for a session whose lease is lost. The session is then ``waiting``, and
+   groups claim it before any new session. It has no token, so the old group can no longer write to it.
 2. ``session_claim`` gives the session to a group that has room, with a new token, a new lease and the whole journal:
    the turns of the window and their audio, the audio after them, and the sentence in progress. The group feeds the
    turns to its model, and continues an incomplete one after its last token.
@@ -60,8 +60,8 @@ class SessionEnd(StrEnum):
     CLOSED = "closed"
     """The client closed it, or an administrator did."""
     IDLE = "idle"
-    """No audio and no ping arrived for ``session_timeout_s``. Or, after the end of the input, a group owned it for that
-    time, and the group's model did nothing."""
+    """Before the end of the input: no audio and no ping arrived for ``session_timeout_s``. After the end of the input:
+    a group owned the session for that time, and the group's model did nothing."""
     FAILED = "failed"
     """It cannot continue, and its error says why: for example, the model failed, or several groups in a row were
     lost while they worked on it."""
@@ -107,8 +107,8 @@ class NewSession:
     target: str
     """The language of the text: ``de``. If it equals ``source``, the model transcribes."""
     latency_multiplier: int = 1
-    """The minimum number of the model's blocks in a turn. The model's own limits come first. A group that lags uses
-    longer turns."""
+    """The minimum number of the model's blocks in a turn. If the model allows only fewer, its limit applies. A group
+    that lags uses longer turns."""
     options: Mapping[str, Any] = field(default_factory=dict)
     client: str = ""
     """A name that the client gave the session; may be empty."""
@@ -193,7 +193,7 @@ class SessionClaim:
     """The position of the first sample of ``audio``: where the oldest of ``turns`` begins, or ``record.consumed`` if
     there are no turns."""
     audio: bytes
-    """All audio from there to ``record.received``."""
+    """All audio from ``audio_start`` to ``record.received``."""
     segment: int = 0
     """The number of the segment in progress."""
     segment_text: str = ""
@@ -286,7 +286,7 @@ class SessionNews:
     stale: bool = False
     """The group no longer owns the session, or the session has ended, so the group must drop it."""
     reason: str = ""
-    """If it is stale: why it was released, or has ended. Empty if the group learned only that its lease is gone."""
+    """If ``stale``: why the session was released or has ended. Empty if the group knows only that it lost the lease."""
     error: Cause | None = None
     """The reason why its audio can never be read."""
     audio: bytes = b""

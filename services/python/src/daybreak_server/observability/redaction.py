@@ -38,7 +38,7 @@ _CUT = " … [shortened] … "
 
 @dataclass(frozen=True, slots=True)
 class _Pattern:
-    """What is private about one input: its long texts and its short ones, in all forms that a line may have."""
+    """What is private about one input: its long and short texts, each in all forms in which a line may contain it."""
 
     task: str
     long: tuple[str, ...]

@@ -29,7 +29,7 @@ TENANT_LIMIT = "tenant_limit"
 
 
 class SessionsFullError(StoreError):
-    """The pool accepts no further session now, for the ``reason`` ``limit`` or ``lag``, or none of this tenant
+    """The pool accepts no further session now (``reason``: ``limit`` or ``lag``), or no further one of this tenant
     (:data:`TENANT_LIMIT`). ``retry_after_s`` estimates when a session will end, from the usual length of sessions."""
 
     def __init__(self, message: str, *, reason: str, retry_after_s: float) -> None:
@@ -74,7 +74,7 @@ class SessionStore(Protocol):
         """The session. :raises SessionUnknownError: when there is none of this tenant."""
 
     async def announce_progress(self, session: SessionId, *, tenant: str) -> SessionRecord:
-        """The session. The next progress of its model is announced to :class:`SessionEvents`, once.
+        """Return the session, and ask the store to announce the model's next progress to :class:`SessionEvents`.
 
         :raises SessionUnknownError: when there is none of this tenant.
         """
@@ -154,9 +154,9 @@ class SessionWork(Protocol):
         """
 
     def read_audio(self, received: Mapping[SessionLease, int], *, wait_s: float) -> Sequence[SessionNews]:
-        """The new audio of these sessions after the given positions. Waits up to ``wait_s`` for the first.
+        """The new audio of these sessions after the given positions. Waits up to ``wait_s`` for new audio.
 
-        For one thread at a time.
+        Only one thread at a time may call this.
         """
 
     def renew_sessions(

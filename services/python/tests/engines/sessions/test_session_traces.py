@@ -55,7 +55,10 @@ class Traced:
     def take(
         self, *, blocks: int = 0, target: str = "de", attempt: int = 1, context: TraceContext | None = SAMPLED
     ) -> None:
-        """Claim the session, and run the model until it has no more to do. If there are blocks, the audio has ended."""
+        """Claim the session, and run the model until it has no more to do.
+
+        ``blocks``: the length of the audio, which has ended; 0 for a session whose audio has not begun.
+        """
         audio = bytes(blocks * BLOCK * SAMPLE_BYTES)
         new = NewSession(
             id=SESSION, pool="speech", tenant="t", source="en", target=target, trace_context=context

@@ -56,7 +56,7 @@ def test_numbers_keep_three_digits(value: float, shown: str) -> None:
 
 
 def test_a_late_figure_breaks_no_promise() -> None:
-    """Only counts break a promise. A time that missed its target is shown, because no test depends on timing."""
+    """Only counts break a promise. A time that misses its target is only shown, because no test depends on timing."""
     assert Row("lost", 1, "tasks", held=False).broken
     assert not Row("lost", 0, "tasks", held=True).broken
     assert not Row("ready again", 99, "s", held=False).broken

@@ -39,8 +39,8 @@ class Outcome:
 
     @property
     def grows(self) -> bool:
-        """Whether the lag grows without end. It counts as growing too if the run was stopped early, or if no turn was
-        finished in one of the last two thirds."""
+        """Whether the lag grows without end. The lag also counts as growing if the run was stopped early, or if one of
+        the last two thirds of the run has no finished turn."""
         if self.gave_up:
             return True
         late = [lag for _, lag in self._settled(2)]

@@ -30,7 +30,7 @@ def readable(observations: Observations) -> Iterator[Violation]:
         ):
             what = f"{key[1]}: published {ref['sha256'][:12]}, got {call.response['sha256'][:12]}"
             yield Violation(kind="hash", task=key[0], what=what)
-    if observations.streams:  # if it has streams, the history also has the final reads of all artifacts
+    if observations.streams:  # a history with streams also has the final reads of all artifacts
         for task, name in sorted(set(published) - read):
             if task in observations.streams:
                 yield Violation(kind="unreadable", task=task, what=f"{name} was never read")

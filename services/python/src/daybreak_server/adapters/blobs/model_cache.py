@@ -42,7 +42,7 @@ _REPORT_S: Final = 0.5
 
 OnProgress = Callable[[int, int], None]
 """Called with the downloaded and total bytes at least twice a second while :meth:`ModelCache.get` downloads a model or
-waits for another process that does. An exception from it ends the download."""
+waits for another process that downloads it. An exception from it ends the download."""
 
 
 class ModelSource(Protocol):
@@ -77,7 +77,8 @@ class ModelCache:
     def get(self, model: ModelSource, *, on_progress: OnProgress) -> Path:
         """The folder with the model, which is downloaded if it is not cached.
 
-        :raises BlobError: when the model does not exist, is refused, cannot be reached, or does not fit on the disk.
+        :raises BlobError: when the model does not exist, when the store refuses the request or cannot be reached, or
+            when the model does not fit on the disk.
         """
         files = model.files()
         total = sum(file.size_bytes for file in files)

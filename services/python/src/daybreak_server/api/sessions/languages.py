@@ -44,8 +44,8 @@ class Languages:
         self.pairs: Sequence[LanguagePair] = tuple(entry.spec.pairs(entry.settings.workload_options))
 
     def find(self, source: str | None, target: str | None) -> LanguagePair:
-        """Find a pair. The default source is the source language of all pairs, or English if they do not share one.
-        The default target is the source.
+        """Find a pair. If all pairs have the same source language, the default source is that language. Otherwise it
+        is English. The default target is the source.
 
         :raises ApiError: ``invalid_input``, which names the pair and lists the supported pairs.
         """

@@ -25,7 +25,7 @@ class Ready:
     """The number of blocks of this audio."""
 
     def read(self, blocks: int) -> tuple[float, Ready | None]:
-        """The seconds of audio in the next ``blocks`` blocks, and the rest after them; ``None`` without a rest."""
+        """The seconds of audio in the next ``blocks`` blocks, and what is left after them (``None``: nothing)."""
         if blocks == self.blocks:
             return self.audio_s, None
         audio_s = self.audio_s * blocks / self.blocks
@@ -57,7 +57,7 @@ class Queue(Generic[K]):
         return tuple(itertools.islice(self._waiting, count))
 
     def items(self) -> Iterator[tuple[K, Ready]]:
-        """All sessions with their waits. Reading all of them takes longer the more sessions wait."""
+        """Each session with its :class:`Ready`. The more sessions wait, the longer it takes to read all of them."""
         return iter(self._waiting.items())
 
     def add(self, session: K, ready: Ready) -> None:
@@ -87,7 +87,8 @@ class Waiting(Generic[K]):
     decoded_last: bool = False
     """Whether the last batch had only sessions in the decode phase."""
     decode_since: float = 0.0
-    """The end of the last batch that decoded, or the later time when a session joined the empty queue ``decode``."""
+    """The later of two times: when the last batch that decoded ended, and when a session joined the empty queue
+    ``decode``."""
 
     def __contains__(self, session: object) -> bool:
         """Whether this session waits for either phase."""

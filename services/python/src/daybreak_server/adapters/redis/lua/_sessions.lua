@@ -63,9 +63,9 @@ local function leave_group(r)
   if r.group then call('SREM', S.key.group_sessions(r.group), r.id) end
 end
 
--- Whether too many groups in a row have died with work on this session. Such a session would kill one group after the
--- other. If the watchdog or the leader reports that a group has ended, the report names the sessions that it worked on.
--- Without such a report, each session that had audio or its last turn to process may be the cause.
+-- Whether too many groups in a row have died while they worked on this session. Such a session would kill one group
+-- after the other. If the watchdog or the leader reports that a group has ended, the report names the sessions that the
+-- group worked on. Without such a report, each session that had audio or its last turn to process may be the cause.
 local function kills_groups(r, reason, worked_on)
   if reason == 'released' then return false end
   if worked_on then
@@ -133,7 +133,7 @@ function S.finish(r, reason, err)
   S.report(r, 'ended', '{"reason":"' .. reason .. '"' .. (err and err ~= '' and ',"error":' .. err or '') .. '}')
 end
 
--- Forgets a session that has no record: nothing can be said about it any more.
+-- Removes the keys of a session whose record is lost. Without its record, `S.finish` cannot end it.
 local function drop(id)
   leave_open(id)
   call('ZREM', S.session_leases, id)
@@ -214,7 +214,8 @@ local function take_from(id, group, reason, worked_on)
   if r and r.group == group then S.make_waiting(r, reason, worked_on) end
 end
 
--- Releases all sessions of a group that has left. `worked_on` has those that it worked on when it died, if that is known.
+-- Releases all sessions of a group that has left. `worked_on`: the sessions that the group worked on when it died; nil
+-- if that is not known.
 function S.release_group(group, reason, worked_on)
   for _, id in ipairs(call('SMEMBERS', S.key.group_sessions(group))) do
     S.guarded(id, take_from, id, group, reason, worked_on)

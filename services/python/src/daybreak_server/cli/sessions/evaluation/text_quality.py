@@ -99,7 +99,7 @@ def distances(found: Sequence[str], wanted: Sequence[str]) -> list[list[int]]:
 def _before(
     table: list[list[int]], found: Sequence[str], wanted: Sequence[str], i: int, j: int
 ) -> tuple[int, int]:
-    """The place in the table before reference word ``j``, on a cheapest path."""
+    """Follow a cheapest path back from ``(i, j)`` to column ``j - 1``, and return the entry that it reaches there."""
     while i and table[i][j] == table[i - 1][j] + 1:
         i -= 1
     if i and table[i][j] == table[i - 1][j - 1] + (found[i - 1] != wanted[j - 1]):

@@ -55,7 +55,7 @@ class Snapshot:
             "lower_order_nums": self.lower_order_nums,
             "this_order": self.this_order,
         }
-        # safetensors writes several entries in any order. There is only one, so that equal states give equal bytes.
+        # safetensors writes the entries of metadata in any order. With only one entry, equal states give equal bytes.
         metadata = {FORMAT: json.dumps({"fingerprint": fingerprint, **state})}
         # The tensors are cloned, because safetensors refuses tensors that share memory.
         return save_tensors({name: t.detach().cpu().clone() for name, t in tensors.items()}, metadata)
