@@ -44,6 +44,7 @@ class RouterMetrics:
         series = self._requests.get(outcome)
         if series is None:
             series = self._meter.counter(catalogue.ROUTER_REQUESTS, self._pool, outcome)
+            self._requests[outcome] = series
         series.inc()
 
     def retried(self, reason: str) -> None:
@@ -72,7 +73,7 @@ class RouterMetrics:
             *(catalogue.ROUTER_GROUPS, catalogue.ROUTER_WAIT, catalogue.ROUTER_FIRST_BYTE),
         ):
             self._meter.remove(metric, self._pool)
-        for outcome in OUTCOMES:
+        for outcome in self._requests:
             self._meter.remove(catalogue.ROUTER_REQUESTS, self._pool, outcome)
         for reason in RETRY_REASONS:
             self._meter.remove(catalogue.ROUTER_RETRIES, self._pool, reason)
