@@ -208,7 +208,9 @@ class Serving:
         wait_until(lambda: self.server.started or not self.thread.is_alive(), 60, "the server to start")
         port = self.server.servers[0].sockets[0].getsockname()[1]
         url = f"http://127.0.0.1:{port}"
-        self.client = httpx2.Client(base_url=url, timeout=60, verify=False)  # creating a TLS context takes 75 ms
+        self.client = httpx2.Client(
+            base_url=url, timeout=60, verify=False
+        )  # creating a TLS context takes 75 ms
         return Api(
             url=url,
             context=self.app.state.context,
