@@ -1,4 +1,4 @@
-"""Tests that some test reaches every error code, except those of API keys, and that errors say what to do."""
+"""Each error code, except those of API keys, occurs in at least one test, and errors say what to do."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_a_chunked_body_is_refused_as_soon_as_it_is_too_large(start_api: Callabl
 
 
 def test_a_large_content_length_is_refused_before_the_body(start_api: Callable[..., Api]) -> None:
-    """The response comes without a byte of the body."""
+    """The response comes before the client has sent any of the request's body."""
     api = start_api(http={"max_body_bytes": 1000})
     host, port = api.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=60) as raw:

@@ -22,7 +22,7 @@ from daybreak_server.workloads.inputs import context_of, restored
 
 FOREVER_S = 10 * 365 * 86400.0
 _LOGGED = ("task", "attempt", "group", "trace_id")
-"""The fields of an order that each log line of the order's task has."""
+"""The fields that each log line about a task has. The order to run the task contains them."""
 
 
 class FollowerLoop:

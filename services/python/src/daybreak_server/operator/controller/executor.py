@@ -39,7 +39,7 @@ _ON_RAYCLUSTER = (CreateCluster, ScaleUp, ScaleDown, Resume, Suspend, DeleteClus
 
 
 def _is_independent(action: Action, exc: ClusterError) -> bool:
-    """Whether no other action of the plan relies on the one that failed, except deletions of RayClusters."""
+    """Whether the rest of the plan, without deletions of RayClusters, can go on although this action has failed."""
     if isinstance(action, CreateCluster):
         return isinstance(exc, ClusterRefusedError)
     return isinstance(action, PutApplication | ScaleApplication)
@@ -70,7 +70,8 @@ class Executor:
         ``done`` is called after each action that succeeded. ``refused`` is called with the cause if Kubernetes refuses
         to change a RayCluster.
 
-        :raises ClusterError: the first failure. After a conflict, the reconciler's next step makes a new plan.
+        :raises ClusterError: the failure that stopped the actions, or else the first one. After a conflict, the
+            reconciler's next step makes a new plan.
         :raises StoreUnavailableError: if Redis cannot be reached.
         """
         failed: ClusterError | None = None

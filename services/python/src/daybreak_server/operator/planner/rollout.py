@@ -27,7 +27,7 @@ def opened(state: ClusterState | None, *, attempt: int) -> bool:
 
 
 def failed(state: ClusterState) -> bool:
-    """Whether the template evidently cannot run. If only the head does not answer for now, the answer is no."""
+    """Whether the template evidently cannot run. A head that does not answer at the moment is no evidence of this."""
     if state.serve is not None and state.serve.status == "DEPLOY_FAILED":
         return True
     return state.head is not None and state.head.waiting is not None

@@ -60,7 +60,7 @@ class _Session:
     """The embeddings of the blocks that the encoder has read for the present step. If the language model then fails,
     the step that repeats this one uses them."""
     recent: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT))
-    """The newest tokens, on which the beginning of the next token's text depends."""
+    """The newest tokens. The text of the next token may begin with a space or not, depending on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +213,7 @@ class Speech:
         known = self._parts.language_model.config.vocabulary
         if len(tokens) > limit or not all(0 <= token < known for token in tokens):
             raise SessionFailedError(
-                f"a turn of the past has {len(tokens)} tokens; it may have {limit}, each below {known}"
+                f"a past turn has {len(tokens)} tokens (at most {limit}), or a token that is not below {known}"
             )
 
     def _blocks(self, audio: bytes, *, last: bool, before: int = 0) -> Tensor:
