@@ -1,4 +1,4 @@
-"""Tests that promises hold while groups, gateways and the store's server are restarted or killed."""
+"""The promises must hold while groups, gateways and the store's server are restarted or killed."""
 
 from __future__ import annotations
 

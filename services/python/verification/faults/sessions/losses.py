@@ -1,4 +1,4 @@
-"""Tests that the promises about sessions hold while groups, gateways and the store's server are lost."""
+"""The promises about sessions must hold while groups, gateways and the store's server are lost."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 The phases are prefill (the model reads a turn's audio, in blocks) and decode (it writes the next token of a turn).
 Without a limit, a step that reads a long turn takes as long as that turn needs, and every session of the batch waits
-for its next token. With a limit, no step takes longer than the step of a full batch. Decodes come first, because each
-of them is one token of a reader's text. The rest of the batch is filled with blocks of audio: first of the turn that
-the model has read in part, then of the next ones. So at most the last turn of a batch is cut.
+for its next token. With a limit, no step takes longer than the step of a full batch. Decodes come first, because users
+wait for their tokens. The rest of the batch is filled with blocks of audio: first of the turn that the model has read
+in part, then of the next ones. So at most the last turn of a batch is cut.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Writes the results of a group's sessions (events, text, the newest turn), and deletes the turns and the audio
--- that have left the window. A commit whose number was written before changes nothing, so a call whose reply was
--- lost may be repeated.
+-- that have left the window. If a commit with this number has been written already, nothing changes, so a call whose
+-- reply was lost may be repeated.
 -- Answers the sessions that the group has lost. For these, it has written nothing.
 
 -- The text of an event belongs to the segment in progress. An event that ends a segment says at which position the
