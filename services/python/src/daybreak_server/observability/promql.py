@@ -10,8 +10,8 @@ import re
 
 _MARK = re.compile(r"\b(?P<mark>HERE|POOL)\b(?P<comma>,\s*)?")
 _WINDOW = re.compile(r"\[(?P<number>\d+)(?P<unit>[smhd])(?P<rest>[^\]]*)\]")
-SHORTEST_S = 4
-"""The shortest window of a shortened alert: four scrapes of a test's Prometheus."""
+SHORTEST_S = 6
+"""The shortest window of a shortened alert: three scrapes of Ray by a test's Prometheus."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _NAME = re.compile(r"(?<![\w:$\"./-])(?P<name>(?:daybreak|ray|keda|kuberay)_\w+|up|ALERTS)(?=\s*[{\[)]|\s|$)")
 
