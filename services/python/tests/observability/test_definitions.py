@@ -233,8 +233,8 @@ def test_a_marker_becomes_the_matcher_of_the_namespace(expression: str, here: st
     assert scoped(expression, here=here) == result
 
 
-def test_a_factor_shortens_windows_but_not_below_four_seconds() -> None:
-    assert shortened("rate(x[1h]) + rate(y[5m])", 60) == "rate(x[60s]) + rate(y[5s])"
+def test_a_factor_shortens_windows_but_not_below_six_seconds() -> None:
+    assert shortened("rate(x[1h]) + rate(y[10m])", 60) == "rate(x[60s]) + rate(y[10s])"
     assert shortened("rate(x[5m])", 1000) == "rate(x[6s])"
     assert shortened("rate(x[5m])", 1) == "rate(x[5m])"
 
