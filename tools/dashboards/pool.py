@@ -195,7 +195,7 @@ _WORK = Row(
         Panel(
             title="Strikes and retries",
             shows="Strikes (attempts that count against a task) and retries in the last hour, by reason.",
-            bad="Strikes or retries of one reason that go on. `lease_lost`: hosts die. `stalled`: work hangs. "
+            bad="Strikes or retries of one reason that continue. `lease_lost`: hosts die. `stalled`: work hangs. "
             "`error`: the workload fails.",
             unit=Unit.COUNT,
             runbook="daybreakleaseslost",

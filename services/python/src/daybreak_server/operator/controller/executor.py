@@ -39,7 +39,7 @@ _ON_RAYCLUSTER = (CreateCluster, ScaleUp, ScaleDown, Resume, Suspend, DeleteClus
 
 
 def _is_independent(action: Action, exc: ClusterError) -> bool:
-    """Whether the rest of the plan, without deletions of RayClusters, can go on although this action has failed."""
+    """Whether the rest of the plan, without deletions of RayClusters, can continue although this action has failed."""
     if isinstance(action, CreateCluster):
         return isinstance(exc, ClusterRefusedError)
     return isinstance(action, PutApplication | ScaleApplication)
