@@ -11,6 +11,9 @@ from verification.faults.scenario_catalogue import ScenarioContext, ViolatedErro
 from verification.faults.serving.trial import POOL, READY_S, ServingTrial, decide, failed_row, trial
 from verification.results import Row
 
+OUTAGE_LEASE_S = 4.0
+"""The shortest lease that no outage of the server ends. An outage of up to two seconds counts towards a lease."""
+
 
 @scenario(
     "rolling", "all groups of a serving pool are drained and replaced, one after the other: nothing fails"
@@ -101,7 +104,7 @@ def run_gateways(context: ScenarioContext) -> list[Row]:
 def run_store(context: ScenarioContext) -> list[Row]:
     """Alternately stop and kill the server. At first, it is down for half a second, later for two leases."""
     rounds, wanted = context.repeats(2, 10), context.repeats(1500, 10_000)
-    with trial(context) as run:
+    with trial(context, lease_s=OUTAGE_LEASE_S) as run:
         for number in range(rounds * 2):
             (target,) = run.targets("server")
             down_s = 0.5 if number < rounds else 2 * run.cluster.options.lease_s
