@@ -1,4 +1,4 @@
-"""Clients of pools and models that answer requests."""
+"""Clients that send requests to pools and models."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ PCM = array("h", [0, 8191, -16384, 24575] * 1000).tobytes()
 
 
 def wav(data: bytes, *, code: int = 1, channels: int = 1, bits: int = 16, size: int | None = None) -> bytes:
-    """A WAV file. ``size``: a wrong size of the samples for its header. By default, the header is right."""
+    """A WAV file whose header says that the samples have ``size`` bytes. By default, this is their true size."""
     block = channels * bits // 8
     form = struct.pack("<HHIIHH", code, channels, 16_000, 16_000 * block, block, bits)
     size = len(data) if size is None else size

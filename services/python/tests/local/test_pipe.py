@@ -22,7 +22,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def test_dev_continues_when_its_reader_has_closed_the_pipe(tmp_path: Path) -> None:
-    """Otherwise ``daybreakd dev | head -1`` would end at the second line."""
+    """``daybreakd dev | head -1`` must not end at the second line."""
     reader, writer = os.pipe()
     os.close(reader)
     with subprocess.Popen(

@@ -87,7 +87,10 @@ def test_a_cluster_with_workers_is_neither_deleted_nor_suspended() -> None:
 
 
 def test_serve_stops_no_busy_group() -> None:
-    """A new configuration or a target of zero would stop all groups. A lower target might stop the busy group."""
+    """A new configuration or a target of zero would stop all groups.
+
+    Any other target below the number of running ranks might stop the busy group.
+    """
     with_busy_group = store(busy("a", "a0", "a1"))
     for action in (PutApplication(cluster=RC, config={}), SCALE):
         assert refusal(action, cluster=RC, pods=PODS, store=with_busy_group) == "a group works here"

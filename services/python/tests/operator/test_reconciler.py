@@ -217,7 +217,10 @@ async def test_a_status_that_cannot_be_read_is_counted() -> None:
 @pytest.mark.parametrize("action", range(6))
 @pytest.mark.parametrize("idle", ["workers", "cluster"])
 def test_the_operator_may_die_before_every_action(action: int, idle: str) -> None:
-    """The pool still scales up, down, to another image and to zero, although every run dies at this action."""
+    """The pool still scales up, down and to zero, and changes its image.
+
+    During each change, the operator first dies twelve times, each time after ``action`` actions.
+    """
     world = World(hosts=2, idle=idle)
     driver = Driver(world)
     for wanted, image in ((2, 1), (1, 1), (2, 2), (0, 2)):

@@ -55,7 +55,7 @@ def test_a_task_that_returns_to_the_front_does_not_hide_the_oldest_wait(driver: 
 
 
 def test_a_promoted_task_does_not_hide_the_oldest_wait(driver: Driver) -> None:
-    """The task's place is that of its submit, but its wait begins at its start time."""
+    """The task's place in the queue follows from the time of its submit, but its wait begins at its start time."""
     submit(driver, start_at_ms=driver.now + 4_000)
     submit(driver)
     driver.pass_time(5_000)

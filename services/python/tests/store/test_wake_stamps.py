@@ -53,8 +53,8 @@ def test_a_group_that_is_lost_and_comes_back_has_not_woken_again(driver: Driver)
 
 
 def test_the_phases_before_the_group_come_from_the_operator(driver: Driver) -> None:
-    """The operator measures the phases before a group exists, so its values count for these. For the later phases, the
-    group's own values count."""
+    """For a phase before the group exists, the operator's value replaces the group's. For a later phase, the group's
+    value counts."""
     task = submit(driver)
     passed = {"detect": 1.8, "pods": 0.6, "ray": 4.1, "model": 99.0}
     report = PoolReport(phase="Waking", wake_phase="model", wake_passed=passed)

@@ -207,7 +207,7 @@ class Load:
                 await self._spawn(self.get(self._draw.choice(list(self.known))))
 
     async def submit_async(self, submission: Submission) -> str | None:
-        """Send a submission ``sends`` times, start its readers and its cancel. :returns: the task's id, or ``None``."""
+        """Submit ``sends`` times, start the readers and plan the cancellation. :returns: the task's id, or ``None``."""
         if submission.lose_reply:
             self.networks[submission.tenant].lose.add(submission.key)
         ids = await asyncio.gather(*(self._send(submission) for _ in range(submission.sends)))

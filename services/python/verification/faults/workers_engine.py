@@ -1,8 +1,8 @@
 """The engine of the fault tests of workers. It answers each request as its :class:`Wish` asks, and logs its runs.
 
-It appends one JSON line to its file when a run begins and one when the run ends. A line is one ``write`` to
-the operating system, so it survives the death of the process. Times are ``time.monotonic()``, which all
-processes of a machine share.
+A *run* is the work on one request. The engine appends a JSON line to its file when a run begins, and another one when
+the run ends. A line is one ``write`` to the operating system, so it survives the death of the process. Times are
+``time.monotonic()``, which all processes of a machine share.
 
 This module is outside the package ``workers``, because importing that package would take longer than
 the whole start of this engine.

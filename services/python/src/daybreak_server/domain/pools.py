@@ -55,7 +55,7 @@ WAKE_PHASES = tuple(phase for phase in WakePhase if phase is not WakePhase.ZERO)
 NOT_WAKING = (WakePhase.ZERO, WakePhase.READY)
 """The phases in which no wake is in progress."""
 GROUP_PHASES = (WakePhase.PROCESS_GROUP, WakePhase.MODEL, WakePhase.WARM_UP)
-"""Phases that a group measures itself, which is more exact than a measurement from outside."""
+"""Phases that a group measures itself. Its times are more exact than those measured from outside."""
 CLUSTER_PHASES = WAKE_PHASES[: WAKE_PHASES.index(GROUP_PHASES[0])]
 """Phases before a group exists."""
 
@@ -138,7 +138,7 @@ class PoolView:
     report: PoolReport | None = None
     """Present if an operator manages the groups."""
     failure: Cause | None = None
-    """The cause for which a rank ended most recently; cleared when a group is ready."""
+    """The cause of the most recent end of a rank; cleared when a group is ready."""
     cordoned: tuple[str, ...] = ()
     """Hosts that are about to be removed. A group that registers on such a host is marked to drain."""
     routing: RoutingPolicy | None = None
@@ -159,7 +159,7 @@ class PoolView:
 
     @property
     def start_failure(self) -> Cause | None:
-        """Why no group can start; ``None`` if one may.
+        """Why no group can start; ``None`` if a group may start.
 
         A group that cannot load its model reports why, leaves, and tries again after a growing delay. Between two
         attempts the pool has no group, and the reason of its last failure is ``MODEL_MISSING``. While a group starts,

@@ -8,9 +8,9 @@ is about to store, as a rank will, and stores the first of these forms that give
 2. the checked values, with all defaults but ``None``, by field name;
 3. what the client sent, with the defaults of the fields that it left out.
 
-If no form does, the API refuses the input and names the field. Some types of input can never be used: those that are no
-pydantic model, have a secret, or have no JSON schema. :func:`refuse_unusable` refuses them when a process starts and
-looks up the workload.
+If no form gives the same values, the API refuses the input and names the field. Some types of input can never be used:
+those that are no pydantic model, have a secret, or have no JSON schema. :func:`refuse_unusable` refuses them when a
+process starts and looks up the workload.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The client and the command ``daybreak`` with a real gateway and worker: from a model's registration to its end."""
+"""The client and the command ``daybreak`` with a real gateway and worker, from registering a model to deleting it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many clients of one process follow their sessions over one connection, and groups wait without polling."""
+"""A process follows the sessions of many clients over one connection to Redis, and groups wait without polling."""
 
 from __future__ import annotations
 

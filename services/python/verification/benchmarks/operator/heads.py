@@ -40,7 +40,7 @@ class Head:
 
 
 class Heads:
-    """All heads. ``ranks`` is also the number of pods of a group: one rank per pod."""
+    """All heads. ``ranks`` is the number of ranks of each group. Each rank has a pod of its own."""
 
     def __init__(self, redis: str, *, ranks: int) -> None:
         self._redis, self._ranks = redis, ranks
@@ -143,6 +143,6 @@ def _handler(heads: Heads) -> type[BaseHTTPRequestHandler]:
         do_GET = do_PUT = do_POST = _serve  # noqa: N815
 
         def log_message(self, *_: Any) -> None:
-            """Quiet."""
+            """Log nothing."""
 
     return Handler

@@ -1,9 +1,9 @@
 """The newest known state of the namespace's objects, by pool.
 
 Watches feed the cache, and :meth:`Cache.view` reads it. From time to time a full list corrects it, because a watch that
-restarts does not report what was deleted before. A list and the watches run at the same time, so every entry remembers
-when it arrived: a list never overwrites what a watch reported after the list began. When all pages of a list are in,
-:meth:`Cache.sweep` removes the objects that neither the list nor a watch has reported since the list began.
+restarts does not report what was deleted while it was down. A list and the watches run at the same time, so every entry
+remembers when it arrived: a list never overwrites what a watch reported after the list began. When all pages of a list
+are in, :meth:`Cache.sweep` removes the objects that neither the list nor a watch has reported since the list began.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class GroupTable:
             known.refusals = known.failures = 0
 
     def ended(self, group: Candidate) -> None:
-        """Count a request whose answer has ended, so that the group has room."""
+        """Stop counting a request whose answer has ended. The group has room again."""
         group.own -= 1
         group.blocked = False
 
@@ -137,8 +137,8 @@ class GroupTable:
         group.endpoint = record.endpoint or ""
         group.capacity = record.capacity
         group.free_memory_bytes = load.free_memory_bytes if load is not None else None
-        # The group's report is up to two seconds old, and may include all requests that this gateway had at the group
-        # in that time. Only the requests beyond this number certainly belong to other gateways.
+        # The group's report is up to two seconds old, so up to `max(peak, last_peak)` of the reported requests may be
+        # this gateway's. Only the requests beyond that number certainly belong to other gateways.
         reported = load.in_flight + load.waiting if load is not None else 0
         group.others = max(0, reported - max(known.peak, known.last_peak))
         known.last_peak, known.peak = known.peak, group.own

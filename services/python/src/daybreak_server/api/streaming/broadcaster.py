@@ -88,7 +88,7 @@ class Feed:
             self._cached = 0
 
     async def wait_live(self, timeout_s: float) -> None:
-        """Wait until the reader knows its position in the log: history read from then on leaves no gap.
+        """Wait until the reader knows its position in the log. A history that is read after this wait leaves no gap.
 
         :raises StoreUnavailableError: if the store does not respond in time.
         """

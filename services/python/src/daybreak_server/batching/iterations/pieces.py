@@ -21,8 +21,8 @@ K = TypeVar("K", bound=Hashable)
 
 
 def fill(waiting: Waiting[K], rules: IterationRules) -> Choice[K] | None:
-    """The next batch of at most ``max_batch_tokens``, or one block and one token if that is more. ``None`` if no
-    session waits.
+    """The next batch; ``None`` if no session waits. A batch has at most ``max_batch_tokens`` tokens, but always has
+    room for one block and one token.
 
     While a turn waits for its prefill, one place and one block are kept for it, so prefill does not starve. If a
     batch has only one place, the two phases alternate.

@@ -21,9 +21,9 @@ from daybreak_server.ports.cluster import RayCluster
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteStatus:
-    """Replace the pool's status. It comes before the actions that rely on it.
+    """Replace the pool's status. This action comes before those that rely on the new status.
 
-    After a restart, the operator knows of its earlier decisions only those in the status.
+    After a restart, the operator knows only those of its earlier decisions that are in the status.
     """
 
     status: PoolStatus

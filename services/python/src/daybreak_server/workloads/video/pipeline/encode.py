@@ -59,7 +59,7 @@ class Mp4Writer:
         # names its unit.
         self._tick = Fraction(1, fps)
         self._temporary = path.with_name(f".{path.name}.part")
-        # faststart moves the index to the front, so that a browser can play the file before it has all of it.
+        # faststart moves the index to the front, so that a browser can begin to play the file during its download.
         self._container = self._av.open(
             str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"}
         )
