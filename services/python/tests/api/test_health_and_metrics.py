@@ -215,7 +215,7 @@ def _open(api: Api, kind: str) -> float | None:
 
 
 def test_unknown_methods_and_paths_create_no_series(api: Api) -> None:
-    """Otherwise a client could create any number of series."""
+    """A client can invent any number of methods and paths."""
     for n in range(5):
         api.client.request(f"M{n}", f"/odd/{n}")
     text = api.client.get("/metrics").text

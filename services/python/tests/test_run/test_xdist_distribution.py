@@ -30,7 +30,7 @@ def test_files_that_share_a_whole_system_stay_together() -> None:
 
 
 def test_the_longest_files_run_first_and_all_tests_run_once(tmp_path: Path) -> None:
-    """The order is checked in one process. Two processes together run the same tests."""
+    """The test checks the order in one process, and then that two workers together run the tests of all files."""
     for name in ("api/test_a.py", "local/test_b.py", *LONGEST):
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)

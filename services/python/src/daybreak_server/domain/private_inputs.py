@@ -1,6 +1,6 @@
 """The inputs of tasks and requests that this process remembers, so that its log hides them.
 
-Daybreak's own lines do not name an input, but the message of an exception may quote one. So the process remembers the
+Daybreak's own lines do not quote an input, but the message of an exception may quote one. So the process remembers the
 texts of the inputs of the tasks and requests that run here (:class:`running`), and of the tasks that it saw last
 (:func:`keep`). The log hides these texts (``observability/redaction.py``).
 

@@ -1,7 +1,7 @@
 """The alerts, defined once.
 
-``tools/monitoring.py`` writes the chart's rules from them, and the table in docs/runbooks.md, where each alert has an
-entry. ``daybreakd up --observe`` gives them to a local Prometheus.
+``tools/monitoring.py`` writes the chart's rules from them. ``tools/reference.py`` writes their table in
+docs/runbooks.md, where each alert has an entry. ``daybreakd up --observe`` gives the alerts to a local Prometheus.
 
 An expression is PromQL with these marks: ``HERE`` (see :mod:`~daybreak_server.observability.promql`), ``${name}`` for
 a threshold of :class:`Thresholds`, and ``${60s}`` for a number of seconds that tests shorten. The expression returns

@@ -3,7 +3,7 @@
 Its :class:`Conditions` apply to all connections, old and new, except that ``accepts`` concerns only new ones. For
 each direction, the conditions have a :class:`Flow`:
 
-* ``PASS``: bytes pass, with optional latency and bandwidth limits.
+* ``PASS``: bytes pass. The conditions may delay them and limit their rate.
 * ``HOLD``: bytes wait. When the flow changes to ``PASS``, the bytes arrive, as with TCP after a partition.
 * ``SWALLOW``: the proxy accepts bytes and drops them. From then on, the connection is dead in both directions but never
   ends, like a half-open connection.

@@ -155,7 +155,7 @@ class HttpConnection(asyncio.Protocol):
         self._head_bytes = 0
         self._reusable = False
         self._named: frozenset[bytes] = frozenset()
-        """The headers that the answer's header ``Connection`` names. They concern one connection only."""
+        """The headers listed in the answer's header ``Connection``. They concern one connection only."""
         self._surplus = False
         """Whether more than one answer has arrived for a request."""
         self._reading = True
@@ -219,8 +219,8 @@ class HttpConnection(asyncio.Protocol):
     async def _send_body(
         self, request: UpstreamRequest, rest: AsyncIterator[bytes], answer: HttpAnswer
     ) -> None:
-        """Send the body as it arrives, once the group has asked for it or ``CONTINUE_S`` is over. Stop if the group
-        refuses or answers."""
+        """Send the body as it arrives, once the group has asked for it or ``CONTINUE_S`` is over. Stop when the answer
+        begins or the connection breaks."""
         with suppress(TimeoutError):
             async with asyncio.timeout(CONTINUE_S):
                 while not (answer.permitted or answer.begun or answer.error):
@@ -361,7 +361,7 @@ class HttpConnection(asyncio.Protocol):
         answer.notify()
 
     def on_message_complete(self) -> None:
-        """The answer is complete, or an interim answer is."""
+        """The end of the answer, or of an interim answer."""
         answer = self._answer
         if answer is not None and answer.begun:
             answer.complete = answer.usable = True

@@ -85,7 +85,7 @@ class PowerOfTwo(_AnyGroup):
 class GpuMemory(_AnyGroup):
     """The free group with the most free memory per request. This request counts as one of the group's requests.
 
-    Groups that do not report their memory come after all others. Of those, the least loaded comes first.
+    Groups that do not report their memory come last, the least loaded first.
     """
 
     def choose(self, groups: Sequence[Candidate], request: RoutingRequest, choices: int) -> Candidate | None:
@@ -120,8 +120,8 @@ class Prefix(_AnyGroup):
     """The same group for bodies that begin with the same bytes, because it may have these bytes in its cache.
 
     A group whose load would exceed ``BOUND`` times the mean load is passed over, so a prefix that all requests share
-    does not overload one group. If all free groups are passed over, and for requests without a body, the least loaded
-    free group is chosen.
+    does not overload one group. If all free groups are passed over, or the request has no body, the least loaded free
+    group is chosen.
     """
 
     def choose(self, groups: Sequence[Candidate], request: RoutingRequest, choices: int) -> Candidate | None:

@@ -6,8 +6,8 @@ A workload's ``run`` is a generator that every rank executes. (For a request, th
 1. :func:`advance` runs the generator to its next ``yield``, its end or an error, and makes a report of that.
 2. ``agree`` exchanges reports. The leader collects one from each rank, decides and announces the verdict; a follower
    sends its report and waits for the verdict.
-3. ``CONTINUE`` goes to the next step. Any other verdict ends the work on every rank at this same point, so no
-   rank enters a collective that another has left.
+3. After ``CONTINUE``, every rank runs its next step. Any other verdict ends the work on every rank at this same point,
+   so no rank enters a collective that another has left.
 
 When the work ends early, the generator is closed, which raises ``GeneratorExit`` at its ``yield``. After ``BREAK``
 it is not closed, because its cleanup could wait for ranks that never arrive, and the process ends anyway.

@@ -76,8 +76,8 @@ local function kills_groups(r, reason, worked_on)
   return call('HINCRBY', S.key.session(r.id), 'losses', 1) > S.LOSSES_MAX
 end
 
--- Takes the session from its group. Another group claims it before any new session, unless the session has lost too many
--- groups, and fails.
+-- Takes the session from its group. If the session has lost too many groups, it fails. Otherwise another group claims
+-- it before any new session.
 function S.make_waiting(r, reason, worked_on)
   if kills_groups(r, reason, worked_on) then
     return S.finish(r, 'failed', cjson.encode({ code = 'groups_lost',

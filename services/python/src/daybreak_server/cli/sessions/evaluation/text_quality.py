@@ -24,7 +24,7 @@ def words(text: str) -> list[str]:
 
 
 def tokens(text: str) -> list[str]:
-    """The units of BLEU: sacrebleu's tokenizer ``13a``, and for Chinese characters its tokenizer ``zh``."""
+    """The units of BLEU: the tokens of sacrebleu's tokenizer ``13a``, or of its ``zh`` for Chinese characters."""
     text = f" {_apart(text)} "
     for pattern, replacement in _PUNCTUATION:
         text = pattern.sub(replacement, text)
@@ -34,9 +34,9 @@ def tokens(text: str) -> list[str]:
 def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
     """BLEU of a corpus, from 0 to 100, as sacrebleu computes it (one reference, order 4, exponential smoothing).
 
-    Post, "A Call for Clarity in Reporting BLEU Scores" (WMT 2018). An order without a matching n-gram counts as
-    ``1 / 2^k`` matches, where k is 1 for the first such order, 2 for the second, and so on. If no n-gram of any order
-    matches, or the text is too short for some order, BLEU is 0.
+    See Matt Post, "A Call for Clarity in Reporting BLEU Scores" (WMT 2018). An order without a matching n-gram counts
+    as ``1 / 2^k`` matches, where k is 1 for the first such order, 2 for the second, and so on. If no n-gram of any
+    order matches, or the text is too short for some order, BLEU is 0.
     """
     matches, totals = [0] * _ORDER, [0] * _ORDER
     length = reference_length = 0
