@@ -147,7 +147,10 @@ def speak(
 def whole_stream(
     model: Speech, turns: Sequence[bytes], texts: Sequence[Sequence[int]], marker: int
 ) -> list[Tensor]:
-    """The logits after the marker and after each token of every turn, from the whole stream at once without a cache."""
+    """The logits after the marker and after each token of every turn.
+
+    They are computed for the whole stream at once, without a cache.
+    """
     parts = model._parts
     assert isinstance(parts.encoder, CausalEncoder)
     audio = torch.frombuffer(bytearray(b"".join(turns)), dtype=torch.int16).float() / 32768

@@ -104,7 +104,7 @@ def submit_body(
 ) -> dict[str, Any]:
     """The body of ``POST /v1/tasks``.
 
-    Only the server validates the input, so that its rules and messages exist once. This function
+    Only the server validates the input, so that the rules and messages exist in one place. This function
     checks only the following:
 
     :raises ArgumentError: if JSON cannot represent a value.

@@ -1,7 +1,7 @@
 """The state of a live session, without I/O: what must be sent again after a lost connection, and what has arrived.
 
-When a connection begins, and from time to time while audio arrives, the server says from which sample on it needs
-audio (``send_from``). :class:`Speech` keeps the audio from that sample on. When a connection is lost, the client
+When a connection begins, and from time to time while audio arrives, the server names the first sample that it still
+needs (``send_from``). :class:`Speech` keeps the audio from that sample on. When a connection is lost, the client
 connects again, names the last event that it has received, and sends the audio that the server asks for. So no audio is
 lost, and no event comes twice.
 """

@@ -47,7 +47,7 @@ def test_the_mode_adaptive_is_never_slower_than_a_batch_size_of_one(
 
 
 def test_it_finds_the_best_size() -> None:
-    """It finds the size within a few batches, and keeps it."""
+    """The mode ``adaptive`` finds the size within a few batches, and keeps it."""
     seconds, batcher = run(COSTS["gains end at eight"], Mode.ADAPTIVE, items=20_000)
     best, _ = run(COSTS["gains end at eight"], Mode.EAGER, items=20_000, size=8)
     assert seconds <= 1.05 * best

@@ -42,7 +42,7 @@ class Driver:
     world: World
     past: list[tuple[ClusterView, Any]] = field(default_factory=list)
     bodies: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """Versions of each RayCluster that KubeRay may not have seen yet; it never returns to an older one."""
+    """For each RayCluster, the versions that KubeRay may read next. KubeRay never returns to an older version."""
     refused: list[str] = field(default_factory=list)
 
     def remember(self) -> None:

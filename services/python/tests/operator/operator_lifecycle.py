@@ -52,7 +52,7 @@ class Failpoint:
     done: int = 0
 
     def record(self, name: str) -> None:
-        """Record a finished action or read of the pool, and die if this was the last action of the run."""
+        """Record a finished action, or a finished read of the pool. Die after the last action of the run."""
         self.done += name in ACTIONS
         dies = name in ACTIONS and self.done == self.kill_after_actions
         os.write(self.file, f"{name}{' †' if dies else ''}\n".encode())

@@ -45,7 +45,7 @@ def manifest(name: str) -> dict[str, Any]:
 async def test_a_kuberay_installed_later_is_noticed_and_stale_writes_conflict(
     api: client.ApiClient, namespace: str, ray: str
 ) -> None:
-    """While the kind ``RayCluster`` is not installed, creating a RayCluster is reported as a conflict.
+    """While the kind ``RayCluster`` is not installed, an attempt to create one is reported as a conflict.
 
     Once the kind is installed, each write applies only to the version that was read.
     """

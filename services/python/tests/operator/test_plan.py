@@ -233,7 +233,7 @@ def test_a_paused_pool_changes_only_its_status() -> None:
 
 
 def test_min_warm_and_its_schedule_are_a_floor() -> None:
-    """The floor holds whatever KEDA wants. The Unix time 1.8 billion is a Friday, 08:00 UTC."""
+    """The pool keeps this floor even if KEDA wants fewer groups. The Unix time 1.8 billion is a Friday, 08:00 UTC."""
     window = {"days": ["Fri"], "from": "09:00", "to": "17:00", "timeZone": "Europe/Berlin", "groups": 3}
     video = pool(minWarm=1, warmSchedule=[window])
     rc = ray_cluster(video, 0)
@@ -272,10 +272,7 @@ def test_live_tasks_that_keda_does_not_see_are_reported(waited: int, reason: str
 
 @pytest.mark.parametrize(("waited", "reason"), [(50, "NoProblem"), (70, "KubeRaySilent")])
 def test_a_silent_kuberay_is_reported(waited: int, reason: str) -> None:
-    """After a minute without pods, KubeRay is silent if the RayCluster's status does not count the wanted workers.
-
-    If the status counts them, KubeRay is not silent.
-    """
+    """The report comes after a minute without pods, unless the RayCluster's status counts the wanted workers."""
     wake = WakeStatus(phase="pods", since=NOW - waited, began=NOW - waited)
     video = pool(replicas=1, status=PoolStatus(wake=wake))
     silent, observing = ray_cluster(video, 1, acknowledged=False), ray_cluster(video, 1)

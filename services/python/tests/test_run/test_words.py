@@ -58,7 +58,7 @@ def test_a_banned_name_in_code_is_found(tmp_path: Path) -> None:
 
 
 def test_a_banned_phrase_in_a_name_is_found(tmp_path: Path) -> None:
-    """The tool searches a name with underscores like prose. A single word of a banned phrase is not banned."""
+    """The tool reads the underscores of a name as spaces. A single word of a banned phrase is not banned."""
     path = tmp_path / "module.py"
     path.write_text(f"one_turn = 1\n\n\ndef _{BANNED_IN_NAME}() -> None: ...\n", encoding="utf-8")
     code, output = check(path)

@@ -119,7 +119,7 @@ def test_sixteen_bit_grey_keeps_its_brightness() -> None:
     ],
 )
 def test_every_grey_mode_keeps_its_brightness(mode: str, value: float, grey: int) -> None:
-    """A mode's value for a certain grey becomes this grey in 8 bits."""
+    """Each value becomes the 8-bit grey that it stands for in its mode."""
     if mode.startswith("I;16"):
         image = Image.frombytes(
             mode, (2, 1), struct.pack(">2H" if mode.endswith("B") else "<2H", value, value)

@@ -37,7 +37,7 @@ def test_a_prompt_that_is_too_long_logs_a_warning_with_both_numbers(
 def test_the_length_of_a_prompt_is_counted_in_tokens(
     folders: dict[str, Path], single: Any, tmp_path: Path
 ) -> None:
-    """Twelve characters of two bytes are 25 tokens. An HTML escape counts as the character that it stands for."""
+    """Twelve characters of two bytes each are 25 tokens. An HTML escape counts as the character it stands for."""
     (line,) = warnings_of(single, folders["single"], tmp_path / "umlauts", prompt="ä" * 12)
     assert "25 tokens" in line
     assert warnings_of(single, folders["single"], tmp_path / "escape", prompt="a" * 20 + "&amp;") == []

@@ -203,7 +203,7 @@ def _computed(field: FieldInfo) -> ComputedDefault | None:
 
 
 def _group_in(annotation: Any) -> tuple[type[BaseModel], bool] | None:
-    """The section that a field holds, perhaps none, and whether the field maps names to such sections."""
+    """The section that a field holds, and whether the field maps names to such sections. ``None``: no section."""
     members = [member for member in get_args(annotation) if member is not NoneType]
     if get_origin(annotation) is UnionType and len(members) == 1:
         return _group_in(members[0])

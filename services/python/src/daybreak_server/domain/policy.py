@@ -31,7 +31,7 @@ RELEASES_MAX = 50
 """How often a task may be released without a strike. Each further release is a strike."""
 
 GROUP_FAILURES_MAX = 2
-"""How many failures of its groups a task may have without a strike. Each further failure is a strike. The limit is
+"""A task gets no strike for this many failures of groups that run it. Each further failure is a strike. The limit is
 low, because each failure costs the pool a restart."""
 
 BACKOFF_BASE_MS = 1_000
@@ -113,7 +113,7 @@ CANCEL_BUCKETS_MS = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000,
 """Upper bounds of the histogram of the time that a running task takes to stop; only append to it."""
 
 CANCEL_STEP_BUCKETS = (0, 1, 2, 5, 10, 100)
-"""Upper bounds of the steps until a cancelled task stopped; only append to it."""
+"""Upper bounds of the histogram of the steps between a cancel and the end of the task; only append to it."""
 
 RETRY_REASONS = ("error", "stalled", "lease_lost", "released")
 """The reasons of retries and strikes. An unknown reason from a leader counts as ``error``."""
@@ -122,10 +122,10 @@ RELEASE_REASONS = ("drain", "stopped", "claim_lost", "restarted", "left", "other
 """The reasons of releases. An unknown one counts as ``other``."""
 
 TENANTS_MAX = 50
-"""The number of tenants that have totals of their own in a pool. All others are counted together, as ``other``."""
+"""The most tenants that have totals of their own in a pool. All others are counted together, as ``other``."""
 
 METER_MS = 5_000
-"""The interval, on the lease clock, in which ticks add up the time of groups that are idle, that start, or that answer
+"""The interval, on the lease clock, at which ticks add up the time of groups that are idle, that start, or that answer
 requests."""
 
 REQUEST_BODY_MAX_BYTES = 256 << 20

@@ -19,7 +19,7 @@ WAITS = ("new", "moved")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionTotals:
-    """The sessions of a pool since its first one."""
+    """The sessions of a pool, counted since its first session."""
 
     opened: int
     refused: Mapping[str, int]

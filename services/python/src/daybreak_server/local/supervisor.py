@@ -60,7 +60,7 @@ class ProcessSpec:
     before: Callable[[], None] = _nothing
     """Called before each start."""
     tries: int = 1
-    """How many times the first start is tried: more than once if it may fail only because the machine is busy."""
+    """How many times the first start is tried. Set more than 1 if a busy machine alone can make a start fail."""
 
 
 class ManagedProcess:

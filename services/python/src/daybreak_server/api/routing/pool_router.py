@@ -88,7 +88,7 @@ class PoolRouter:
         self._closing: Exception | None = None
         """The error with which the router refuses all requests; ``None`` until it closes."""
         self._arranged_for: tuple[RoutingPolicy, Sequence[Candidate]] = (policy, ())
-        """The policy and the groups under which the line last decided which requests wait for one certain group."""
+        """The policy and the groups when the line last chose the requests that wait for one certain group."""
 
     @property
     def in_flight(self) -> int:

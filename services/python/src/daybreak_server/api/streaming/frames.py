@@ -69,8 +69,8 @@ class Frame:
         self.body = body
         self.key = key
         self.dedup_key = dedup_key
-        """For events that are not in the log: a frame is not sent if the last frame of its type has the same key and
-        no event of the log was sent since."""
+        """For events that are not in the log: a frame is not sent if the last frame of its type had the same
+        ``dedup_key``, and no event of the log has been sent since."""
         self._encode_again = encode_again
         """Encodes the event for another path prefix; ``None`` for events without links."""
         self._by_prefix: dict[str, Frame] = {}

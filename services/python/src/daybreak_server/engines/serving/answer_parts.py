@@ -52,7 +52,7 @@ class AnswerPart:
 def parts_of(workload: ServingWorkload, request: Request) -> Iterator[AnswerPart]:
     """Run ``serve`` and yield its answer: one part for each part of the body, and at least one.
 
-    A :class:`RequestError` before the first bytes becomes an answer. Later, it is raised, as is any other error.
+    A :class:`RequestError` before the first bytes becomes an answer. A later one is raised, as is any other error.
 
     :raises PermanentError: ``invalid_response`` if the workload returns something that cannot be sent.
     """

@@ -11,7 +11,7 @@
 
 The threads put new sessions, audio and lost leases into a :class:`Mailbox`, which the work thread reads. While the
 store is down, each thread retries until the group ends, with growing pauses. A commit that the store refuses for good
-is not repeated: its session ends with the reason.
+is not repeated: its session fails with the error ``store_refused``.
 """
 
 from __future__ import annotations

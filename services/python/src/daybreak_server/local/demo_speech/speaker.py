@@ -23,18 +23,18 @@ class Arrived:
 
     at_s: float
     audio_s: float
-    """Where the audio that the text is based on ends."""
+    """The end of the audio from which the text was made."""
     text: str
 
     @property
     def lag_s(self) -> float:
-        """The time from the end of the audio that the text is based on to the arrival of the text."""
+        """The time from the end of the text's audio (``audio_s``) to the arrival of the text."""
         return self.at_s - self.audio_s
 
 
 @dataclass
 class Speaker:
-    """One session. ``on_text`` is called with each new text, and with the whole sentence so far."""
+    """One session. ``on_text`` is called with each new text and the whole sentence so far."""
 
     client: Client
     target: str

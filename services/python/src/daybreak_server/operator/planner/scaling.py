@@ -68,7 +68,8 @@ def _up(state: ClusterState, wanted: int, context: ScalingContext) -> Scaled:
 
 def _down(state: ClusterState, wanted: int, context: ScalingContext) -> Scaled:
     """First let KubeRay create the replicas that are missing, because only existing pods can be named for deletion. If
-    ``replicas`` fell without a named pod just as KubeRay creates a replica, KubeRay would delete an arbitrary one."""
+    the plan lowered ``replicas`` without naming a pod, and KubeRay created a missing replica at that moment, KubeRay
+    would then delete an arbitrary replica."""
     current = state.cluster.replicas
     unmade = min(state.missing, current - wanted)
     victims = choose(state.units, excess=current - wanted - unmade, drains=context.drains)
