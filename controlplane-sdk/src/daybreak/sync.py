@@ -199,9 +199,9 @@ class Client:
     def download(self, task: TaskRef, name: str, path: str | os.PathLike[str] | None = None) -> Path:
         """Download an artifact to ``path``: a file, an existing folder, or a path that ends with ``/`` (a new folder).
 
-        Without ``path`` the file gets the artifact's name, in the working directory. Links are followed; a device or
-        a FIFO is written to. An interrupted download resumes, even in another process. The file appears only when it
-        is complete and its SHA-256 is right.
+        Without ``path`` the file gets the artifact's name, in the working directory. Symbolic links are
+        followed. A device or a FIFO receives the bytes. An interrupted download resumes, even in another process. The
+        file appears only when it is complete and its SHA-256 is right.
         """
         return self._run_operation(download(task, name, path, retry=self._retry))
 

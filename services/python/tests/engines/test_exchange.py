@@ -1,6 +1,6 @@
 """An exchange passes data from a work thread to the sending loop.
 
-It loses nothing, its buffer is bounded, and either side can stop.
+It loses nothing, its buffer is bounded, and either side can stop the request.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def test_worker_threads_run_everything_at_most_so_many_at_once() -> None:
 
 
 def test_each_of_as_many_items_as_threads_runs_at_once() -> None:
-    """This holds even after the threads have been idle."""
+    """Four threads run four items at once, even after the threads have been idle."""
     barrier, passed = threading.Barrier(4), []
 
     def work(item: int) -> None:

@@ -103,7 +103,7 @@ def _command(process: psutil.Process) -> list[str]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder with a short path: Ray creates its sockets in it, and their paths must be short."""
+    """A folder with a short path. Ray creates sockets in this folder, and the path of a socket must be short."""
     folder_path = Path(tempfile.mkdtemp(prefix="dbr-"))
     yield folder_path
     shutil.rmtree(folder_path, ignore_errors=True)

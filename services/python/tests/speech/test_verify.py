@@ -56,7 +56,7 @@ def test_the_model_of_the_package_passes() -> None:
 def test_tensors_of_a_larger_model_and_with_older_names_are_found(
     hub: dict[str, Path], tmp_path: Path
 ) -> None:
-    """A published model often has a head, and was saved by an older version of torch."""
+    """Published models often have an ``lm_head``, and many were saved by an older version of torch."""
     folder = shutil.copytree(hub["layer"], tmp_path / "copy")
 
     def older(name: str) -> str:

@@ -74,7 +74,7 @@ def endpoint_of(server: TlsServer, *, password: str = PASSWORD, **files: Path) -
 async def test_every_adapter_connects_over_tls(
     start_tls_server: Callable[..., TlsServer], authority: Authority
 ) -> None:
-    """Store, queue, events and the facts for `doctor` connect with a CA file and an ACL user."""
+    """The adapters of the store, the queue, the events and the server's facts use a CA file and an ACL user."""
     endpoint = endpoint_of(start_tls_server(), ca_file=authority.ca_file)
     assert await run_task_lifecycle(endpoint) is State.SUCCEEDED
     reported = await facts(endpoint)

@@ -122,7 +122,7 @@ STANDARD = base64.b64encode(FILE).decode()
     ],
 )
 def test_every_common_variant_of_base64_is_accepted(written: str) -> None:
-    """Line breaks, the URL-safe alphabet, missing padding and data: URLs are accepted, and stored in standard form."""
+    """Line breaks, the URL-safe alphabet, missing padding and data: URLs are accepted. Standard base64 is stored."""
     assert {"+", "/", "="} <= set(STANDARD)
     assert SPEC.validate({"prompt": "a", "image": written}, TI2V).image == STANDARD
 
@@ -166,7 +166,7 @@ def test_the_size_in_an_image_header_is_checked_at_submit(kind: str) -> None:
     ],
 )
 def test_a_file_in_another_format_is_refused_at_submit(data: bytes, words: str) -> None:
-    """The message names the format of the file, if it is known, or says that the file is damaged."""
+    """The message names the file's format, or says that the file is damaged or has no known format."""
     (problem,) = errors({"image": base64.b64encode(data).decode()}, TI2V)
     assert problem[0] == "image"
     assert words in problem[1]
@@ -184,7 +184,7 @@ def test_a_file_in_another_format_is_refused_at_submit(data: bytes, words: str) 
 def test_defaults_come_from_the_model(
     options: dict[str, Any], size: str, frames: int, steps: int, guidance: float, guidance_2: float | None
 ) -> None:
-    """A prompt alone is a valid input. The other fields get the model's published settings, which pass its limits."""
+    """A prompt alone is a valid input. The other fields get the model's published settings, which its limits allow."""
     params = SPEC.validate({"prompt": "a cat"}, options)
     assert (params.size, params.frames, params.steps) == (size, frames, steps)
     assert (params.guidance, params.guidance_2) == (guidance, guidance_2)
@@ -197,7 +197,7 @@ def test_limits_come_from_the_model_folder(folders: dict[str, Path]) -> None:
     assert SPEC.limits({"model": folders["single"]}).multiple == 16
     assert SPEC.limits({"model": folders["a14b"]}).two_experts
     assert SPEC.validate({"prompt": "a", "image": PNG}, {"model": folders["ti2v"]}).image == PNG
-    # The position embedding of this model has 32 positions on each axis, which is fewer than 129 frames need.
+    # The position embedding of this model has 32 positions on each axis. A video of 129 frames needs more.
     assert errors({"frames": 129}, {"model": folders["single"], "limits": {"max_frames": 200}})
 
 
@@ -209,7 +209,7 @@ def test_every_attempt_at_a_task_has_the_same_seed() -> None:
 
 
 def test_cost_is_proportional_to_the_work() -> None:
-    """Guidance doubles the cost, and so do twice the steps or pixels. Estimates of waiting times use the cost."""
+    """Guidance doubles the cost. So do twice the steps and twice the pixels. Estimates of waits use the cost."""
     single = cost(VideoParams(prompt="a", guidance=1.0))
     assert cost(VideoParams(prompt="a", guidance=3.0)) == 2 * single
     assert cost(VideoParams(prompt="a", guidance=1.0, steps=40)) == 2 * single

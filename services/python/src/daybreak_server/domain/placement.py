@@ -41,7 +41,7 @@ class WantedModel:
     memory_bytes: int | None = None
     """Memory of one replica, on all its devices together. If unknown, no other replica may use its devices."""
     devices: int = 1
-    """Number of GPUs of one replica. They have equal parts of its memory. A worker without GPUs ignores this number."""
+    """Number of GPUs of one replica. Each holds an equal part of its memory. Workers without GPUs ignore the number."""
     gpu_share: float = 0.0
     """The smallest share of each of its GPUs (0 to 1) that the engine takes, however small the model is."""
 

@@ -1,12 +1,12 @@
-"""The interface of a workload whose groups answer requests and also compute JSONL files.
+"""The interface of a workload whose groups answer requests and also run tasks with JSONL files.
 
-A task of such a pool names a JSONL file. The group reads it line by line and passes the values to
+The input of such a task names a JSONL file. The group reads it line by line and passes the values to
 :meth:`BulkWorkload.bulk`, at most 128 at a time. The results become the lines of a JSONL file, the artifact of the
 task. The engine reads the file, handles lines that cannot be read, and stores checkpoints and the artifact. The
 workload only turns values into results.
 
-The group computes the values beside its requests. Whether requests go first depends on the workload: ``embed`` and
-``rerank`` pass the values to their batches with a lower priority than the inputs of requests.
+The group computes the results while it answers requests. Whether requests go first depends on the workload: ``embed``
+and ``rerank`` pass the values to their batches with a lower priority than the inputs of requests.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ P_contra = TypeVar("P_contra", bound=BaseModel, contravariant=True)
 
 
 class LineError(WorkloadError):
-    """A line has no result. Its message and ``code`` go into the output in place of the result, or the task fails
-    with them (:attr:`BulkParams.on_error` decides)."""
+    """The error of a line without a result. The error's message and ``code`` go into the output in place of the
+    result, or the task fails with them (:attr:`BulkParams.on_error` decides)."""
 
     code = "invalid_line"
 

@@ -84,7 +84,10 @@ def oldest_wait_s(api):
 
 
 def test_every_known_outcome_and_reason_begins_with_0(start_gateway):
-    """Prometheus sees no increase in the first value of a series. Without 0, an alert would miss a first failure."""
+    """Prometheus sees no increase in the first value of a series.
+
+    If a series did not begin with 0, an alert would miss the first failure.
+    """
     shown = metrics(start_gateway())
     for outcome in (*OUTCOMES, *(code.value for code in (ErrorCode.QUEUE_FULL, ErrorCode.INTERNAL))):
         assert f'daybreak_router_requests_total{{outcome="{outcome}",pool="answers"}} 0.0' in shown
@@ -203,7 +206,7 @@ def test_a_slow_client_slows_down_its_group(start_gateway, groups):
         assert client.recv(100)
         memory = rss_bytes()
         written = still(lambda: len(backend.lines("part"))) * 100_000
-        assert written < 50_000_000  # of 100 MB: the kernel's buffers are full, so the group waits
+        assert written < 50_000_000  # the answer has 100 MB; the kernel's buffers are full, so the group waits
         assert rss_bytes() - memory < 10_000_000
         assert api.client.get(f"{SERVE}/").status_code == 200
     wait_until(lambda: backend.lines("gone"), 60, "the group to see that the client has gone")
@@ -225,7 +228,7 @@ def test_a_refusal_names_the_limit_that_was_reached(start_gateway, groups):
 
 
 def test_sessions_stay_with_their_group(start_gateway, groups):
-    """A hash assigns each session to one of two groups. Thirty sessions practically never all get the same one."""
+    """A hash assigns each session to one of two groups. Thirty sessions practically never all get the same group."""
     api = start_gateway(pool={"routing": "session"})
     groups.register(*groups.start(2))
     ready(api, 2)

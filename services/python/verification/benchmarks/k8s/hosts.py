@@ -1,5 +1,5 @@
-"""Measures how long each of two pools takes to wake until a group of two hosts has loaded its model. One pool begins
-with a warm head, the other without any pod. The wake from the warm head is compared with a baseline.
+"""Measures how long a wake takes in each of two pools, until a group of two hosts has loaded its model. One pool
+begins with a warm head, the other without any pod. The wake from the warm head is compared with a baseline.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def measure(deployment: Deployment, report: Report, *, times: int) -> None:
     deployment.wait_for_zero(COLD, head=False)
     deployment.wait_for_zero(WARM, head=True)
     baselines = Baselines(deployment)
-    # The first cycle on this node also warms it up, so it does not count.
+    # The first cycle also warms up the node, so its time does not count.
     run_cycle(deployment, WARM, while_idle=lambda: baselines.capture(WARM))
     warm, cold = [], []
     for _ in range(times):

@@ -40,7 +40,7 @@ def _skew(*names: str) -> Iterator[dict[str, Skew]]:
 
 
 def _start_long_tasks(cluster: FaultCluster, count: int) -> dict[str, float]:
-    """Start ``count`` tasks of ten seconds. :returns: the submit time of each id."""
+    """Start ``count`` tasks of ten seconds. :returns: the submit time of each task, by its id."""
     body = {"pool": "solo", "input": {**RUNNING["input"], "steps": 100}}
     tasks = {}
     with connection(cluster.urls[0]) as client:

@@ -12,7 +12,7 @@ from verification.faults.serving.trial import POOL, READY_S, ServingTrial, decid
 from verification.results import Row
 
 OUTAGE_LEASE_S = 4.0
-"""The shortest lease that no outage of the server ends. An outage of up to two seconds counts towards a lease."""
+"""At most two seconds of an outage count towards a lease. So a lease of this length lasts until the next renewal."""
 
 
 @scenario(

@@ -3,8 +3,8 @@
 If the request has a ``model``, it names the pool. Otherwise, the setting ``http.default_pools`` names the pool. If that
 setting names none, the pool is the only one with the workload that the path needs.
 
-A ``model`` is the name of a pool, or the name of a pool's model as clients see it. Both are known from the settings, so
-that a request can also wake a pool that has no groups.
+A ``model`` is the name of a pool, or the name of a pool's model as clients see it. Both names are known from the
+settings, so a request can also wake a pool that has no groups.
 """
 
 from __future__ import annotations

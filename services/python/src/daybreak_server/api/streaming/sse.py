@@ -27,7 +27,7 @@ _HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"
 def no_more_events() -> Response:
     """The response to a client that has seen the last event. A browser's ``EventSource`` then stops reconnecting.
 
-    The response has a stream's content type, because clients of earlier versions check the content type first.
+    The response has a stream's content type. Without it, clients of earlier versions would raise an error.
     """
     return Response(status_code=204, headers={"Content-Type": EventStream.media_type, **_HEADERS})
 

@@ -13,7 +13,7 @@ At each point of agreement a rank reports that it stepped, is done, or failed. T
    it.
 4. ``STOP``, if the task was cancelled or is past its deadline, even if every rank is done.
 5. ``FINISH``, if every rank is done.
-6. ``RELEASE``, if the group leaves, or has drained for ``drain_s``.
+6. ``RELEASE``, if the group must leave, or has been draining for ``drain_s``.
 7. ``CONTINUE`` with the next step otherwise.
 
 The ranks of a serving pool decide in the same way after each part of an answer. A request has no lease and no strikes,
@@ -110,7 +110,7 @@ def _message(error: BaseException, parts: Sequence[BaseException]) -> str:
 
 
 def _code(error: BaseException) -> str:
-    """Return the task's ``error.code``. The class is the workload's own, so reading its ``code`` may raise anything."""
+    """Return the task's ``error.code``. A workload may define the error's class, so reading ``code`` may raise."""
     try:
         code = error.code if isinstance(error, WorkloadError) else ""
     except Exception:

@@ -159,8 +159,8 @@ _Lines = dict[tuple[str, ...], int]
 def _check_keys(node: Node, path: tuple[str, ...], problems: list[str], name: str) -> dict[str, _Lines]:
     """Check the keys below ``node`` and add a sentence to ``problems`` for each problem.
 
-    :returns: for each key of ``node`` that is in force, its line and the lines of all keys below it. If a mapping has a
-        key itself and also gets this key from a merge (``<<``), only its own key, with the keys below, is in force.
+    :returns: for each key of ``node``, its line and the lines of all keys below it. A mapping may have a key itself and
+        also get this key from a merge (``<<``). Then the result has only the mapping's own key and the keys below it.
     """
     if isinstance(node, SequenceNode):
         for item in node.value:

@@ -20,7 +20,7 @@ class Embed(ls.LitAPI):
         """Load the model. LitServe calls this in the worker process."""
         self.encoder = Encoder()
 
-    def decode_request(self, request):  # LitServe would take an annotation as a parameter's type
+    def decode_request(self, request):  # an annotation would change how LitServe parses requests
         """The text of a request, and whether its answer must be in base64."""
         return text_of(request)
 
