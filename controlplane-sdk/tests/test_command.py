@@ -93,7 +93,7 @@ def platform(scripted: Any, make: Any) -> Callable[..., Platform]:
     return build
 
 
-# Children of a shell that runs tests in the background ignore Ctrl-C, so the program sets the handler again.
+# If a shell runs the tests in the background, their child processes ignore Ctrl-C. So PROGRAM sets Python's handler.
 PROGRAM = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -208,7 +208,7 @@ def test_a_download_without_files_fails(
 
 
 def test_submit_options_reach_the_server(platform: Any, command: Any, scripted: Any) -> None:
-    """Metadata, the earliest start, the allowed strikes and the key are sent. An invalid value gives exit code 2."""
+    """The metadata, start time, allowed strikes and idempotency key are sent. An invalid value gives exit code 2."""
     platform()
     options = ("--metadata", "user=7", "--metadata", "note=a=b", "--start-at", "2026-11-21T13:00:00+01:00")
     more = ("--max-strikes", "1", "--idempotency-key", "k-1", "--detach")

@@ -5,8 +5,8 @@ Options:
 
 * ``--load-s``: the seconds until it is healthy;
 * ``--broken FILE``: exit with code 3 at the start if FILE exists;
-* ``--daemon``: start a process in another session. This process has no environment, loses its parent and ignores
-  SIGTERM;
+* ``--daemon``: start a process in another POSIX session. This process has no environment, loses its parent and
+  ignores SIGTERM;
 * ``--deaf``: ignore SIGTERM;
 * ``--log FILE``: write the log that is described below to FILE.
 

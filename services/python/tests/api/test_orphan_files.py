@@ -28,7 +28,7 @@ def _put(blobs: LocalBlobs, task: str, source: Path) -> None:
 async def test_only_old_files_without_a_task_are_deleted(
     valkey: Server, api_blobs: LocalBlobs, tmp_path: Path
 ) -> None:
-    """Files of known tasks, recent files, and files that belong to no configured pool stay."""
+    """The sweeper keeps files of known tasks, recent files, and files that belong to no configured pool."""
     source = tmp_path / "file"
     source.write_text("x")
     expired_age_s = KEPT_S + MARGIN_S + 1

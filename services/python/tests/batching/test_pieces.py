@@ -1,4 +1,4 @@
-"""Tests of batches with both phases. A limit of tokens bounds each batch, so a long turn is read in pieces."""
+"""Tests of batches that prefill and decode. A limit of tokens bounds each batch, so a long turn is read in pieces."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_turn_that_was_begun_is_read_before_the_next_ones() -> None:
 
 
 def test_one_block_is_read_however_many_sessions_decode() -> None:
-    """Otherwise a new turn would wait until other sessions have ended their turns."""
+    """If decodes took all tokens of a batch, a new turn would wait until other sessions have ended their turns."""
     scheduler = chunked(6)
     for session in "abcdefgh":
         scheduler.decode_ready(session, 0.0)

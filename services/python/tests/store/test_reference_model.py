@@ -392,5 +392,5 @@ def test_the_store_does_what_the_model_does(server: Server) -> None:
 
 @pytest.mark.timeout(600)
 def test_the_store_does_what_the_model_does_across_restarts(server: Server) -> None:
-    """Store and model also agree when the server restarts, both orderly and after SIGKILL."""
+    """Store and model also agree when the server is stopped or killed, and starts again."""
     _run(server, examples=3, restarts=True)

@@ -1,4 +1,4 @@
-"""Tasks over files, from the client to the model. Each line gets the result that a request with its text gets."""
+"""Tasks over files, from the client to the model. Each line gets the same result as a request with the same text."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def test_a_body_that_is_no_json_is_400(whole: Any) -> None:
 def test_a_vector_that_is_not_finite_is_an_error_of_its_own_request(
     start_whole: Start, encoder: Path
 ) -> None:
-    """In float16, for example, a vector may overflow. Its request gets an error in every format.
+    """In float16, for example, a vector may overflow. The request for this vector gets an error in both encodings.
 
     Other requests of the batch get their vectors.
     """

@@ -1,4 +1,4 @@
-"""The simulated model of sessions: its text is decided by the audio, exactly."""
+"""The simulated model of sessions. The audio determines its text exactly."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def turn(speaker: SimulatedSpeech, session: str, audio: bytes, *, last: bool = F
 
 
 def turns(audio: Sequence[bytes], pair: LanguagePair = GERMAN) -> list[list[Token]]:
-    """The tokens of each turn of a session that a new model computes. The last turn ends the session."""
+    """Run a session on a new model, and return the tokens of each turn. The last turn ends the session."""
     speaker = model()
     speaker.open("s", pair)
     return [
@@ -198,7 +198,7 @@ def test_sessions_are_bounded_and_their_memory_returns() -> None:
 
 
 def test_a_wrong_past_is_refused() -> None:
-    """Otherwise the session would continue with other words."""
+    """With a wrong past, the session would continue with other words."""
     speaker, audio = model(), speech(1)[0]
     unfinished = PastTurn(audio=audio, tokens=(), complete=False)
     french = LanguagePair(source="en", target="fr", source_name="English", target_name="French")

@@ -119,7 +119,7 @@ async def test_a_wait_delays_no_other_call(driver: RegistryDriver) -> None:
 
 
 async def test_a_wait_at_a_frozen_server_fails_soon(server: Server) -> None:
-    """If it did not fail, a manager could wait until its lease ends, and gateways would route by an old view."""
+    """If the wait did not fail, a manager could wait until its lease ends, and gateways would route by an old view."""
     driver = RegistryDriver(server.url, timeout_s=0.5)
     try:
         version = await begin(driver)
@@ -138,7 +138,7 @@ async def test_a_wait_at_a_frozen_server_fails_soon(server: Server) -> None:
 
 
 async def test_a_registry_that_has_lost_its_data_begins_again(driver: RegistryDriver) -> None:
-    """Its version is lower than before. Readers that wait for a higher version read again when their wait times out."""
+    """The registry's version falls. Readers that wait for a higher version read again when their wait times out."""
     version = await begin(driver)
     driver.client.flushall()
     driver.now += 1000

@@ -1,4 +1,4 @@
-"""Whatever gateways and groups do and however time passes, the journal agrees with a small pure model."""
+"""Whatever gateways and groups do, and however time passes, the journal agrees with a small pure model."""
 
 from __future__ import annotations
 

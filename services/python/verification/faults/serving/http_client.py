@@ -1,9 +1,9 @@
 """A small HTTP client that records two facts that libraries hide: when an answer began, and whether the answer is
 complete.
 
-It shares no code with the gateway's client. An answer is complete only if it has as many bytes as ``Content-Length``,
-or its last chunk. Every answer of Daybreak to a request of this client has a length or chunks, so the client treats any
-other answer as an error.
+It shares no code with the gateway's client. An answer is complete only if it has as many bytes as ``Content-Length``
+says, or if its last chunk has arrived. Every answer of Daybreak to a request of this client has a length or chunks, so
+the client treats any other answer as an error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One queue for several groups of a process, which settles attempts in batches.
+"""One queue for several groups of a process. It settles attempts in batches.
 
 Tasks that take milliseconds are served by many small groups in one process, each with a thread. A batch costs the
 server and the client about as much as a single settle, so threads share calls, as in a database's group commit:

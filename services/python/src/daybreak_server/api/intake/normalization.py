@@ -1,4 +1,4 @@
-"""Normalizes request bodies before a pydantic model validates them, from the model's JSON schema alone.
+"""Normalizes request bodies before a pydantic model validates them. This needs only the model's JSON schema.
 
 Two rules hold for all bodies and all workloads:
 

@@ -71,10 +71,10 @@ class App(FastAPI):
 
     fast_paths: Mapping[tuple[str, str], ASGIApp] = {}
     serving: ASGIApp | None = None
-    """The fast path of all paths for which ``is_served`` is true, for requests with one of the ``METHODS``."""
+    """The fast path for requests with one of the ``METHODS``, on paths for which ``is_served`` is true."""
     is_served: Callable[[str], bool] = staticmethod(lambda path: False)
     models: ASGIApp | None = None
-    """The fast path of ``POST`` of all paths for which ``is_model_request`` is true."""
+    """The fast path for ``POST`` requests on paths for which ``is_model_request`` is true."""
     is_model_request: Callable[[str], bool] = staticmethod(lambda path: False)
     prefixes = PathPrefixes(HttpSettings())
 

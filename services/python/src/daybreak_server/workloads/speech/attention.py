@@ -146,7 +146,7 @@ class GatherAttention:
         return layer
 
     def _part(self, spans: Sequence[Span]) -> Attend:
-        """The attention of some spans: their queries, rotated, with the keys and values of all pages."""
+        """The attention of some spans. It takes their rotated queries, and the keys and values of all pages."""
         memory, longest = self._memory, max(span.count for span in spans)
         device, size = memory.keys.device, memory.page_size
         spare = memory.keys.shape[1] - 1
@@ -183,7 +183,7 @@ class GatherAttention:
 
 
 class FlexAttention:
-    """torch's FlexAttention over all pages. ``compiled``: for a GPU. Otherwise the attention is slow, for tests only.
+    """torch's FlexAttention over all pages. ``compiled``: for a GPU. Uncompiled attention is slow, for tests only.
 
     A compiled kernel is made for one number of queries, and a compilation takes seconds. So batches are padded to a few
     sizes (:func:`padded_size`). The added queries see nothing.

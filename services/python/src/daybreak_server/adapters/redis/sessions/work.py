@@ -230,7 +230,10 @@ class RedisSessionWork:
         return complete
 
     def _audio_from(self, positions: Mapping[SessionId, int]) -> dict[SessionId, tuple[bytes, bool] | Cause]:
-        """For each session: the audio from its position on and whether its input has ended, or why it is unreadable."""
+        """For each session: its audio after the position, and whether its input has ended.
+
+        If its journal is damaged: the cause.
+        """
         if not positions:
             return {}
         with translated():
