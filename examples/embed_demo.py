@@ -1,8 +1,9 @@
 """Embeds a thousand sentences, shows the sizes of the batches, and finds and ranks the sentences nearest to a question.
 
 ``make demo-embed`` runs this program. It starts ``daybreakd dev`` with MiniLM and a cross-encoder, and at the end stops
-the server. No package contains a trained cross-encoder, so the demo makes a tiny one with random weights, whose order
-means nothing. To use another cross-encoder, set ``RERANK_MODEL=/folder/of/a/cross-encoder``.
+the server. No package contains a trained cross-encoder, so the demo makes a tiny one with random weights. The order in
+which it ranks the sentences means nothing. To use another cross-encoder, set
+``RERANK_MODEL=/folder/of/a/cross-encoder``.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from pathlib import Path
 from daybreak.errors import DownloadError
 
 PART_SUFFIX_BYTES = len(".") + len(".0123456789abcdef.part")
-"""The bytes by which the name of a part file is longer than the name of its target."""
+"""How many bytes longer the name of a part file is than the name of its target."""
 _MAX_LINKS = 40
 
 
@@ -149,8 +149,8 @@ def _is_special(path: str) -> bool:
 def _descriptor(path: str) -> int | None:
     """The number of the open descriptor, if ``path`` is one (``/dev/stdout``, ``/dev/fd/3``) or a link to one.
 
-    The download is written to this open descriptor. If the shell has opened a file for it (``>> log``), a rename or a
-    second ``open`` would lose the file's position.
+    The download is written to this open descriptor. If the descriptor is a file that the shell has opened (``>> log``),
+    a rename or a second ``open`` would lose the position in the file.
     """
     for _ in range(_MAX_LINKS):
         folder, name = os.path.split(os.path.abspath(path))

@@ -97,12 +97,11 @@ REACHED_ELSEWHERE = {
 
 
 def test_every_code_is_reached_by_a_test() -> None:
-    """This module or another one reaches every code of the wire."""
     assert set(REACHED) | set(REACHED_ELSEWHERE) | API_KEY_CODES == set(ErrorCode)
 
 
 def check(response: httpx2.Response, code: ErrorCode) -> dict[str, Any]:
-    """Check that the response is a problem with this code and its request id, and return the problem."""
+    """Check all fields of a response that must be a problem (RFC 9457) with this code. Return the problem."""
     assert response.headers["content-type"] == "application/problem+json"
     problem: dict[str, Any] = response.json()
     assert problem["code"] == code.value, problem
@@ -271,7 +270,7 @@ def test_a_submit_to_a_full_queue_is_503(start_api: Callable[..., Api]) -> None:
 
 
 def test_a_full_store_refuses_new_tasks_only(api: Api, valkey: Server) -> None:
-    """A store without memory refuses new tasks with 503; reading and cancelling still work."""
+    """A store without free memory refuses new tasks with 503; reading and cancelling still work."""
     task = api.submit()
     with valkey.client() as client:
         client.config_set("maxmemory", 1)
@@ -286,7 +285,7 @@ def test_a_full_store_refuses_new_tasks_only(api: Api, valkey: Server) -> None:
 def test_a_bug_is_a_500_with_a_request_id_and_a_traceback(
     api: Api, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An unexpected exception is `internal`; the log has its traceback under the request id."""
+    """An unexpected exception gets the code `internal`. The log has its traceback, with the request id."""
 
     def broken(*args: object, **options: object) -> None:
         raise ZeroDivisionError("a bug")

@@ -74,7 +74,7 @@ def test_doctor_formats_an_ipv6_address_as_a_url_does(
 
 
 def test_threads_that_ask_for_ports_at_once_get_different_ones() -> None:
-    """Otherwise, two systems that start together might share a port, and clients of one would reach the other."""
+    """Two systems that start together must not share a port: clients of one would reach the other."""
     with ThreadPoolExecutor(8) as threads:
         ports = list(threads.map(lambda _: free_port(), range(600)))
     assert len(set(ports)) == len(ports)

@@ -57,7 +57,7 @@ else:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Make a folder with a short path, because Ray creates its sockets below it."""
+    """Make a folder with a short path. Ray creates sockets below it, and the path of a socket must be short."""
     parent = Path(tempfile.mkdtemp(prefix="dbr-"))
     yield parent / "r"
     shutil.rmtree(parent, ignore_errors=True)
@@ -135,7 +135,7 @@ def warnings(errors: Path) -> list[str]:
 
 
 class Head:
-    """A Ray head, started by Daybreak's own ``ray start``. The process of this command becomes Ray's command."""
+    """A Ray head, started by Daybreak's own ``ray start``, which replaces itself with Ray's command."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.port = free_port()

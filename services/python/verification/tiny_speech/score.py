@@ -102,7 +102,8 @@ def delays(
 ) -> list[float]:
     """The delay of each token of the correct items: how many seconds of audio the client sends after the last word that
     the token needs, until the model writes the token. For a token that needs silence, such as a full stop, the delay
-    begins ``STOP_AFTER - MARGIN`` seconds after the last word. No delay begins before that of the previous token."""
+    begins ``STOP_AFTER - MARGIN`` seconds after the last word. The delay of a token never begins before
+    the delay of the previous token."""
     right = exact(items, written, language)
     return [
         (token.turn + 1) * blocks * BLOCK_SECONDS - (due - MARGIN)
@@ -268,7 +269,7 @@ ABOUT: Final = (
 
 
 def score(speech: Speech, sentences: int) -> Report:
-    """All scores. ``share`` takes ``sentences`` sentences for a row with a target, and half as many for other rows."""
+    """All scores. A share with a target is measured on ``sentences`` sentences, any other share on half as many."""
     report = Report("speech-model", "Speech model", ABOUT)
     scores = _Scores(speech, report)
     items, noisy = make_items(sentences, seed=90_000), make_items(sentences, seed=50_000, noise_db=10.0)

@@ -9,7 +9,7 @@ from enum import StrEnum
 class Reason(StrEnum):
     """Stable codes for the causes that a rank, the store or the cluster reports. The runbooks explain each.
 
-    The operator has further reasons for what only it can see: a head that is not ready, a name that is taken.
+    The operator has further reasons for problems that only it sees: a head that is not ready, a name that is taken.
     """
 
     RANKS_FAIL = "RanksFail"

@@ -126,9 +126,9 @@ class ServingWorkload(Protocol):
     A workload may have an attribute ``models``: the names of the models that it serves, as clients call them. After
     ``warm_up``, it must not change.
 
-    A workload that batches requests may have a method ``set_batching(settings)``. ``settings`` has those values of the
-    pool's setting ``batching`` that an administrator has changed, by name. The leader calls the method while the group
-    runs, whenever these values change. The method must not raise.
+    A workload that batches requests may have a method ``set_batching(settings)``. ``settings`` is a mapping. It has
+    those entries of the pool's setting ``batching`` that an administrator has changed. The leader calls the method
+    while the group runs, whenever these entries change. The method must not raise.
     """
 
     def load(self, group: Group) -> None:

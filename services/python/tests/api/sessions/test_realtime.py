@@ -105,7 +105,7 @@ def test_without_turn_detection_a_commit_ends_an_item(speech):
 
 
 def test_a_bug_beside_the_conversation_ends_the_connection(speech, monkeypatch, caplog):
-    """Otherwise, the client waits for an item that is never completed."""
+    """If the connection stayed open, the client would wait for an item that is never completed."""
 
     async def fail(*_: Any) -> bool:
         raise RuntimeError("a bug of this test")

@@ -28,7 +28,7 @@ SLOW = {"decode_ms": 40.0}
 
 
 def scripts(count: int, seconds: float) -> list[Script]:
-    """Clients in all languages, whose audio does not end at the end of a block."""
+    """Clients in all languages. The audio of most clients does not end at the end of a block."""
     return [
         Script(number=number, seconds=seconds + 0.13 * (number % 5), target=TARGETS[number % 3])
         for number in range(count)
@@ -136,7 +136,8 @@ def _drain(run: SessionTrial, group: str) -> None:
 
 @scenario("sessions-gateways", "gateways are killed: their clients continue at the other one")
 def run_gateways(context: ScenarioContext) -> list[Row]:
-    """Kill the gateways in turn. Clients continue by position and by the id of their last event."""
+    """Kill the gateways in turn. Clients connect to the other gateway with the id of their last event, and send audio
+    from the position that this gateway names."""
     kills = context.repeats(2, 20)
     with trial(context, scripts(8, 4.0 + 2.5 * kills), groups=1) as run:
         for number in range(kills):

@@ -75,8 +75,8 @@ class LagRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LagState:
-    """The multiplier of a group, and the time when its lag began to exceed the limit or to be small. This time starts
-    over when the multiplier changes or sessions may join again."""
+    """The multiplier of a group, and the time since which its lag has exceeded the limit or has been small. When the
+    multiplier changes or sessions may join again, this time is set to the present."""
 
     multiplier: int = 1
     high_since: float | None = None

@@ -204,7 +204,7 @@ def _port(settings: Settings) -> Iterator[Check]:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family) as probe:
-            # Servers bind with SO_REUSEADDR too: connections in TIME_WAIT do not keep a port busy.
+            # Servers bind with SO_REUSEADDR too, so that connections in TIME_WAIT do not keep a port busy.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as exc:

@@ -1,6 +1,6 @@
 """Groups that serve streaming sessions, iteration by iteration.
 
-* ``session`` is one session as its group knows it. It is pure.
+* ``session`` is one session as its group knows it. The module is pure.
 * ``table`` has the sessions of a group, the scheduler and the model. Only the work thread uses it.
 * ``model_steps`` calls the model, for a whole batch or for each of its sessions alone.
 * ``threads`` has the threads that call the store. They claim sessions, read audio, renew leases and write commits, so

@@ -36,7 +36,7 @@ local function apply(r, s)
   elseif s.outcome == 'released' then
     release(r, s.reason)
   else
-    release(r, 'stopped')  -- cancelled or expired; requeued if neither was requested
+    release(r, 'stopped')  -- ends the task if it is cancelled or overdue, and requeues it if not
   end
 end
 
