@@ -75,7 +75,7 @@ class ObservedSessions:
             raise
 
     def speak(self, session: str, audio: bytes, *, end: bool = True) -> None:
-        """Send the whole audio at once. The lag of the session counts this audio as if it came in real time."""
+        """Send the whole audio at once. The session's lag is computed as if the audio arrived in real time."""
         url = self._gateway.replace("http", "ws", 1) + f"/v1/sessions/{session}/stream"
         with connect(url) as socket:
             size = int(_PIECE_S * _RATE) * _BYTES

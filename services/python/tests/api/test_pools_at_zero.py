@@ -100,7 +100,7 @@ def test_debug_shows_what_was_changed_while_the_pool_was_at_zero(api: Api) -> No
 
 
 def test_get_debug_and_health_wake_no_pool(api: Api) -> None:
-    """A request to the same pool then wakes the pool. This shows that the test would notice a wake."""
+    """At the end, a POST wakes a pool. This shows that the test would notice a wake."""
     for path in ("/health", "/debug", "/debug?model=answers"):
         get(api, path)
     assert (get(api, "/v1/pools/vectors")["requests"], get(api, "/v1/pools/answers")["requests"]) == (0, 0)

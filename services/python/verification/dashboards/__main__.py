@@ -1,6 +1,6 @@
 """``python -m verification.dashboards``: writes docs/dashboard-*.svg from a run that Prometheus watches.
 
-The tests use the same run (``testkit.observed``). Each picture shows those panels of one dashboard whose definition
+The tests use the same run (``testkit.observed``). Each picture shows one dashboard: the panels whose definition
 says ``pictured``. The panels' own queries provide the data.
 """
 

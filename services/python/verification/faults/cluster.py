@@ -181,7 +181,7 @@ class FaultCluster:
     def at_work(self, kind: str) -> list[Target]:
         """The processes of a kind that have finished starting: they respond, or their group is registered.
 
-        Faults that hit only starting processes test little, and on a slow machine they stop all progress.
+        A fault during the start of a process tests little, and on a slow machine such faults stop all progress.
         """
         targets = self.targets(kind)
         if kind == "server":

@@ -57,13 +57,13 @@ class ClusterOptions:
     redis_timeout_s: float = 2.0
     watchdogs: bool = False
     """Whether leaders have watchdogs, as in production. A watchdog is a process that takes half a second to start and
-    reports its leader's death at once. Without it, the lease has to expire first."""
+    reports its leader's death at once. Without one, a leader's death is noticed only when its lease expires."""
     environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By key: environment variables for the components whose names start with the key (``gateway``, ``solo``,
     ``server``; ``""`` for all). Each of these components runs in its own interpreter, so it takes a second to start
     instead of milliseconds."""
     chance: Mapping[str, float] = field(default_factory=dict)
-    """Failpoints that fire by chance: the name, and the probability each time that a process passes the failpoint."""
+    """By the name of a failpoint: the probability that it fires when a process passes it."""
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     """More Daybreak settings. They override those that the cluster sets."""

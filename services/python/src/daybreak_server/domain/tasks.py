@@ -198,8 +198,8 @@ class EventDraft:
     type: str
     data: Mapping[str, Any]
     number: int = 0
-    """The event's number within the attempt, from 1, so that a repeated report writes it once. An event with the
-    number 0 is always written."""
+    """The event's number within the attempt, from 1. If a report is repeated, the store writes the event only once. An
+    event with the number 0 is always written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

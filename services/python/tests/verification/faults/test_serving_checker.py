@@ -321,7 +321,7 @@ def test_an_engine_that_outlives_its_worker_is_found() -> None:
 
 @pytest.mark.parametrize(("silent_after", "kinds"), [(80, []), (40, ["left"]), (2, ["left"])])
 def test_a_living_group_that_gets_no_more_requests_is_found(silent_after: int, kinds: list[str]) -> None:
-    """Two groups answer 80 requests in turns, until one of the groups gets no more."""
+    """Two groups answer 80 requests alternately, until one of the groups gets no more."""
 
     def on(pid: int) -> Script:
         def script(history: RequestHistory) -> None:

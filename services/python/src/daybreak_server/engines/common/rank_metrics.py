@@ -21,7 +21,7 @@ PHASES_MAX = 20
 BROKEN = "broken"
 """The outcome of an attempt whose group could not continue."""
 LOST = "lost"
-"""The outcome of an attempt whose task another attempt holds by now."""
+"""The outcome of an attempt that has lost its task to another attempt."""
 _OUTCOMES: dict[type[Outcome], str] = {
     Finished: "finished",
     Failed: "failed",
@@ -61,8 +61,8 @@ class RankMetrics:
 
     @harmless
     def _begin_counting(self) -> None:
-        """Export all outcomes from the start, because a rate needs a value before the first event. If the pool scales
-        to zero after each task, the first event is also the only one."""
+        """Export all outcomes from the start, because a rate needs a value before the first attempt ends. If the pool
+        scales to zero after each task, the first attempt is also the only one."""
         for outcome in (*_OUTCOMES.values(), BROKEN, LOST):
             self._meter.counter(catalogue.RANK_ATTEMPTS, self._pool, outcome).inc(0)
 

@@ -19,7 +19,7 @@ from verification.benchmarks.sessions.measured.speakers import Speaker, speakers
 SIZES = (1, 2, 4, 8, 16, 32)
 LARGEST = SIZES[-1]
 SESSIONS = 3 * LARGEST
-"""With this many sessions, at least a whole batch of them needs to decode after each prefill."""
+"""When this many sessions have prefilled a turn, at least ``LARGEST`` of them need to decode."""
 FILL_TURNS = 12
 """Turns before the first measurement, so that all windows are full."""
 PREFILLS, DECODES = 8, 24

@@ -32,8 +32,8 @@ from daybreak_server.api.sessions.service import SessionService
 from daybreak_server.domain.sessions import SAMPLE_RATE, SessionRecord, SessionState
 
 _TURN_S = 2.0
-"""The longest turn of a model. If less audio than this waits, the model may not answer before more audio
-arrives."""
+"""The longest turn of a model. While less audio than this waits, the model may need more audio before it
+writes."""
 _QUIET_S = 0.25
 """If a model can begin a turn, it does so within this time."""
 
