@@ -15,7 +15,7 @@ WISH = Wish(parts=3, size=50)
 
 
 class RequestHistory:
-    """The lines about one request. Each call advances the time by a tenth of a second."""
+    """The lines about one request. Each new line advances the time by a tenth of a second."""
 
     def __init__(self, number: int, began: float = 0.0) -> None:
         self.number = number

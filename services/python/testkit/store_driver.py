@@ -182,7 +182,7 @@ class Driver:
         return tick.decode(self.run(call))
 
     def pass_time(self, ms: int) -> TickReport:
-        """Advance the clock in steps of at most a second. After each step, tick, so that the lease clock keeps up."""
+        """Advance the clock in steps of at most a second. Tick after each step, so that the lease clock keeps up."""
         tick_report = self.tick()
         while ms > 0:
             step = min(ms, 1000)

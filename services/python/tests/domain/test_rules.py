@@ -121,7 +121,7 @@ def test_a_tenant_without_tasks_is_dropped_unless_it_is_in_debt() -> None:
 
 
 def test_the_model_retries_a_failed_task_until_it_succeeds() -> None:
-    """The reference model by itself takes a task through a strike, a retry and a success, and records its events."""
+    """Without a store, the reference model takes a task through a strike, a retry and a success, and records events."""
     pool = ModelPool(now=0)
     task_id = new_task_id("video")
     pool.submit(NewTask(id=task_id, pool="video", tenant="t", input_json="{}"))

@@ -8,7 +8,7 @@ from daybreak_server.domain.pools import GroupState
 
 
 class BusyGroupLostError(AssertionError):
-    """A busy group was removed before it was marked to drain, or less than 30 s after."""
+    """A busy group was removed without a drain mark, or less than 30 s after it was marked."""
 
 
 @dataclass(slots=True)

@@ -310,4 +310,4 @@ FLAWS: tuple[type[Store], ...] = (
 )
 """The search finds these by a state or step that violates an invariant."""
 STUCK: tuple[type[Store], ...] = (NobodyReaps, GraceForever, NobodyPromotes, ReleasedIsSkipped)
-"""The search finds these only because a run never ends."""
+"""These violate no invariant. The search finds them because a fair run may never end."""

@@ -27,7 +27,7 @@ _PARALLEL_READS = 16
 
 def read_all(load: Load, *, relay_s: float = 20.0) -> None:
     """Record every task with its events and files, then the store's keys and accounts and the names of all files. Call
-    it when every task has ended."""
+    this function when every task has ended."""
     if load.has_relay:
         _wait_for_relay(load.cluster, relay_s)
     load.call(_read_api(load))

@@ -73,7 +73,7 @@ def has_ready_group(view: PoolView) -> bool:
 
 
 def wake(view: PoolView | None, now_ms: int) -> Json | None:
-    """The wake of a pool that has no ready group; ``None`` if it has one."""
+    """The wake of a pool; ``None`` if the pool has a ready group or no view."""
     if view is None or has_ready_group(view):
         return None
     shown: Json = {"phase": WakePhase.DETECT if view.wake_phase in NOT_WAKING else view.wake_phase}
@@ -88,7 +88,7 @@ def wake(view: PoolView | None, now_ms: int) -> Json | None:
 
 
 def wake_last(view: PoolView) -> dict[str, float]:
-    """Seconds of each phase of the last wake as ``<phase>_s``, and their ``total_s``."""
+    """The seconds of each phase of the last wake as ``<phase>_s``, and their sum as ``total_s``."""
     last = {key if key.endswith("_s") else f"{key}_s": round(s, 3) for key, s in view.wake_last.items()}
     if last and "total_s" not in last:
         last["total_s"] = round(sum(last.values()), 3)

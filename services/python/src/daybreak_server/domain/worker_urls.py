@@ -66,7 +66,7 @@ def refusal(
 
     :param addresses: All addresses of the URL's host.
     :param allowed_networks: The networks in which workers may be; if there are none, ``trusted`` decides.
-    :param registered_from: The address of the worker's request.
+    :param registered_from: The address from which the worker sends its request.
     :param trusted: Whether every worker must know the secret ``workers.token``. If so, any address is allowed.
     """
     networks = [ip_network(network) for network in allowed_networks]

@@ -1,5 +1,5 @@
-"""Computes the phases of an attempt. An event of a phase covers as many steps as needed, so that a span never has more
-events than the SDK keeps. Does no I/O.
+"""Computes the phases of an attempt. If a phase has many steps, one event covers several of them, so that a span never
+has more events than the SDK keeps. Does no I/O.
 
 The turns of a session are treated in the same way, as the steps of one phase.
 """

@@ -64,19 +64,19 @@ class SessionStore(Protocol):
     """Sessions as gateways use them. All methods raise :class:`StoreUnavailableError`."""
 
     async def open_session(self, new: NewSession) -> SessionRecord:
-        """Open a session. Repeated with the same id, it returns the session as it is.
+        """Open a session. A repeated call with the same id returns the session as it is.
 
         :raises SessionsFullError: when the pool has no room, by its limits or by the measured lag of its groups, or
             when the tenant has as many open sessions as it may.
         """
 
     async def session(self, session: SessionId, *, tenant: str) -> SessionRecord:
-        """The session. :raises SessionUnknownError: when there is none of this tenant."""
+        """The session. :raises SessionUnknownError: when the tenant has no such session."""
 
     async def announce_progress(self, session: SessionId, *, tenant: str) -> SessionRecord:
         """Return the session, and ask the store to announce the model's next progress to :class:`SessionEvents`.
 
-        :raises SessionUnknownError: when there is none of this tenant.
+        :raises SessionUnknownError: when the tenant has no such session.
         """
 
     async def sessions(self, pool: str, *, tenant: str | None = None) -> Sequence[SessionRecord]:

@@ -46,7 +46,7 @@ class Disk(Protocol):
         """Lose what was not fsynced. The server must be dead. :returns: the number of bytes lost."""
 
     def full(self, on: bool) -> None:
-        """Let writes, at least those that make a file longer, fail with ENOSPC from now on, or succeed again."""
+        """Make writes fail with ENOSPC, at least those that make a file longer. If not ``on``, let them succeed."""
 
     def fsyncs(self) -> int:
         """The number of fsyncs that have succeeded so far."""
@@ -148,7 +148,7 @@ class ShimDisk:
         }
 
     def crash(self) -> int:
-        """Truncate each file to its last logged length, or to nothing. :returns: the number of bytes lost."""
+        """Truncate each file to its last logged length, or to 0 if it has none. :returns: the number of bytes lost."""
         durable: dict[int, int] = {}
         for line in self._lines():
             inode, length = line.split()

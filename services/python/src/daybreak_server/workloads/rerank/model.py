@@ -1,4 +1,4 @@
-"""Loads a reranker from a local folder with sentence-transformers. It is a cross-encoder or a language model.
+"""Uses sentence-transformers to load a reranker from a local folder: a cross-encoder or a language model.
 
 A cross-encoder reads a query and a document together and returns one score for the pair. A language model reads the
 pair in a prompt that asks for ``yes`` or ``no``. Its score says how much likelier the answer ``yes`` is than ``no``.

@@ -1,7 +1,9 @@
 """The streaming speech encoder: log-mel frames to embeddings for the language model, block by block.
 
 Two causal convolutions of stride 2 make one state from four frames (40 ms). Layers attend within a block and to some
-blocks before it. So the states of a block depend on nothing that comes after the block, and the cache has a fixed size.
+blocks before it. So the states of a block depend on nothing that comes after the block, and the cache of earlier blocks
+has a fixed size.
+
 The adapter stacks states into embeddings. By default, a block lasts 0.48 s, layers see the four blocks before it, and
 two states make one embedding, so a block has six embeddings.
 """
@@ -18,7 +20,7 @@ from daybreak_server.workloads.speech.layers import Layer, angles, attend_to_all
 
 FRAMES_PER_STATE = 4
 FRAMES_BEFORE = 3
-"""Mel frames that the convolutions need from before a block."""
+"""How many mel frames before a block the convolutions need."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 #!lua
 -- Opens a session, unless the pool is full or the tenant has too many. A repeated call returns the session as it is. When
 -- `maxmemory` is reached, Redis refuses this script.
--- Answers {`session`, the session} or {`full`, why (`limit`, `lag`, `tenant_limit`), when to try again in ms, open sessions}.
+-- Answers {`session`, the session} or {`full`, why (`limit`, `lag`, `tenant_limit`), ms to wait before a retry, open
+-- sessions (for `tenant_limit`: of the tenant, else of the pool)}.
 local function run(ARGV)
   local a = read.session_opening(ARGV, 1)
   local key, of_tenant = S.key.session(a.session), S.key.tenant_sessions(a.tenant)

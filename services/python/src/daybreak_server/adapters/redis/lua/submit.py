@@ -39,7 +39,7 @@ def hash_of_key(tenant: str, key: str) -> str:
 
 
 def task_of_key(stored: bytes, body_hash: str) -> str:
-    """The id of the task that is stored for a key. :raises IdempotencyMismatchError: for another body."""
+    """The id of the task that is stored for a key. :raises IdempotencyMismatchError: if the body differs."""
     task, _, stored_body = stored.decode().partition(" ")
     if stored_body != body_hash[:_HASH_LENGTH]:
         raise _mismatch(task)

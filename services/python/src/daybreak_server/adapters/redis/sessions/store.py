@@ -59,7 +59,7 @@ class RedisSessionStore:
         return calls.opened(await self._call(call), new.pool)
 
     async def session(self, session: SessionId, *, tenant: str) -> SessionRecord:
-        """The session. :raises SessionUnknownError: when there is none of this tenant."""
+        """The session. :raises SessionUnknownError: when the tenant has no such session."""
         keys = self._keys_of(session)
         fields = await self._scripts.perform(
             lambda: self._client.hgetall(keys.of("session", session)), idempotent=True

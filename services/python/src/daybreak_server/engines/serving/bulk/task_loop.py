@@ -42,7 +42,7 @@ _STORE_S = 10.0
 
 
 class BesideRequests:
-    """Implements :class:`~daybreak_server.engines.gang.task_leases.TaskLeases`: does not change the group's state."""
+    """Implements :class:`~daybreak_server.engines.gang.task_leases.TaskLeases`, but never changes the group's state."""
 
     def __init__(self, leases: TaskLeases) -> None:
         self._leases = leases
@@ -76,7 +76,7 @@ class BesideRequests:
 
 
 class TaskThread:
-    """See the module. ``start`` it once the group is registered."""
+    """See the module. Call ``start`` when the group is registered."""
 
     def __init__(
         self, spec: WorkloadSpec[Any], deps: LeaderDeps, control_group: ControlGroup, leases: TaskLeases
