@@ -30,7 +30,7 @@ class ServeClient:
         return {name: application["status"] for name, application in applications.items()}
 
     def put(self, config: dict[str, Any]) -> None:
-        """Deploy the applications. Serve leaves unchanged ones alone."""
+        """Deploy the applications. Serve does not touch those that have not changed."""
         self._call("PUT", json.dumps(config).encode())
 
     def _call(self, method: str, data: bytes | None = None) -> bytes:

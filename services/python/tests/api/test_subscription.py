@@ -1,4 +1,4 @@
-"""A subscription joins history and live events without a gap or a repeat, whenever an event is written."""
+"""A subscription joins history and live events without a gap or a repeat, no matter when events are written."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_every_caller_gets_its_own_results_in_order(start: Start) -> None:
-    """The results are right however batches mix the items of 32 callers."""
+    """A caller gets only its own results, although batches mix the items of 32 callers."""
     executor, _ = start(max_batch_size=7)
     chance = random.Random(0)
     inputs = [[chance.randrange(10**6) for _ in range(chance.randrange(1, 9))] for _ in range(200)]

@@ -40,7 +40,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_a_presigned_url_needs_no_credentials(s3: Place, source: Path) -> None:
-    """Anyone with the URL can read the file. The response has its content type and the requested file name."""
+    """Anyone with the URL can read the file. The response has the file's content type and the requested file name."""
     list(s3.blobs.upload("t/x.mp4", source, content_type="video/mp4"))
     url = s3.blobs.url("t/x.mp4", expires_s=900, filename='a "red" circle;é.mp4')
     assert url is not None

@@ -41,8 +41,8 @@ class Rank:
 
 rank = Rank.remote()
 ray.get(rank.work.remote())
-# Ray drops a gauge that was not set for two report intervals, 20 s. By then a gauge is only exported if the meter sets
-# it again.
+# Ray drops a gauge that was not set for two report intervals, 20 s. So after 25 s, Ray exports a gauge only if the
+# meter has set it again.
 time.sleep(25)
 wanted = sys.argv[3:]
 text, until = "", time.monotonic() + 60

@@ -294,7 +294,7 @@ async def test_too_many_sessions_are_refused_with_an_estimate(sessions: Sessions
         await sessions.open()
     with pytest.raises(SessionsFullError, match="2 open sessions") as refused:
         await sessions.open()
-    assert refused.value.retry_after_s == 10.0  # two sessions of 20 s are open, so one ends every 10 s
+    assert refused.value.retry_after_s == 10.0  # sessions take 20 s and two are open, so one ends every 10 s
 
 
 async def test_a_tenant_with_too_many_sessions_keeps_no_other_tenant_out(sessions: Sessions) -> None:

@@ -62,7 +62,8 @@ _ROWS = {
 }
 """For each field: the name of its row in the report, and the factor from the row's unit to the field's unit.
 
-A row may have a comma and the depth of the queue after its name. The first row of a name counts: the smallest depth."""
+The name of a row may end with a comma and the depth of the queue. If the names of several rows differ only in the
+depth, the first row counts, which has the smallest depth."""
 
 
 def measured(folder: Path = FOLDER) -> tuple[Costs, Report]:

@@ -126,7 +126,7 @@ class Shard:
         self._at(self._chance.expovariate(rate), again)
 
     def _serve(self, cost: float) -> float:
-        """Occupy the core for ``cost`` on average. :returns: the time at which the operation ends."""
+        """Occupy the core for a random time, whose mean is ``cost``. :returns: the time at which the operation ends."""
         cost *= self._chance.lognormvariate(-0.03, 0.245)  # mean 1, standard deviation 1/4
         started = max(self._now, self._free)
         self._free = started + cost
@@ -160,7 +160,7 @@ class Shard:
 
     @property
     def _claim_cost(self) -> float:
-        """The cost of a claim and its `started` event. A claim costs half of a settle that also claims a task."""
+        """The cost of a claim and its `started` event. A claim costs half as much as a settle that claims a task."""
         return self._costs.settle / 2 + self._event
 
     def _start(self, group: int, served_at: float) -> None:

@@ -47,7 +47,7 @@ class Languages:
         """Find a pair. If all pairs have the same source language, the default source is that language. Otherwise it
         is English. The default target is the source.
 
-        :raises ApiError: ``invalid_input``, which names the pair and lists the supported pairs.
+        :raises ApiError: ``invalid_input``. If the pool's workload lists pairs, the error contains this list.
         """
         spoken = _text(source) or self._default_source()
         wanted = _text(target) or spoken

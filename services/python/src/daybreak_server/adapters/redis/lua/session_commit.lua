@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
 -- Writes the results of a group's sessions (events, text, the newest turn), and deletes the turns and the audio
--- that have left the window. If a commit with this number has been written already, nothing changes, so a call whose
--- reply was lost may be repeated.
--- Answers the sessions that the group has lost. For these, it has written nothing.
+-- that have left the window. A commit whose number has been written already changes nothing, so a call whose reply
+-- was lost may be repeated.
+-- Returns the ids of the sessions that the group has lost. The script writes nothing to these sessions. It also returns
+-- the ids of sessions whose journal is damaged, and ends these sessions.
 
 -- The text of an event belongs to the segment in progress. An event that ends a segment says at which position the
 -- next one starts.

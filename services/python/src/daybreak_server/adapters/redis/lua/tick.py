@@ -19,7 +19,7 @@ LIMIT = 200
 def encode(
     keys: Keys, *, limit: int = LIMIT, tenants_max: int = TENANTS_MAX, target_load: float | None = None
 ) -> Call:
-    """One tick. ``tenants_max``: how many tenants have totals of their own.
+    """One tick. ``tenants_max``: how many tenants may have totals of their own.
 
     ``target_load``: the requests or sessions that one group should have; ``None`` for a pool of kind ``jobs``.
     """

@@ -109,9 +109,9 @@ def fit(batches: Iterable[Tensor], *, z_dim: int, origin: float, whitening: floa
     -1..1). The origin is the plain background and not the mean, so that background blocks are encoded exactly.
 
     ``whitening`` determines the scale of the latents. If s are the standard deviations of the latent channels,
-    ``latents_std`` is s**whitening, times a constant that makes the mean variance of the divided latents 1. With
-    ``whitening=1``, every channel has unit variance. A lower value leaves more variance to coarse channels than to fine
-    ones, so that noise hides details before it hides the layout.
+    ``latents_std`` is s**whitening times a constant. The caller divides the latents by ``latents_std``. The constant
+    makes the mean variance of the quotients 1. With ``whitening=1``, every channel has unit variance. A lower value
+    leaves more variance to coarse channels than to fine ones, so that noise hides details before it hides the layout.
     """
     codec: BlockCodec = BlockCodec(z_dim=z_dim)
     codec.origin.data.fill_(origin)
