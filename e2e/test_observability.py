@@ -35,8 +35,8 @@ _PATIENCE_S = 90.0
 _OF_OTHER_KINDS = {
     metric.name for metric in (*request_catalogue.ALL, *batch_catalogue.ALL, *session_catalogue.ALL)
 }
-"""Metrics of requests, batches and sessions. No pool of this run exports them; pools of the observed
-run on one machine do."""
+"""Metrics of requests, batches and sessions. No pool of this module exports them; the pools of
+``tests/observability/test_live.py`` do."""
 _PAUSE_S = 0.1
 
 
@@ -52,9 +52,9 @@ class Observed:
         return self.cluster.watch.over(expression)
 
     def sent(self, since: int, alert: str, status: str, *, pool: str = POOL) -> bool:
-        """Whether one of the notifications after the first ``since`` is about this alert and has this status.
+        """Whether a notification is about this alert and has this status.
 
-        A notification that names another pool does not count.
+        The first ``since`` notifications do not count, and neither do those that name another pool.
         """
         return any(
             (sent["labels"]["alertname"], sent["status"]) == (alert, status)

@@ -19,7 +19,7 @@ from daybreak.ws import require_websockets
 
 
 class Sessions:
-    """Streaming sessions, which turn speech into text while it arrives: ``client.sessions``."""
+    """Streaming sessions, which turn speech into text while the speech arrives: ``client.sessions``."""
 
     def __init__(self, run: Any, retry: Retry, *, server: str, headers: Mapping[str, str]) -> None:
         self._run = run
@@ -120,7 +120,7 @@ class OpeningSession:
 
 
 class AsyncSessions:
-    """Streaming sessions, which turn speech into text while it arrives: ``client.sessions``."""
+    """Streaming sessions, which turn speech into text while the speech arrives: ``client.sessions``."""
 
     def __init__(self, run: Any, retry: Retry, *, server: str, headers: Mapping[str, str]) -> None:
         self._run = run

@@ -173,7 +173,7 @@ class _StreamState:
         return self._task_ended and not self._saw_events
 
     def on_lost(self, error: DaybreakError) -> float:
-        """Seconds until the next connection. Raises ``error`` if it is permanent or ``retry`` allows no more."""
+        """Seconds until the next connection. Raises ``error`` if it is permanent or ``retry`` allows no further one."""
         self._failures += 1
         if not self._retry.should_retry(error):
             raise error
@@ -295,7 +295,7 @@ def wait(
 
 
 def raise_if_failed(task: Task) -> None:
-    """Raise ``TaskFailedError``, or the subclass for its state, if the task ended without a result."""
+    """Raise ``TaskFailedError``, or the subclass for the task's state, if the task ended without a result."""
     errors_by_state: dict[TaskState, type[TaskFailedError]] = {
         TaskState.FAILED: TaskFailedError,
         TaskState.CANCELLED: TaskCancelledError,

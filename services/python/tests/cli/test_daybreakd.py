@@ -223,7 +223,7 @@ def test_commands_of_a_cluster_need_a_redis(daybreakd: Daybreakd, command: str) 
     ],
 )
 def test_each_program_has_the_settings_as_its_only_argument(module: str, function: str) -> None:
-    """The functions that the commands run exist and have one argument. The test imports none of their modules."""
+    """The functions of the commands exist, with one positional argument. The test imports none of their modules."""
     spec = importlib.util.find_spec(f"daybreak_server.{module}")
     assert spec is not None
     assert spec.origin is not None

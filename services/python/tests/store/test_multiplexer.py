@@ -25,7 +25,7 @@ def stoppable(tmp_path: Path) -> Iterator[Server]:
 
 
 async def test_each_caller_gets_its_own_answers(valkey: Server) -> None:
-    """If some callers give up, the others still get their own answers. A failed command does not affect the others."""
+    """If some callers give up, the others still get their own answers. A failed command does not affect the next."""
     client = connect_async(valkey.url, timeout_s=5)
     multiplexer = Multiplexer(client, timeout_s=5)
     try:

@@ -68,9 +68,9 @@ class Task:
     overdue: bool
     """Its deadline has passed: the start deadline until its first start, afterwards the run deadline."""
     ticks: int
-    """In state R: ticks since the lease was renewed, as the store counts. In state D: ticks until the task is due."""
+    """In state R: the store's count of ticks since the lease was renewed. In state D: ticks until the task is due."""
     ticks_unanswered: int
-    """In state R: ticks since the store last replied to the task's leader. The store decides nothing by this number."""
+    """In state R: ticks since the store last replied to the task's leader. No script depends on this number."""
     owner: int
     token: int
     settled_token: int

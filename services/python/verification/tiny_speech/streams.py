@@ -195,7 +195,7 @@ def _padded(rows: Sequence[list[int]], filler: int) -> Tensor:
 
 
 def _noise(tilt: float) -> Floats:
-    """The log power of forty seconds of noise with unit power. A ``tilt`` of 0 is white noise, about 1.5 is brown."""
+    """The log power of forty seconds of noise with unit power. A ``tilt`` of 0 gives white noise, 0.5 pink, 1 brown."""
     spectrum = np.fft.rfft(np.random.default_rng(0).standard_normal(SAMPLE_RATE * 40))
     samples = np.fft.irfft(spectrum / np.maximum(np.arange(len(spectrum)), 800) ** tilt)
     unit = torch.from_numpy(np.pad(samples / samples.std(), (OVERLAP, 0)).astype(np.float32))

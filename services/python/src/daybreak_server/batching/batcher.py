@@ -7,8 +7,8 @@ Items of the same bucket join it in the order of priority and arrival, until it 
 mode ``adaptive``, perhaps fewer) or its padded size (items × longest item) would exceed ``max_batch_tokens``.
 
 Items of bulk work, such as the lines of a file, have the priority ``BULK`` or a higher number. A batch begins with one
-of them only while no other item may start. So a batch of bulk work delays another item only if the batch is already
-running when that item may start. Bulk items also fill the free places of other batches. They do not count against
+of them only while no other item may start. So a batch of bulk work delays a more urgent item only if the batch already
+runs when that item may start. Bulk items also fill the free places of other batches. They do not count against
 ``max_waiting``, because otherwise bulk work would make the group refuse requests.
 
 Cancelled and expired items leave the queues before they are computed. On average, no operation is linear in the number
@@ -133,7 +133,7 @@ class Batcher(Generic[K]):
         """Let an item wait.
 
         :raises FullError: if too many wait already.
-        :raises ValueError: if an item with its key waits, or its length is not positive.
+        :raises ValueError: if an item with the same key already waits, or the length is not positive.
         """
         if item.tokens < 1:
             raise ValueError(f"An item has {item.tokens} tokens; it must have at least 1.")

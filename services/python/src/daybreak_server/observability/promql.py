@@ -64,5 +64,5 @@ def seconds(duration: str) -> float:
 
 
 def metric_names(expression: str) -> frozenset[str]:
-    """The metrics that an expression reads, of Daybreak, Ray, KEDA and KubeRay, and Prometheus' own."""
+    """The metrics of Daybreak, Ray, KEDA, KubeRay and Prometheus itself that an expression reads."""
     return frozenset(match["name"] for match in _NAME.finditer(expression))

@@ -69,7 +69,7 @@ def test_an_event_that_the_session_does_not_have_yet_counts_as_its_newest(speech
 
 
 def test_audio_that_is_sent_again_counts_once(speech):
-    """After a resume the positions overlap if the client uses another rate than the journal."""
+    """If the client uses another sample rate than the journal, it may send some samples again after a resume."""
     session, rate = speech.open()["id"], 48_000
     samples = tone(4, rate=rate, hertz=1000)
     whole = speech.open()["id"]

@@ -1,4 +1,4 @@
-"""Measures 32 callers, each of which sends one text at a time, with and without batches."""
+"""Measures 32 callers with and without batches. Each caller sends one text at a time."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ class Effort:
     rounds: int
     seconds: float
     tuned_s: float
-    """The seconds for which each setting is tried with each kind of text. With 0, each server runs with its first
-    setting."""
+    """The seconds for which each setting is tried with short texts, and then with mixed texts. With 0, each server runs
+    with its first setting."""
     outlier_s: float
     clients: Sequence[int] = (1, 8, 32, 64)
     kinds: Sequence[str] = tuple(KINDS)

@@ -60,7 +60,7 @@ def shares(
 
 
 def _spread(outgoing: Sequence[ClusterState], wanted: int, *, grow: bool) -> dict[str, int]:
-    """Share the groups, beginning with the newest RayCluster. With ``grow``, that one may get more than it has."""
+    """Share the groups, beginning with the newest RayCluster, which may get more than it has now if ``grow`` is set."""
     share: dict[str, int] = {}
     remaining = wanted
     for position, state in enumerate(reversed(outgoing)):
