@@ -31,7 +31,7 @@ WAIT_S = 60.0
     ],
 )
 def test_a_url_that_would_change_replies_is_rejected(url: str, words: str) -> None:
-    """The error is raised at once. It names the option and never contains the password."""
+    """The error is raised at once. It says what is wrong and never contains the password."""
     with pytest.raises(ConfigError, match=words) as caught:
         Relay(url, pool="echo", group="g", consumer="c")
     assert "hunter2" not in str(caught.value)

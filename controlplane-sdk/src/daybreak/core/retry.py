@@ -46,8 +46,8 @@ NO_EFFECT_CODES = frozenset({"queue_full", "shutting_down", "quota_exceeded", "t
 class Retry:
     """How often and how long a client retries.
 
-    ``Retry(attempts=1)`` sends each request once. It does not limit lost event streams: for ``stream_s``, the client
-    tries to continue them.
+    ``Retry(attempts=1)`` sends each request once. Even then, the client tries for ``stream_s`` to continue a lost event
+    stream.
     """
 
     attempts: int = 5

@@ -45,7 +45,7 @@ def test_it_serves_models_of_workers_and_keeps_them_across_a_restart(
     try:
         assert [found["id"] for found in request(f"{again.url}/v1/models")["data"]] == ["small"]
     finally:
-        again.end()  # now, because the fixture waits until no process of the first gateway's folder is left
+        again.end()  # before the fixture ends `gateway` and waits for all processes of this folder
 
 
 def doctor(gateway: System) -> dict[str, dict[str, str]]:

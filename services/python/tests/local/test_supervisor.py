@@ -130,7 +130,7 @@ def test_a_restart_spares_the_process_whose_name_only_begins_alike(
 
 
 def test_an_instance_ends_the_processes_of_a_killed_predecessor(systems: Callable[..., System]) -> None:
-    """The process and its reaper are killed, so its Valkey stays. The next instance in the folder ends this Valkey."""
+    """The test kills `dev` and its reaper, so Valkey keeps running. The next instance in the folder ends it."""
     dev = systems("dev")
     dev.ready(120)
     valkey = dev.state()["pids"]["valkey"]

@@ -1,4 +1,4 @@
-"""A gateway sends its traces of requests to serving pools to a collector. Real HTTP servers act as groups."""
+"""A gateway traces requests to serving pools, and a collector receives the traces. Real HTTP servers act as groups."""
 
 from __future__ import annotations
 

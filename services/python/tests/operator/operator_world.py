@@ -198,7 +198,7 @@ class World:
         """Send SIGTERM to a pod.
 
         Raises an error, which contains ``why``, if the pod's group must not stop now. If ``why`` is ``None``, the
-        replica was broken already, and this is not checked.
+        replica was broken already, so its group may stop at any time.
         """
         pod = self.pods[name]
         if pod.terminating:

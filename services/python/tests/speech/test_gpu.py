@@ -1,4 +1,4 @@
-"""The paged language model on a GPU: FlexAttention computes what plain attention computes on a CPU."""
+"""On a GPU, both kinds of paged attention compute what a CPU computes from the whole stream at once."""
 
 from __future__ import annotations
 

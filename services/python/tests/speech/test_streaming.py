@@ -1,4 +1,4 @@
-"""A model that streams, with caches in pages, computes the same as a model that reads the whole stream at once."""
+"""A streaming model with paged caches computes the same as a model that reads the whole stream at once."""
 
 from __future__ import annotations
 

@@ -272,7 +272,7 @@ async def test_a_reader_that_resumes_before_the_oldest_event_gets_an_error(serve
 
 
 async def test_every_adapter_raises_an_error_while_redis_is_down() -> None:
-    """Store, queue and event log soon raise the port's error while no server is running."""
+    """Store, queue and event log raise `StoreUnavailableError` while no server is running."""
     url = f"redis://127.0.0.1:{free_port()}"
     store, queue, log = RedisStore(url), RedisQueue(url, pool="video"), RedisEvents(url)
     with pytest.raises(StoreUnavailableError):

@@ -78,7 +78,7 @@ def _prepare() -> list[str]:
 
 
 def _missing_options() -> list[str]:
-    """The problems with ``ray start``: it lacks options of :data:`_DEFAULTS`."""
+    """One problem for each option of :data:`_DEFAULTS` that ``ray start`` lacks."""
     from ray.scripts import scripts
 
     known = {option for parameter in scripts.start.params for option in parameter.opts}
@@ -86,7 +86,10 @@ def _missing_options() -> list[str]:
 
 
 def _become_stock(arguments: Sequence[str], environ: Mapping[str, str], reason: str) -> NoReturn:
-    """Replace this process with Ray's own ``ray``, which is beside this Python. On PATH, Daybreak's may come first."""
+    """Replace this process with Ray's own ``ray``, which is beside this Python.
+
+    On PATH, Daybreak's ``ray`` may come first.
+    """
     sys.stderr.write(f"daybreak: {fast_start.warning(reason)}\n")
     sys.stderr.flush()
     stock = Path(sys.executable).with_name("ray")

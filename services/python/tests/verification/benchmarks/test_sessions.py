@@ -98,7 +98,7 @@ def test_the_search_finds_the_largest_number_of_users() -> None:
 
 
 def test_gathering_sustains_more_than_one_turn_at_a_time() -> None:
-    """A device sustains at least twice as many sessions with batches by iterations as with one turn at a time."""
+    """A device that batches steps sustains at least twice as many sessions as one that runs one turn at a time."""
     (scene, *_) = SCENES
     single = scene.run(67 * 2, ALL[0].rules[0], for_s=24.0, seed=1)
     gathers = scene.run(67 * 2, IterationRules(), for_s=24.0, seed=1)

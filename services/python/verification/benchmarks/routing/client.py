@@ -1,9 +1,8 @@
 """The client of the routing benchmark: it keeps a number of requests in flight over persistent connections.
 
 Each answer of the back end says how long the back end had the request (``took``). In a streamed answer, each token says
-when the back end sent it (``sent``). The client reads little else. Each sample is the time that a request or token
-spent outside the back end: in the router, in the kernel, and in this client. A run without a router gives the shortest
-times that this client can measure.
+when the back end sent it (``sent``). Each sample is the time that a request or token spent outside the back end: in the
+router, in the kernel, and in this client. A run without a router gives the shortest times that this client can measure.
 """
 
 from __future__ import annotations

@@ -66,8 +66,8 @@ WANTED_MAX = 1_000
 """The most groups that a pool's demand can ask for, and the most workers that models can ask for."""
 
 FAILURE_FIRST_MS = 5_000
-"""How long failures of further ranks are ignored. The ranks of a group end one after the other, and only the first one
-knows the cause."""
+"""How long a pool ignores further failures after it has stored one. The ranks of a group end one after the other, and
+only the first one knows the cause."""
 
 # ── streaming sessions ────────────────────────────────────────────────────────────────────────────────────
 
@@ -85,10 +85,10 @@ SESSION_INBOX_MS = 60_000
 """How long a group's inbox is kept without a renewal."""
 
 SESSION_CLAIM_MAX = 8
-"""The most sessions of one claim, so that groups share the waiting sessions."""
+"""The most sessions that one claim takes, so that groups share the waiting sessions."""
 
 SESSION_BACKLOG_MAX = 16_000 * 600
-"""The most samples of a session that the model has not processed yet."""
+"""How many samples of a session may wait for the model."""
 
 SESSION_TEXT_MAX = 1_000_000
 """Bytes of text that the event `ended` carries. If the text is longer, the event carries only the end of the text."""

@@ -87,8 +87,8 @@ class Waiting(Generic[K]):
     decoded_last: bool = False
     """Whether the last batch had only sessions in the decode phase."""
     decode_since: float = 0.0
-    """The later of two times: when the last batch that decoded ended, and when a session joined the empty queue
-    ``decode``."""
+    """The later of two times: the end of the last batch that decoded, and the moment when a session joined the empty
+    queue ``decode``."""
 
     def __contains__(self, session: object) -> bool:
         """Whether this session waits for either phase."""

@@ -146,7 +146,7 @@ class TextTokenizer:
         return (*self.before, *self.plain(prefix)) if prefix else self.before
 
     def _fitting(self, ids: tuple[int, ...], field: str, start: int) -> Tokens:
-        """The tokens of a text, cut to what the model takes. ``start`` of them come before the text's own tokens."""
+        """The tokens of a text, cut to what the model takes. The first ``start`` tokens come before the text's own."""
         if not ids:
             wrong(field, f"{field} has no tokens. Send a text with words.", code="empty_input")
         if len(ids) <= self.max_tokens:
@@ -158,7 +158,10 @@ class TextTokenizer:
     def _check_length(
         self, count: int, field: str, *, cut: bool = False, room: int, beside: str = ""
     ) -> None:
-        """Refuse a text that is too long, unless it may be cut and ``room`` for some of its tokens is left."""
+        """Refuse a text that is too long, unless it may be cut and at least one of its tokens fits.
+
+        :param room: how many of its tokens fit.
+        """
         if not (self._cut or cut) or room < 1:
             wrong(
                 field,
