@@ -1,4 +1,4 @@
-"""Upgrade, rollback and uninstall keep the tasks."""
+"""No task is lost by an upgrade, a rollback, or an uninstall and a new install."""
 
 from __future__ import annotations
 

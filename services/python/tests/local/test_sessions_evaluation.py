@@ -46,7 +46,7 @@ def test_the_user_tests_measure_text_and_lag_and_batches(dev, tmp_path):
     done = command(dev, tmp_path, "--basic-test-only", *options)
     assert done.returncode == 0, done.stderr + done.stdout
     found = summary(tmp_path)
-    assert found["options"]["target"] == "de"  # the clips name the languages of their references by codes
+    assert found["options"]["target"] == "de"  # the code of the language named by `--to`
     assert list(found["tests"]) == ["health", "single", "stream", "concurrent"]
     concurrent = found["tests"]["concurrent"]
     assert (concurrent["users"], concurrent["finished"]) == (4, 4)

@@ -48,8 +48,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(ms=st.sampled_from([1, 1000, 1000, 3000, 3_600_000, -3_600_000]))
     def advance(self, ms: int) -> None:
-        """Move the wall clock without a tick: forward by seconds, or by an hour in either direction, as if an
-        administrator had set it."""
+        """Move the wall clock without a tick: forward by at most 3 s, or by an hour in either direction, as if an
+        administrator had set the clock."""
         self.driver.now += ms
         self.pool.now = self.driver.now
 

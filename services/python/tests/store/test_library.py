@@ -1,4 +1,4 @@
-"""The store loads its Lua scripts as a function library. Its calls work whatever libraries the server has."""
+"""The store loads its Lua scripts as a function library, and works whatever libraries the server already has."""
 
 from __future__ import annotations
 

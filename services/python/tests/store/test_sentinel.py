@@ -95,9 +95,9 @@ def test_a_failover_loses_no_accepted_task(
 ) -> None:
     """The master fails while tasks are submitted and run, and comes back later: every accepted task succeeds.
 
-    One replica is enough when the master dies, because Sentinel promotes the replica with the most data. A
-    master that was only paused still has replicas that do not know of the failover yet, so every replica must
-    confirm a submit.
+    When the master dies, one confirmation is enough, because Sentinel promotes the replica with the most data. When
+    the master was only paused, some replicas may not know of the failover yet and still follow it. So every replica
+    must confirm a submit then.
     """
     redis = {**cluster.settings, "wait_replicas": replicas}
     pool = Pool(make_settings(cluster.master, tmp_path, redis=redis))

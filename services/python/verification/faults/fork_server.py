@@ -7,8 +7,8 @@ so it can fork safely. Each line on this socket is one JSON message:
 
 * When the fork server is ready, it writes ``{"ready": pid}``.
 * For each request ``{"ref", "component", "log"}``, it forks, and responds with ``{"ref", "pid"}``.
-* When a child has ended, it reaps the child and then writes ``{"ended": pid, "status"}``. So after this message, the
-  process is gone.
+* When a child has ended, the fork server reaps it and then writes ``{"ended": pid, "status"}``. So after this message,
+  the child's process is gone.
 
 When the socket closes, the fork server kills all its children. On Linux, they also die when the fork server itself is
 killed.

@@ -16,7 +16,8 @@ from daybreak_server.domain.tasks import Priority, State
 NEW = "new"
 """In transitions, the state of a task before it is accepted."""
 OTHER = "other"
-"""The label of tenants above a limit, of waiting tasks that one call does not examine, and of unknown reasons."""
+"""The label of all tenants after the first ``tenants_max``, of waiting tasks that one call does not examine, and of
+unknown reasons."""
 DELETED = "deleted"
 """The label of the GPU time of tenants that were deleted. The pool's totals include this time."""
 WASTES = {"cancel": State.CANCELLED, "expiry": State.EXPIRED, "failure": State.FAILED}

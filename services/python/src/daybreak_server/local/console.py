@@ -17,7 +17,7 @@ def say(line: str) -> None:
 
 
 def discard_output() -> None:
-    """Redirect stdout to ``/dev/null``: Python would fail to flush its buffer into a closed pipe at exit."""
+    """Redirect stdout to ``/dev/null``, so that Python can flush its buffer at exit although the pipe is closed."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())

@@ -3,9 +3,9 @@
 A line is written at most once. It is missing if the process dies between the change and the line, or if the store's
 answer is lost. The events of the task are the complete record.
 
-A gateway accepts thousands of tasks a second, and the standard library needs a tenth of the time of a submit to log a
-line. So :func:`write_lines_with` lets ``observability/logging.py`` write these lines itself. It writes the lines about
-submits a moment later, many at once. By default, all lines are ordinary records of the logger :data:`TASKS`.
+A gateway accepts thousands of tasks a second, and logging a line with the standard library takes a tenth of the time of
+a submit. So :func:`write_lines_with` lets ``observability/logging.py`` write these lines itself. It writes the lines
+about submits a moment later, many at once. By default, all lines are ordinary records of the logger :data:`TASKS`.
 """
 
 from __future__ import annotations

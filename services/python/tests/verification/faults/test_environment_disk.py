@@ -43,7 +43,7 @@ def _inside(disk: Disk, code: str) -> str:
 
 
 def test_only_what_was_fsynced_survives(disk: Disk) -> None:
-    """Bytes before the last fsync survive, even after a rename. Later bytes and files without an fsync are lost."""
+    """What was written before a file's last fsync survives, even after a rename. All other bytes are lost."""
     _inside(
         disk,
         "a = os.open(folder + '/a', os.O_CREAT | os.O_WRONLY)\n"

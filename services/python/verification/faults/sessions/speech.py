@@ -1,4 +1,4 @@
-"""Audio for sessions, and the text that the simulated model makes of it without any fault."""
+"""Audio for sessions, and the text that the simulated model writes for it if there is no fault."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from daybreak_server.workloads.simulated_speech.spec import PAIRS
 
 
 def noise(seconds: float, *, seed: str) -> bytes:
-    """16-bit samples that differ for each seed. They are also exact as 32-bit floats."""
+    """16-bit samples that differ for each seed."""
     return random.Random(seed).randbytes(int(seconds * SAMPLE_RATE) * SAMPLE_BYTES)
 
 
 def float32(pcm: bytes) -> bytes:
-    """The same samples as floats, which the server turns into exactly these samples."""
+    """The samples as 32-bit floats. When the server converts them back to 16 bits, it gets exactly the same samples."""
     return array("f", [value / 32767 for value in array("h", pcm)]).tobytes()
 
 

@@ -119,7 +119,7 @@ class RedisQueue:
     ) -> Control:
         """Append events, update the record and set the checkpoint.
 
-        The call is not retried, because events without numbers would be written twice.
+        The call is not retried, because an event without a number would then be written twice.
         """
         call = report.encode(self._keys, lease, events, checkpoint=checkpoint, fields=fields or {})
         return report.decode(self._scripts.call(call))

@@ -39,8 +39,8 @@ class Access:
     def require_of_worker(self, request: Request) -> None:
         """Refuse a worker that :meth:`require` refuses, and a worker on this machine that sends a wrong token.
 
-        A worker with a wrong token would answer each request of this gateway with 401, because it wants to get its own
-        token from the gateway.
+        A worker with a token accepts only requests that carry this token. If it differs from ``workers.token``, the
+        worker would answer each request of this gateway with 401.
 
         :raises ApiError: as :meth:`require` does.
         """

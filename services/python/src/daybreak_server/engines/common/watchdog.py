@@ -86,7 +86,7 @@ class Watchdog:
             time.sleep(0.01)
 
     def hold(self, lease: Lease, *, renewed_at: float) -> None:
-        """Watch this lease too.
+        """Watch one more lease.
 
         :param renewed_at: The time of the lease's last renewal. If the leader has several leases, the earliest of their
             last renewals.

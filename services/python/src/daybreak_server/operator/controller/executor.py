@@ -1,5 +1,5 @@
-"""Runs the actions of a plan one after another. Before an action with preconditions, it reads the state again and
-checks them."""
+"""Runs the actions of a plan one after another. Before an action with preconditions, the executor reads the state again
+and checks the preconditions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _ON_RAYCLUSTER = (CreateCluster, ScaleUp, ScaleDown, Resume, Suspend, DeleteClus
 
 
 def _is_independent(action: Action, exc: ClusterError) -> bool:
-    """Whether the rest of the plan, without deletions of RayClusters, can continue although this action has failed."""
+    """Whether the plan can continue after this failure, except for deletions of RayClusters."""
     if isinstance(action, CreateCluster):
         return isinstance(exc, ClusterRefusedError)
     return isinstance(action, PutApplication | ScaleApplication)
@@ -63,9 +63,9 @@ class Executor:
     ) -> None:
         """Run the actions in order, and stop at a failure if later actions may rely on the failed one.
 
-        The pool's other RayClusters must not wait if Kubernetes refuses to create a RayCluster, or if a call to a Ray
-        head or the precondition of such a call fails. So in these cases the remaining actions run, except deletions of
-        RayClusters. Then the first failure is raised.
+        Three failures must not delay the pool's other RayClusters: Kubernetes refuses to create a RayCluster, a call to
+        a Ray head fails, or the precondition of such a call is not met. After such a failure, the remaining actions
+        run, except deletions of RayClusters. At the end, the first failure is raised.
 
         ``done`` is called after each action that succeeded. ``refused`` is called with the cause if Kubernetes refuses
         to change a RayCluster.

@@ -242,8 +242,8 @@ def _application(before: PoolStatus, current: ClusterState | None, revision: str
 
     Each revision counts its own deploy attempts, so no revision backs off because another one failed. If the pool
     returns to an earlier revision, the RayCluster of that revision still runs an application, and the number of that
-    application is used. Until Serve answers there, this number is unknown, and the status keeps the number of the
-    revision that the pool leaves.
+    application is used. Until Serve on that RayCluster answers, this number is unknown, and the status keeps the number
+    of the revision that the pool leaves.
     """
     counted = before.application.revision or before.revision
     if counted in {"", revision}:

@@ -16,7 +16,8 @@ class Steps:
     factor: float
     """The factor from one number of users to the next."""
     until: float
-    """At the end, the lowest number that was not sustained is at most this many times the highest sustained number."""
+    """The search ends when the lowest number that was not sustained is at most this many times the highest sustained
+    number, or one above it."""
 
 
 FULL = Steps(factor=1.5, until=1.08)
@@ -57,9 +58,9 @@ def climb(
 
 
 def most(tried: list[tuple[int, Outcome]], *, limit_s: float) -> tuple[int, Outcome | None]:
-    """The largest number of users below the smallest number that was not sustained, and its run.
+    """The highest number of users up to which every tried number was sustained, and its run.
 
-    0 and ``None`` if the smallest number was not sustained.
+    0 and ``None`` if the lowest tried number was not sustained.
     """
     best: tuple[int, Outcome | None] = (0, None)
     for users, outcome in tried:
@@ -70,7 +71,7 @@ def most(tried: list[tuple[int, Outcome]], *, limit_s: float) -> tuple[int, Outc
 
 
 def throughput_at(curve: list[tuple[int, Outcome]], lag_s: float) -> float:
-    """The most tokens per second that were reached up to this median lag. Between two runs, the value is interpolated.
+    """The most tokens per second with a median lag of at most ``lag_s``. Between two runs, the value is interpolated.
 
     0 if the lag is longer even with the fewest users.
     """
