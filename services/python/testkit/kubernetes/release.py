@@ -79,7 +79,10 @@ class Release:
         return stdout
 
     def client_pod(self, name: str, command: Sequence[str]) -> dict[str, Any]:
-        """The manifest of a pod that runs a command in Daybreak's image and may reach what `helm test`'s pod may."""
+        """The manifest of a pod that runs a command in Daybreak's image, with the labels of `helm test`'s pod.
+
+        The network policies treat both pods alike.
+        """
         hooks = yaml.safe_load_all(self._helm("get", "hooks", NAME))
         (pod,) = [hook for hook in hooks if hook["metadata"]["annotations"]["helm.sh/hook"] == "test"]
         (container,) = pod["spec"]["containers"]

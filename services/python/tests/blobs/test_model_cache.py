@@ -232,7 +232,7 @@ def test_a_range_is_read_again_after_a_broken_connection(s3: Place, tmp_path: Pa
 
 
 def test_a_model_that_does_not_fit_is_refused(s3: Place, tmp_path: Path) -> None:
-    """A download that cannot fit does not start. The error has the needed and the free size, and the setting."""
+    """A download that cannot fit does not start. The error has the needed and the free size, and says what to do."""
 
     class Huge(S3Model):
         def files(self) -> tuple[ModelFile, ...]:

@@ -96,7 +96,7 @@ def test_replicas_move_from_a_worker_that_is_lost_or_drains(remaining: tuple[Wor
 
 
 def test_a_replica_that_was_lost_and_that_nobody_needs_asks_for_no_worker() -> None:
-    """Two replicas were kept because workers had loaded them. Demand needs only one. One is lost and fits nowhere."""
+    """Two replicas were kept because they were loaded. Demand needs one. One of the two is lost and fits nowhere."""
     seen = view(
         model(replicas=2),
         workers=(worker("w2", devices={HOST: 10 * GB}),),

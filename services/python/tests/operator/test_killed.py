@@ -256,8 +256,8 @@ def test_an_operator_killed_after_every_action_continues(
     finally:
         process.stop()
     last_actions = {line.removesuffix(" †") for line in process.lines() if line.endswith("†")}
-    # An Event follows the write of the status that it is about. Here the operator dies right after that write, so the
-    # Event is lost.
+    # The operator emits an Event after it has written the status that the Event is about. In this test, the operator
+    # dies right after that write, so the Event is lost.
     assert last_actions == set(ACTIONS) - {"emit"}, (
         "every kind of action except `emit` was the last action of some run"
     )

@@ -1,4 +1,4 @@
-"""One of the calls of torch modules in a step fails, and the step is repeated for each session alone.
+"""One call of a torch module fails during a step, and the step is repeated for each session alone.
 
 Whichever call it is, no token of any session changes.
 """
@@ -59,7 +59,10 @@ def failing_at(call: int | None) -> Iterator[list[int]]:
 
 
 def serve(model: Speech) -> dict[str, list[int | None]]:
-    """Serve all sessions at once; turns of one begin while others decode. :returns: the tokens of each session."""
+    """Serve all sessions at once. Turns of one session begin while other sessions decode.
+
+    :returns: the tokens of each session.
+    """
     steps = ModelSteps(model)
     names = [SessionId(str(number)) for number in range(SESSIONS)]
     size = TURNS * BLOCKS * model.shape.block_samples / 16_000

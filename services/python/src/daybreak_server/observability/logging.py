@@ -4,8 +4,8 @@ Callers use the standard library's ``logging``; only ``observability/log_lines.p
 libraries go through the same handlers. Those of ``_LIBRARIES`` log requests and reconnects at level info, so unless
 ``log.level`` is ``debug``, only their warnings and errors are shown.
 
-The first line that goes through ``logging`` imports structlog, which takes a tenth of a second. A process without such
-a line does not wait for that. Lines about tasks are written without ``logging`` where that is possible.
+The first line that goes through ``logging`` imports structlog, which takes a tenth of a second. Lines about tasks are
+written without ``logging`` where that is possible, so a process that writes no other lines need not import structlog.
 """
 
 from __future__ import annotations

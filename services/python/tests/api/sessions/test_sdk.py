@@ -71,7 +71,7 @@ def test_text_is_the_whole_text(client):
 
 
 def test_a_client_that_sends_all_before_it_reads_does_not_block(client):
-    """The client also reads events and acknowledgements while it sends. Otherwise, the server would wait for it."""
+    """The client also reads while it sends, because the server waits for a client that does not read."""
     audio = noise(20) * 10
     with client.sessions.open("de") as live:
         live.send(audio)

@@ -28,7 +28,7 @@ class OnePhase(BatchStrategy[K]):
     4. Decode, if a session needs its next token.
 
     The wait for each phase is bounded. When all turns before a ready turn have run, that turn waits for at most
-    ``gather_wait_s`` plus the time of two batches. After a batch of decode, the next one waits for at most
+    ``gather_wait_s`` plus the time of two batches. After a batch of decode, the next batch of decode waits for at most
     ``max_decode_delay_s`` plus the time of one batch of prefill. Within a phase, sessions keep their order.
     """
 

@@ -1,8 +1,7 @@
 """One rank of a group: a thread that joins the group, loads the model, warms it up and serves.
 
-``start`` returns at once, and no error here reaches the process that hosts the rank. Otherwise Ray Serve would give up
-on the deployment after a few failed constructors. A rank that waits for Redis, its peers or its model is merely not
-ready yet.
+``start`` returns at once, and no error here reaches the process that hosts the rank, because Ray Serve gives up on a
+deployment after a few failed constructors. A rank that waits for Redis, its peers or its model is merely not ready yet.
 
 The work thread goes through the wake phases of docs/04-group.md: rendezvous and process group (not in a group of one
 rank), model, warm-up, ready. The leader (rank 0) also starts the lease renewer before the first phase, so that the
@@ -328,7 +327,7 @@ class Rank:
             leader.close()
 
     def _on_lost(self, reason: str) -> None:
-        """Break on the reading thread: the work thread may be in a collective that never ends."""
+        """Call ``on_broken`` on the reading thread: the work thread may be in a collective that never ends."""
         if self._ended.wait(self._config.grace_s):
             return
         self._break(Cause(reason=Reason.RANKS_FAIL, message=f"the leader is gone: {reason}"))

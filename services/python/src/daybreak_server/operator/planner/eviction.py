@@ -39,11 +39,11 @@ def choose(units: Sequence[RemovalUnit], *, excess: int, drains: Drains) -> tupl
 def may_evict(unit: RemovalUnit, *, now: float, drains: Drains) -> bool:
     """Whether the unit's hosts may be evicted now: no group on them is busy, except groups past their drain deadline.
 
-    A plan that evicts an idle group first marks the group to drain, and then names its hosts. Before the operator names
-    the hosts, a precondition checks whether the group has drained, or took a task just before the mark. A group that
-    answers requests or holds sessions must have drained before the plan is made. The store knows of its requests and
-    sessions only what the group last reported. The group reports when it refreshes its registration, and only then
-    does it see the mark.
+    A plan that evicts an idle group first marks the group to drain, and then names its hosts for deletion. Before the
+    operator names the hosts, a precondition checks that the group has drained: the group may have taken a task just
+    before the mark. A group that answers requests or holds sessions must have drained before the plan is made. The
+    store knows of its requests and sessions only what the group last reported. The group reports when it refreshes its
+    registration, and only then does it see the mark.
     """
     if unit.groups:
         return all(_may_leave(group) or overdue(group, now=now, drains=drains) for group in unit.groups)

@@ -1,10 +1,10 @@
 """The words that the simulated model writes, and the rule that chooses them.
 
-A turn's tokens depend only on its audio, on the target language, on the last token before the turn, and on whether it
-is the last turn. So if a chunk of audio is lost or doubled, all text from its turn on changes, because later turns
+A turn's tokens depend only on its audio, on the target language, on the last token before the turn, and on whether the
+turn is the last one. So if a chunk of audio is lost or doubled, all text from its turn on changes, because later turns
 begin elsewhere. If only the content of a chunk changes, the text of its turn changes. The text of later turns changes
-too, at least until the last token of a turn is the same as without the change. A group that gets the newest turns
-continues exactly as the previous group would have.
+too, until a turn ends with the same token as it would without the change. A group that gets the newest turns continues
+exactly as the previous group would have.
 """
 
 from __future__ import annotations

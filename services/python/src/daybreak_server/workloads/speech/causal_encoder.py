@@ -1,8 +1,8 @@
 """Streams audio through the causal encoder, block by block, for the sessions of a batch.
 
 A session has a slot. The slot has the last samples and frames that the features and convolutions need, and a ring with
-the keys and values of the blocks that the next block sees. Blocks are independent of the length of a turn, so sessions
-with different latencies share a batch.
+the keys and values of the blocks that the next block sees. The size of a block does not depend on the length of a
+turn, so sessions whose turns have different lengths share a batch.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class CausalEncoder:
         for number, layer in enumerate(encoder.layers):
             x = layer(x, self._attend(number, at, by, seen, new))
         embeddings: Tensor = encoder.adapt(encoder.norm(x))
-        # Last of all: if anything before raises, the slots are as they were.
+        # Only the lines below change the slots, so if anything above raises, the slots are unchanged.
         place = before % config.left_blocks
         for ring, block in new:
             ring[at, place] = block

@@ -58,9 +58,9 @@ class _Session:
     """How many blocks of an unfinished turn have been read."""
     embedded: list[Tensor] = field(default_factory=list)
     """The embeddings of the blocks that the encoder has read for the present step. If the language model then fails,
-    the step that repeats this one uses them."""
+    the repeated step uses these embeddings."""
     recent: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT))
-    """The newest tokens. The text of the next token may begin with a space or not, depending on them."""
+    """The newest tokens. The text of the next token depends on them, for example whether it begins with a space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class Speech:
             self.close(name)
 
     def open(self, session: str, pair: LanguagePair, past: Sequence[PastTurn] = ()) -> None:
-        """Reserve the session's memory, and feed it the newest of the turns that were computed before.
+        """Reserve the session's memory, and feed the newest of its past turns to the model.
 
         :raises SessionFailedError: if there is no memory, no such pair, or the past cannot be fed.
         """
@@ -217,8 +217,8 @@ class Speech:
             )
 
     def _blocks(self, audio: bytes, *, last: bool, before: int = 0) -> Tensor:
-        """The blocks of a turn, [blocks, samples], with the silence after the last one. ``before``: how many blocks of
-        the turn were read before."""
+        """The blocks of a turn, [blocks, samples]. If ``last``, blocks of silence follow. ``before``: how many blocks
+        of the turn were read before."""
         if (
             len(audio) % BYTES_PER_SAMPLE
             or (len(audio) % self._block_bytes and not last)
@@ -297,7 +297,7 @@ class Speech:
         return _Reading(item, session, self._blocks(item.audio, last=item.last, before=session.unfinished))
 
     def _writing(self, name: str) -> _Session:
-        """A session that decodes. :raises SessionFailedError: if no token follows."""
+        """A session that decodes. :raises SessionFailedError: if no turn of the session is open."""
         session = self._session(name)
         if not session.next:
             raise SessionFailedError(f"no turn of session {name} is open")

@@ -86,7 +86,7 @@ def _notes_on_pools(pools: Mapping[str, tuple[PairModel, list[str]]]) -> list[st
     """Notes on pools that load the same model. Each of these pools accepts all pairs of the model.
 
     If one of them is the default pool, which is the first of all pools, it gets the sessions of requests that name no
-    pool. Otherwise such requests are refused.
+    pool. If none of them is the default pool, requests that name no pool are refused.
     """
     default = next(iter(pools), None)
     first: dict[str | None, str] = {}
