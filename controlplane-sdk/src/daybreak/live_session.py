@@ -2,8 +2,8 @@
 
 One thread, the *reader*, reads the stream all the time, because the server waits for a client that does not read. The
 reader also connects again after a lost connection. Two locks protect the data that the reader shares with the threads
-of the caller: ``_state`` is held only for a moment, ``_sending`` while frames are sent. On a new connection, the
-client first sends the audio that the server still needs.
+of the caller. ``_state`` is held only for a moment, ``_sending`` is held while frames are sent. On a new connection,
+the client first sends the audio that the server still needs.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from daybreak_server.observability.router_metrics import RouterMetrics
 
 
 def test_nothing_of_a_removed_pool_is_exported() -> None:
-    """This includes the outcomes that only some requests have."""
+    """The series of an outcome that only some requests have are removed too."""
     registry = CollectorRegistry()
     meter = PrometheusMeter(catalogue.ALL, registry)
     metrics = RouterMetrics(meter, "chat")

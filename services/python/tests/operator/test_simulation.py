@@ -17,7 +17,7 @@ NUMBERS = st.integers(0, 2**16)
 
 
 class OperatorMachine(RuleBasedStateMachine):
-    """Runs all possible events in any order. The world checks the invariants, and ``teardown`` the final state."""
+    """Runs all possible events in any order. The world checks the invariants; ``teardown`` checks the final state."""
 
     driver: Driver
 

@@ -141,7 +141,7 @@ def test_what_passes_is_repeated_as_it_was(
 def test_a_claim_that_is_under_way_when_the_group_leaves_is_given_back(
     store: Refusing, threads: StoreThreads
 ) -> None:
-    """Otherwise the claimed session would wait until the group is deregistered, or the session's lease ends."""
+    """If the group kept the claim, the session would wait until the group is deregistered or the lease ends."""
     threads.start()
     measured = SessionsMeasured()
     threads.share(room=1, intake=Intake.ALL, taken=0, positions={}, leases=[], measured=measured)

@@ -74,7 +74,7 @@ def test_without_measured_costs_it_says_what_to_run(
 
 
 def test_a_shard_is_as_busy_as_its_operations_cost(costs: Costs) -> None:
-    """A submit and a settle take 50 + 100 µs, so 3,125 of each a second take 47 % of a core."""
+    """A submit and a settle take 50 + 100 µs, so 3,125 of each per second take 47 % of a core."""
     shares = load(Assumptions(shards=32), costs)
     assert shares["submit"] + shares["settle and claim"] == pytest.approx(0.46875)
 

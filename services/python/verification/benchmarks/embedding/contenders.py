@@ -39,7 +39,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """A server. ``command`` starts it, without the path to its Python."""
+    """A server. ``command`` returns the command that starts it, without the path of its Python."""
 
     name: str
     package: str

@@ -64,7 +64,7 @@ class PoolEntry:
 
     @property
     def model_name(self) -> str | None:
-        """What clients may call the pool's model: the name that the pool's options give it, or that of its folder."""
+        """The name of the pool's model in requests: the option ``model_name``, else the name of the model's folder."""
         named = self.settings.options.get("model_name")
         if isinstance(named, str):
             return named

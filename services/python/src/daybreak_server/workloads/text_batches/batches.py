@@ -92,7 +92,7 @@ class TextBatches(Generic[P, R]):
         """The results of a task's inputs, in their order. Inputs of requests go first.
 
         :param cancelled: whether nobody waits for the results any more. It is called only if no batch runs, or one has
-            ended since the last call. So a call also shows that the work advances, even if requests take all batches.
+            ended since the last call. So a call also shows that the work advances, even if all batches go to requests.
         :raises RetryableError: if nobody waits, or the group leaves. An error of the model for one input is raised too.
         """
         try:
