@@ -1,7 +1,7 @@
 """Values of the chart with a pool of each kind, a worker and a model, for the tests of serving, sessions and workers.
 
-One upgrade serves all three. The values that other tests share do not have these parts, because an earlier chart, from
-which a test upgrades, would refuse them.
+One upgrade prepares the installation for all these tests. The values that other tests share have none of these parts,
+because the test of upgrades also installs an earlier chart, which would refuse these parts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from testkit.kubernetes.deployment import Deployment
 from testkit.kubernetes.values import pool, small
 
 CHAT, TALKS, SPEECH = "chat", "talks", "speech"
-"""The pool `chat` answers two requests at once in each of at most two groups, which may take long to drain."""
+"""The names of the pools. `chat` has at most two groups. Each of them answers up to two requests at once, and may take
+long to drain."""
 TALKS_TARGET_LOAD = 3
 TALKS_MAX_SESSIONS = 4
 """How many sessions a group of `talks` accepts: one more than its target load."""

@@ -1,4 +1,4 @@
-"""The tests' fixtures: a scripted HTTP server that sends exactly the bytes that a test wants, and the command."""
+"""Fixtures: the command ``daybreak``, and a scripted HTTP server that sends exactly the bytes that a test wants."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Answer:
-    """A response. If ``length`` (its Content-Length) is larger than the body, the connection breaks early."""
+    """A response. If ``length`` (its Content-Length) exceeds the body, the client sees that the body is cut off."""
 
     status: int = 200
     body: bytes = b""
@@ -64,7 +64,10 @@ DROP = object()
 
 
 class Scripted:
-    """A server that sends its answers in order and repeats the last one. A callable answer gets the request."""
+    """A server that sends its answers in order and repeats the last one.
+
+    An answer may be a function, which gets the request and returns the response.
+    """
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
@@ -239,7 +242,10 @@ VIDEO = b"\0\0\0\x20ftypisom" + bytes(range(256)) * 8
 
 @pytest.fixture
 def served(scripted: Any, make: Make) -> bytes:
-    """A server whose task `video_01` succeeds at once with `video.mp4` and `notes.json`. Returns their bytes."""
+    """A server whose task `video_01` succeeds at once with `video.mp4` and `notes.json`.
+
+    Both files have the same bytes. The fixture returns these bytes.
+    """
 
     def artifact(name: str, kind: str) -> dict[str, Any]:
         digest = hashlib.sha256(VIDEO).hexdigest()

@@ -40,7 +40,7 @@ class PullFailure:
         """Whether waiting is pointless.
 
         Waiting is pointless if the pod forbids a pull, if the image's name is invalid or contains no registry, or if
-        the registry lacks the image or denies it.
+        the registry lacks the image or denies access to it.
         """
         return self.reason in _FINAL or _is_local(self.image) or _MISSING.search(self.message) is not None
 
@@ -88,7 +88,7 @@ def images_of(values: Mapping[str, Any]) -> frozenset[str]:
 
 
 class ImageWatch:
-    """Checks pods whenever it is called, and remembers since when the pull of an image has failed."""
+    """Checks pods, and remembers since when the pull of each image has failed."""
 
     def __init__(
         self,

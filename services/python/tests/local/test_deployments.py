@@ -14,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 @pytest.fixture(scope="module")
 def serve_app() -> Any:
-    """Import the module late, because it imports Ray."""
+    """The module ``ray_serve``, imported only here because it imports Ray."""
     from daybreak_server.entrypoints import ray_serve
 
     return ray_serve

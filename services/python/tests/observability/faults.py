@@ -47,8 +47,8 @@ FAULTS: list[Fault] = []
 """All faults, in the order in which they happen. Faults of different parts of the system happen at the same time. A
 fault of the whole system happens alone.
 
-Two faults take metrics away, and without its metrics an alert seems to have resolved. So one of them, in which the
-gateway hangs, comes before all others, and the other, in which nobody scrapes Ray, after all others. Some alerts look
+During two of the faults, metrics are missing. Without its metrics, an alert seems to have resolved. So one of these
+faults, ``the_gateway_hangs``, is the first of all, and the other, ``nobody_scrapes_ray``, is the last. Some alerts look
 back for a minute. Their faults come first in their part, so that these alerts resolve while other faults happen.
 """
 

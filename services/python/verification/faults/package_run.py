@@ -1,4 +1,4 @@
-"""The command line of a package of scenarios. It runs all of the package's scenarios and saves their report."""
+"""The command line of a package of scenarios. By default, it runs all scenarios and saves their report."""
 
 from __future__ import annotations
 

@@ -232,7 +232,10 @@ async def test_slots_of_a_group_whose_lease_ends_are_lost():
 
 
 async def test_a_group_that_refuses_connections_is_tried_again_after_one_pause():
-    """Several requests that fail to connect cause one pause. The end of one pause must not end another one early."""
+    """Several requests that fail to connect cause one pause.
+
+    If there were several pauses, the end of the first would end the others early.
+    """
     router = make()
     router.update(view("g-a", capacity=2))
     slots = [await router.acquire(ticket(), deadline=later()) for _ in range(2)]

@@ -82,7 +82,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> CountingCluster:
 
 
 def states(monkeypatch: pytest.MonkeyPatch, *, failed: str) -> None:
-    """All tasks succeed, except the one whose message is ``failed``."""
+    """Make all tasks succeed, except the task whose message equals the argument ``failed``."""
 
     def decide(_: object, load: CountingLoad) -> list[dict[str, Any]]:
         by_message = {message: task for task, message in load.submitted.items()}

@@ -22,7 +22,10 @@ def interpreter(tmp_path: Path, script: str) -> str:
 def test_a_fork_server_that_dies_at_its_start_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This fork server closes its socket, but its process still runs. So the closed socket alone must be an error."""
+    """The constructor raises an error as soon as the socket is closed.
+
+    This fork server closes its socket, but its process still runs.
+    """
     monkeypatch.setattr(sys, "executable", interpreter(tmp_path, 'eval "exec $socket>&-"; exec sleep 60'))
     with pytest.raises(RuntimeError, match=r"the fork server did not start; see .*fork-server.log"):
         Processes(logs=tmp_path)
@@ -31,7 +34,7 @@ def test_a_fork_server_that_dies_at_its_start_is_an_error(
 def test_a_fork_server_that_dies_later_is_an_error_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A start does not wait for an answer that cannot come.
+    """``Processes.start`` does not wait for an answer that cannot come.
 
     This fork server ends when it has read the request. If it ended earlier, the constructor of ``Processes`` might
     already raise an error.

@@ -1,7 +1,7 @@
 """Actors that live as long as the Ray cluster. They run on the node of its head.
 
 A node that Ray drains waits until no actor is left on it. These actors never end by themselves. On the node of a group,
-such an actor would keep the pod until the time for its drain is over.
+such an actor would keep the group's pod until the time for the drain is over.
 """
 
 from __future__ import annotations

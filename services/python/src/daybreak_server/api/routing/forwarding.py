@@ -16,14 +16,15 @@ REFUSED_HEADER = b"daybreak-refused"
 BUSY = b"busy"
 """The reason of a group that is full. Such a group gets requests again after a pause.
 
-There are other reasons. A group gives ``draining``; if another group now has the address, that group gives ``other``.
-A worker without a ready replica of the model gives ``starting``, ``failed`` or ``unknown``. After one of these, the
-gateway sends the group or the worker no more requests until a later view of the store says that it takes them."""
+There are other reasons. A group that takes no more requests gives ``draining``. A group that now has the address of the
+requested group gives ``other``. A worker without a ready replica of the model gives ``starting``, ``failed`` or
+``unknown``. After one of these, the gateway sends the group or the worker no more requests until a later view of the
+store says that it takes them."""
 BROKEN = b"broken"
 """The reason of a group that broke. The request may have begun to run.
 
-With the reason ``draining``, the request may have begun to run only if the group left before it had answered. With all
-other reasons, the request has not begun to run."""
+With the reason ``draining``, the request may have begun to run only if the group's time to finish its requests was
+over. With all other reasons, the request has not begun to run."""
 BROKE_HEADER = b"daybreak-broke"
 """A header of the answer 502 that a worker sends if its engine broke before the engine answered."""
 _REFUSING = frozenset({503, 404})

@@ -78,8 +78,8 @@ async def _page(store: TaskStore, pool: str, query: Query) -> Page:
 def merge(pages: Sequence[Page], *, limit: int, newest_first: bool) -> tuple[list[TaskRecord], str | None]:
     """Merge one page of each pool, and find where the next page begins.
 
-    A page with a ``next`` covers its pool only up to this task. Records of other pools beyond the first such task are
-    left for the next page.
+    A page with a ``next`` covers its pool only up to the task ``next``. The merged page ends at the first of these
+    tasks or earlier. Records of other pools beyond that task are left for the next page.
     """
     ends = [ulid_of(page.next) for page in pages if page.next is not None]
     frontier = (max(ends) if newest_first else min(ends)) if ends else None

@@ -1,4 +1,4 @@
-"""The part of the lease renewer that the loop of tasks needs: the leases of its tasks, and its group's record."""
+"""The part of the lease renewer that a leader's task loop uses: the leases of its tasks, and the group's record."""
 
 from __future__ import annotations
 

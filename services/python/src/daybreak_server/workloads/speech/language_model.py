@@ -59,7 +59,7 @@ class LanguageModel(nn.Module):
             self.head.weight = self.embed.weight
 
     def logits(self, x: Tensor) -> Tensor:
-        """The logits, [..., vocabulary], of ``x``, the output of the last layer, [..., width]."""
+        """The logits [..., vocabulary] of ``x`` [..., width], which is the output of the last layer."""
         logits: Tensor = self.head(self.norm(x))
         return logits
 

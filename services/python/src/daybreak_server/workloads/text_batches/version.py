@@ -1,5 +1,6 @@
-"""Tells whether the results of two groups may be mixed, by a digest of the model's files and of the options.
+"""The version of a group's results: a digest of the model's files and of the options.
 
+One output may hold the results of two groups only if they have the same version.
 The files of a model have gigabytes, so only samples of a large file are read. Training usually changes nearly all
 weights, so the samples of two models differ even if their files have the same names, sizes and headers.
 """

@@ -64,15 +64,15 @@ class Ranks:
         exchange = self.plan.exchange(tokens, self.device.type)
         for split in self._split:
             split.set(exchange != "whole")
-            # Hooks and attention read these two fields at each call. The constructor of the config would check
-            # them, but `ParallelPlan.exchange` has done that.
+            # Hooks and attention read these two fields at each call. Setting them here skips the checks of the
+            # config's constructor. `ParallelPlan.exchange` has made these checks.
             split.config.ulysses_anything = exchange == "uneven" and self.plan.ulysses > 1
             split.config.ring_anything = exchange == "uneven" and self.plan.ring > 1
         return exchange
 
     @property
     def guided(self) -> bool | None:
-        """Whether this rank computes the guided pass. ``None`` without CFG parallelism: ranks compute both passes."""
+        """Whether this rank computes the guided pass. ``None`` without CFG parallelism: each rank computes both."""
         return None if self._cfg is None else dist.get_rank(self._cfg) == 0
 
     def both_passes(self, prediction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
