@@ -1,4 +1,4 @@
-"""`daybreak.event_relay` on the Valkey of a real Daybreak and an old Redis: at-least-once delivery, reported gaps."""
+"""`daybreak.event_relay` delivers at least once and reports gaps, on an old Redis and on a real Daybreak's Valkey."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ async def test_a_slow_consumer_drops_events_that_another_has_claimed(stream: Str
 
 
 async def test_events_that_were_trimmed_before_delivery_are_reported_once(stream: Stream) -> None:
-    """One error has the ids on both sides of the gap. Iterating again continues after the gap."""
+    """One error reports the gap, with the ids on both sides of it. Iterating again continues after the gap."""
     ids = stream.add(10)
     async with stream.relay(batch=2) as relay:
         assert await take(relay, 2) == ids[:2]
@@ -342,7 +342,7 @@ async def test_a_cancelled_wait_loses_no_event(stream: Stream) -> None:
 
 
 async def test_a_cancelled_wait_does_not_repeat_delivered_events(stream: Stream) -> None:
-    """A cancelled wait does not repeat events that were delivered after a claim and are not acknowledged yet."""
+    """The relay has claimed events of a dead consumer and delivered them, and they are not acknowledged yet."""
     ids = stream.add(2)
     async with stream.relay("dead") as relay:
         await take(relay, 2, ack=False)

@@ -99,6 +99,9 @@ class PlainLines:
 
 
 def progress_view(console: Console) -> ProgressView:
-    """A bar if the console is a terminal that can move its cursor, else plain lines. FORCE_COLOR changes nothing."""
+    """A bar if the console is a terminal that can move its cursor, else plain lines.
+
+    The variable FORCE_COLOR does not affect this choice.
+    """
     movable = console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
     return ProgressBar(console) if movable else PlainLines(console)

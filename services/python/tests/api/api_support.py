@@ -230,7 +230,10 @@ class Serving:
 def read_events(
     url: str, task: str, *, after: str | None = None, until: str | None = None, timeout: float = 60
 ) -> list[dict[str, Any]]:
-    """The events of a task's stream, up to its end or to the first event of type ``until``. Empty after a 204."""
+    """The events of a task's stream, up to its end or to the first event of type ``until``.
+
+    The list is empty if the server responds with 204.
+    """
     events = []
     headers = {} if after is None else {"Last-Event-ID": after}
     path = f"{url}/v1/tasks/{task}/events"

@@ -113,7 +113,7 @@ def write_all(leader: FakeLeader, started: threading.Event) -> None:
 
 
 async def test_200_clients_see_every_event_once_in_order(api: Api, leader: FakeLeader) -> None:
-    """SSE and WebSocket clients that drop and reconnect at random miss nothing and see nothing twice."""
+    """SSE and WebSocket clients that disconnect and reconnect at random miss nothing and see nothing twice."""
     task = api.submit()["id"]
     clients_started = threading.Event()
     writer = threading.Thread(target=write_all, args=(leader, clients_started))
@@ -129,7 +129,7 @@ async def test_200_clients_see_every_event_once_in_order(api: Api, leader: FakeL
         assert client.resets == 0
     connections = sum(client.connections for client in clients)
     print(f"{connections} connections, {sum(client.refused for client in clients)} refused temporarily")
-    assert connections > 2 * CLIENTS  # Otherwise too few clients would have reconnected.
+    assert connections > 2 * CLIENTS  # With fewer connections, this run would prove little about reconnecting.
     await wait_until_async(lambda: _closed(api), 30, "the reader to stop after the last client")
 
 

@@ -1,4 +1,4 @@
-"""Real clients send bodies that are compressed, begin with a byte order mark, or contain null and 20.0."""
+"""Real clients send compressed bodies, byte order marks, null for optional fields, and integers written as 20.0."""
 
 from __future__ import annotations
 

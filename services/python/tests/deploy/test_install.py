@@ -1,4 +1,4 @@
-"""Tests of docs/install.md: the chart accepts the page's values, and its commands are valid. No cluster is started."""
+"""Tests of docs/install.md: the values fit the chart, and the commands are valid. No cluster is started."""
 
 from __future__ import annotations
 

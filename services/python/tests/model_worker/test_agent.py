@@ -1,4 +1,4 @@
-"""A worker and its gateway: registration, refusal, outages, and what they do to models."""
+"""Tests of a worker and its gateway: registration, refusal, outages, and how models start, fail and stop."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Renders the clips that the speech workload ships with: `python -m verification.tiny_speech.clips`.
 
 The clips are three held-out sentences in held-out voices, with faint noise, as WAV files. A JSON file has their words
-and the expected text in each language. The WAV files are output of eSpeak NG, not a part of eSpeak NG.
+and the expected text in each language. eSpeak NG generates the WAV files, which contain no part of eSpeak NG itself.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ class Mode(StrEnum):
     TIMED = "timed"
     """When a batch is full, or an item has waited for ``timeout_s``."""
     ADAPTIVE = "adaptive"
-    """At once. The batch has at most the number of items that was fastest when measured. Now and then, the batcher
-    tries another number."""
+    """At once. The batch is no larger than the size that was fastest when measured. Now and then, the batcher tries
+    another size."""
 
 
 SETTING_NAMES = ("mode", "max_batch_size", "max_batch_tokens", "batch_timeout_ms", "similar", "max_waiting")

@@ -44,8 +44,8 @@ class _FirstLine(logging.Handler):
 
 
 class _EndedSessions:
-    """Records the ends of sessions in their traces. It sets up tracing only for the first of them, because tracing
-    imports OpenTelemetry, and hardly any watchdog ends a session."""
+    """Records the ends of sessions in their traces. It sets up tracing only when it records the first end, because
+    tracing imports OpenTelemetry, and hardly any watchdog ends a session."""
 
     def __init__(self, tracing: Mapping[str, Any]) -> None:
         self._settings = tracing

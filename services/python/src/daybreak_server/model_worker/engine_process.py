@@ -18,7 +18,7 @@ from daybreak_server.settings.tree import foreign_environment
 
 _output = logging.getLogger("daybreak.engine")
 LAST_LINES = 200
-"""Enough for the tracebacks of vLLM's processes, the first of which has the cause."""
+"""Enough for the tracebacks of all processes of vLLM. The first traceback shows the cause."""
 _LINE_BYTES = 1000
 _READ_BYTES = 1 << 16
 _DRAIN_S = 2.0

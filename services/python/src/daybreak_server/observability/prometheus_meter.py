@@ -6,8 +6,8 @@ a lock for each bucket. Here one lock protects all series. A thread holds this l
 copies the numbers of a series, or adds or removes a series.
 
 The series that count requests change most often. So a series from :meth:`PrometheusMeter.counted` first puts each
-observation into a deque. The meter counts all observations of the deque together, and takes the lock once, when
-:data:`WAITING_MAX` observations wait or the metrics are read.
+observation into a deque. When :data:`WAITING_MAX` observations wait, or when the metrics are read, the meter counts
+them together. So it takes the lock less often.
 """
 
 from __future__ import annotations

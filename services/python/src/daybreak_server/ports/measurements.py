@@ -25,7 +25,10 @@ class ServerStats:
 
 
 class Measurements(Protocol):
-    """Reads the values of metrics when they are scraped. All methods raise :class:`StoreUnavailableError`."""
+    """Reads the values of metrics when they are scraped.
+
+    All methods raise :class:`StoreUnavailableError` when the store cannot be reached.
+    """
 
     async def measure(self, pool: str) -> PoolTotals:
         """The pool's totals, and the depths of its queue now."""

@@ -10,8 +10,8 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PYTHONPATH = HERE.parents[2]
-"""`services/python`, the folder from which the modules in `apps` import each other. The environments of other queues
-have no other code of Daybreak."""
+"""`services/python`, the folder from which the modules in `apps` import each other. The processes of the other queues
+cannot import Daybreak itself."""
 ENVIRONMENTS = HERE.parents[4] / "build" / "competitors"
 
 

@@ -137,7 +137,7 @@ def _answers(port: int, path: str) -> bool:
 
 @contextmanager
 def bed(cores: Cores) -> Iterator[Bed]:
-    """Start the back ends and Redis, and register the back ends as groups. Move this process to the same cores."""
+    """Start the back ends and Redis, and register the back ends as groups. Move this process to the clients' cores."""
     before = os.sched_getaffinity(0)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="daybreak-routing-")))

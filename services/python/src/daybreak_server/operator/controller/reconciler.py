@@ -106,7 +106,10 @@ class Reconciler:
         self.metrics.forget(name)
 
     async def _status(self, name: str, uid: str) -> PoolStatus | None:
-        """The status that this process wrote last, or at first the API server's. ``None`` if the pool is gone."""
+        """The status that this process wrote last; before its first write, the one it read.
+
+        ``None`` if the pool is gone.
+        """
         known, status = self._written.get(name, ("", None))
         if status is None or known != uid:
             fresh = await self.read_pool(name)

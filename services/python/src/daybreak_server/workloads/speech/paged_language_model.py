@@ -19,7 +19,8 @@ from daybreak_server.workloads.speech.pages import PagePool, PageTable, pages_at
 
 PAGE_SIZE = 16
 _WARM_QUERIES = 4096
-"""Compiled attention is ready for batches of up to this many new positions. Larger ones are compiled on first use."""
+"""Attention is compiled at the start for batches of up to this many new positions. For a larger batch, it is compiled
+on first use."""
 
 
 class PagedLanguageModel:

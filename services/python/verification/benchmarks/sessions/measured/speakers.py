@@ -1,4 +1,4 @@
-"""The audio of the users. Every user plays the clips of the speech model in a loop, from one of eight places on."""
+"""The audio of the users. Every user plays the speech model's clips in a loop, and begins at one of eight places."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ end
 -- Advances the lease clock. Returns its time, and whether leases may expire now.
 local function advance_lease_clock()
   -- A gap between ticks (an outage of Redis or of all gateways) advances the clock by LEASE_STEP_MS only, so an outage
-  -- ends no lease. After a gap, holders have GRACE_MS to renew. A gap during this time does not extend it, so leases
-  -- expire even if every tick comes late.
+  -- ends no lease of 4 s or longer. After a gap, holders have GRACE_MS to renew. A gap during this time does not extend
+  -- it, so leases expire even if every tick comes late.
   local silence = NOW - (number('ticked_ms') or NOW)
   local graceful = silence > LEASE_STEP_MS and meta('lease_clock') >= meta('grace')
   add_meta('lease_clock', math.max(0, math.min(silence, LEASE_STEP_MS)))

@@ -86,7 +86,7 @@ async def read_fields(request: Request, model: type[M], *, max_bytes: int) -> M:
 
 
 def _form(body: bytes, content_type: str) -> dict[str, str]:
-    """The fields of a form. Without an explicit Content-Type, ``curl -d`` declares any body a form, also JSON."""
+    """The fields of a form. Without an explicit Content-Type, ``curl -d`` declares any body a form, even JSON."""
     if body.lstrip()[:1] in {b"{", b"["} or (body and not content_type):
         raise not_json(content_type)
     try:

@@ -148,7 +148,7 @@ class Output:
             for _ in self._blobs.upload(key, path, content_type="application/jsonl"):
                 pass
         except BlobExistsError:
-            # The key has the numbers of this attempt and of the part's last line. So an earlier try stored this part,
-            # and its reply was lost.
+            # The key contains the numbers of this attempt and of the part's last line. So an earlier upload by this
+            # attempt stored this part, and the blob store's reply was lost.
             if self._blobs.stat(key).size_bytes != size_bytes:
                 raise
