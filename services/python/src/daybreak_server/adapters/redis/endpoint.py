@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import redis
@@ -22,7 +22,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from daybreak_server.adapters.redis.credentials import FilePassword
-from daybreak_server.settings.tree import RedisSettings
+
+if TYPE_CHECKING:  # the watchdog, which starts with every group, imports this module but no settings
+    from daybreak_server.settings.stores import RedisSettings
 
 CONNECT_TIMEOUT_S = 2.0
 """How long a new connection may take. While a Redis pod or its host is being replaced, packets to the old address get
