@@ -148,7 +148,7 @@ figures: setup  ## Write the measurements saved in docs/figures into the tables 
 # Machines with a GPU often cannot reach a package registry, so this target needs no .venv. It tries the Python of .venv and
 # then PY, and runs the source tree with the first whose torch sees a GPU. If none does, it takes the first that has the packages:
 # torch with CUDA, diffusers, transformers, pydantic and pytest. If packages are missing, put their folders into PYTHONPATH. This
-# target keeps these folders.
+# target adds the folders of the source tree to PYTHONPATH.
 gpu: export PYTHONPATH := $(CURDIR)/services/python:$(CURDIR)/services/python/src$(if $(PYTHONPATH),:$(PYTHONPATH))
 gpu: export PYTEST_DISABLE_PLUGIN_AUTOLOAD := 1
 gpu:  ## Run the GPU tests and the GPU benchmark; needs no `make setup` (PY=, QUICK=--quick, OUT=FILE)
@@ -193,8 +193,8 @@ chart: setup  ## Regenerate the files in deploy/, then lint and test the chart (
 e2e: setup  ## Run the most important end-to-end tests on the cluster in KUBECONFIG (at most 15 minutes)
 	@$(BIN)/python -m e2e --core --image $(IMAGE) --engine-image $(ENGINE_IMAGE) $(PYTEST)
 
-# The image to which the upgrade test upgrades: another build, or the same build under another name, which
-# `make image IMAGE=daybreak:next` creates.
+# The upgrade test upgrades to this image. It is another build, or the same build under another name.
+# `make image IMAGE=daybreak:next` creates it.
 NEXT_IMAGE ?= daybreak:next
 e2e-full: setup  ## Run all end-to-end tests: also kills, wrong settings, backups and an upgrade (NEXT_IMAGE=daybreak:next)
 	@$(BIN)/python -m e2e --full --image $(IMAGE) --engine-image $(ENGINE_IMAGE) --next-image $(NEXT_IMAGE) \

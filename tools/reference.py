@@ -73,8 +73,9 @@ def errors() -> str:
         "  server's log for the `request_id` of the response.",
         "- [Requests to groups](wire.md#requests-to-groups-v1poolsnameservepath) can also get errors from the group",
         "  itself, for example 500 after an error of its workload. These have only `status`, `code`, `detail` and",
-        "  perhaps `errors`, or what the workload returns. Many of their codes are not in the table. `queue_full` is,",
-        "  but with another status: a group that embeds or reranks answers 429 `queue_full` if too many texts wait.",
+        "  perhaps `errors`, or what the workload returns. Many of their codes are not in the table. The table has",
+        "  `queue_full` with status 503. A group that embeds or reranks answers 429 `queue_full` if too many texts",
+        "  wait.",
         "- The server has no API keys and no quotas yet. It sends `no_key` and `forbidden` only for routes that need",
         "  `workers.token` or `admin.token`, and never `bad_key` or `quota_exceeded`.",
     ]

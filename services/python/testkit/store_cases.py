@@ -28,7 +28,7 @@ def submit(driver: Driver, **fields: Any) -> str:
 
 
 def start(driver: Driver, **fields: Any) -> Claim:
-    """A task that runs in group ``g``."""
+    """Submit a task, and claim it for group ``g``."""
     task = submit(driver, **fields)
     driver.register("g")
     claim = driver.claim()

@@ -203,7 +203,7 @@ class Relay:
             else:
                 await self._read_new()
         except BaseException:
-            # Redis may have assigned entries that did not arrive. This includes a cancelled read.
+            # Redis may have assigned entries that did not arrive, also if the read was cancelled.
             self._recovering = True
             raise
 

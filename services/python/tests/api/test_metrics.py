@@ -280,7 +280,7 @@ async def test_scrapes_that_wait_for_a_server_that_hangs_wait_together(
             await asyncio.gather(*(reader.refresh() for _ in range(20)))
         finally:
             await store.close()
-            await asyncio.to_thread(admin.ping)  # the end of the pause
+            await asyncio.to_thread(admin.ping)  # returns when the pause ends
     assert store.measured == 1
     assert reader.metrics.registry.get_sample_value("daybreak_redis_up") == 0.0
 

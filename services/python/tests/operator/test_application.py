@@ -93,8 +93,8 @@ def test_a_template_that_returns_keeps_its_application_although_its_head_is_sile
 
 
 def test_a_template_that_is_tried_again_continues_to_count_its_attempts() -> None:
-    """Between the two tries, the pool returned to an earlier template, so briefly that the head of that template never
-    answered."""
+    """Between the two tries, the pool returned to an earlier template for a short time, in which the head of that
+    template did not answer."""
     video = pool(replicas=1)
     rc = ray_cluster(video, 1)
     earlier = Application(attempt=5, since=NOW - 10, revision=rc.revision)

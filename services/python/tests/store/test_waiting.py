@@ -62,7 +62,7 @@ def test_an_idempotency_key_with_the_same_body_finds_its_task(driver: Driver) ->
 
 
 def test_a_submit_sent_twice_creates_one_task(driver: Driver) -> None:
-    """A client repeats a submit whose answer was lost, with the same task id."""
+    """If the store's reply to a submit is lost, the gateway repeats the submit with the same task id."""
     task = new()
     answers = [driver.submit(task), driver.submit(task)]
     assert all(isinstance(answer, Submitted) and not answer.repeated for answer in answers)
@@ -135,8 +135,11 @@ def test_a_claim_starts_an_attempt(driver: Driver) -> None:
 
 @pytest.mark.parametrize("ticks", [False, True])
 def test_weights_count_that_an_earlier_version_stored(driver: Driver, ticks: bool) -> None:
-    """An earlier version stores weights but does not update `equal_weights`. A gateway of the
-    earlier version may also run beside one of this version whose earlier ticks found no weight."""
+    """An earlier version stores weights but does not update `equal_weights`.
+
+    With `ticks`, a gateway of this version runs beside a gateway of the earlier version, and calls `tick` before and
+    after that gateway stores the weight.
+    """
     if ticks:
         driver.tick()
     submit(driver, estimate_s=4.0)

@@ -174,7 +174,10 @@ _GPU_SHARES = {
 
 
 def _gpu_share(model: ModelRecord) -> float:
-    """The share of each GPU that the engine takes. Options count for every engine: a user's program may wrap vLLM."""
+    """The share of each GPU that the engine takes.
+
+    The options of vLLM and SGLang count for every engine, because a user's program may wrap one of the two.
+    """
     args = {name.replace("-", "_"): value for name, value in model.args.items()}
     _, share = _GPU_SHARES.get(model.engine, ("", 0.0))
     for name, _ in _GPU_SHARES.values():

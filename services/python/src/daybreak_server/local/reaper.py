@@ -33,8 +33,9 @@ _KILL_S = 5.0
 def tagged(tag: str) -> list[int]:
     """The processes with ``tag``, except this one.
 
-    A process matches if its tag is ``tag``, or ``tag`` and a slash and more. The tag of each process that ``up`` starts
-    is the tag of the instance, a slash and a name. So the tag of an instance matches all processes of the instance.
+    A process matches if its tag is ``tag``, or begins with ``tag`` and a slash. The tag of each process that ``up``
+    starts is the tag of the instance, a slash and a name. So the tag of an instance matches all processes of the
+    instance.
 
     All descendants of a process that matches are included, because some programs overwrite their environment with a
     title.
@@ -80,7 +81,7 @@ def _from_ps(wanted: str) -> tuple[set[int], dict[int, int]]:
 
 
 def end_all(tag: str, *, term_s: float = _TERM_S, spare: frozenset[int] = frozenset()) -> list[int]:
-    """Stop every process with ``tag`` but those in ``spare``: SIGTERM, then SIGKILL after ``term_s``.
+    """Stop every process with ``tag``, except those in ``spare``: SIGTERM, then SIGKILL after ``term_s``.
 
     :returns: the processes that survive.
     """

@@ -14,7 +14,7 @@ a line says how many.
   or a terminal is opened a second time, through ``/proc``. For sockets, and where that is impossible, the writer calls
   ``poll`` before each write. A write to a file may wait for the disk.
 - When a process ends, it waits up to :data:`EXIT_S` for its buffer to be read.
-- After a fork, the child begins with an empty buffer, because the parent writes the lines that were in it.
+- After a fork, the child empties its copy of the buffer, because the parent writes these lines.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class LineWriter:
         with self._lock:
             facts = []
             while self._later:
-                # Facts are taken one by one. Otherwise, a signal handler that logs here would repeat the same lines.
+                # Facts are removed one by one. Then a signal handler that logs during this loop repeats no line.
                 facts.append(self._later.popleft())
             data = self._make(facts)
             if len(data) <= self._part:

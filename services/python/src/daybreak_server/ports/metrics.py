@@ -1,9 +1,9 @@
 """The interface through which code measures: how metrics are declared, and where their values go.
 
 A :class:`Metric` declares a metric once (all of them are in ``observability/catalogue.py``). A :class:`Meter` returns
-its series. Two adapters implement the meter: ``observability/prometheus_meter.py`` for processes with a ``/metrics`` of
-their own, and ``adapters/ray/ray_meter.py`` for ranks and ``APIEntrypoint``, whose metrics Ray exports. A meter
-never raises an error in the code that measures.
+the series of a metric. Two adapters implement the meter: ``observability/prometheus_meter.py`` for processes with a
+``/metrics`` of their own, and ``adapters/ray/ray_meter.py`` for ranks and ``APIEntrypoint``, whose metrics Ray exports.
+A meter never raises an error in the code that measures.
 """
 
 from __future__ import annotations

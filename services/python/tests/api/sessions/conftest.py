@@ -22,7 +22,7 @@ from testkit.valkey import Server
 
 @pytest.fixture
 def start_speech(valkey: Server, tmp_path: Path) -> Iterator[Callable[..., Speech]]:
-    """A function that starts a server with a pool ``speech`` and the settings that it is called with."""
+    """A function that starts a server with the given settings and session store. The default pool is ``speech``."""
     with ExitStack() as stack:
 
         def start(

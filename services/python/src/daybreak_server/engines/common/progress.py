@@ -3,9 +3,9 @@ that is passed in.
 
 The store keeps about the last thousand events of a task. Fast steps would produce a thousand within seconds, and the
 events that explain the task, such as its start and its log lines, would be deleted. So after ``MANY`` progress events
-of an attempt, each event covers all steps of about ``SPACING_S``. This time doubles after each further ``DOUBLING``
-events, so the events of ten hours fit. If a new phase begins or an event of another type occurs, the waiting events are
-written at once.
+of an attempt, each event covers all steps of about ``SPACING_S`` seconds. This time doubles after each further
+``DOUBLING`` events, so the events of ten hours fit. If a new phase begins or an event of another type occurs, the
+waiting events are written at once.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from daybreak_server.workloads.base import Step
 MAX_PENDING = 16
 """The most progress events in one write. If more of them wait, the two oldest are merged into one event."""
 MANY, SPACING_S, DOUBLING = 200, 2.0, 100
-"""After ``MANY`` progress events of an attempt, each one covers ``SPACING_S``. That time doubles after each further
-``DOUBLING`` events."""
+"""After ``MANY`` progress events of an attempt, each further event covers ``SPACING_S`` seconds. This time doubles
+after each further ``DOUBLING`` events."""
 MAX_NOTES = 200
 """At most this many events of other types wait for a write, for example while the store cannot be reached. If there are
 more, the oldest are dropped. (If fewer than ``MAX_PENDING`` progress events wait, more of the others may wait.)"""

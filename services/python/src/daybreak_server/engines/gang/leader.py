@@ -258,7 +258,7 @@ class LeaderLoop:
         nothing.
 
         Returns ``None`` if the outcome is unknown: the store refuses the call, the group broke, or the group must leave
-        and a whole lease has passed.
+        and gets no reply for ``lease_s``.
         """
         lease_renewer, tries = self._lease_renewer, 0
         leaving_since: float | None = None

@@ -1,4 +1,4 @@
-"""Runs the steps of a model of sessions.
+"""Runs the steps of a :class:`~daybreak_server.workloads.sessions.SessionModel`.
 
 A model with the method ``step`` computes both phases of a batch in one call. Any other model gets a call for each
 phase. So does a model that inherits ``step``, but overrides ``prefill`` or ``decode``.

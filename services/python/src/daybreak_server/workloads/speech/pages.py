@@ -104,5 +104,8 @@ class PageTable:
 
 
 def pages_at_most(window: int, longest_turn: int, page_size: int) -> int:
-    """The most pages that a session can have, for the window and the longest turn, wherever the first page begins."""
+    """The most pages that a session can have, for the window and the longest turn.
+
+    The first visible position may be anywhere in the first page.
+    """
     return -(-(window + longest_turn + page_size - 1) // page_size)

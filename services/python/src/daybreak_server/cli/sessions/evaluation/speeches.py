@@ -13,7 +13,7 @@ RATE = 16_000
 SAMPLE_BYTES = 2
 _PAUSE_S = 1.0
 VOICES = 3
-"""The number of different recordings. Users share recordings, so that few references must be found."""
+"""The number of different recordings. Users share them, because the model may have to write a reference for each."""
 
 
 @dataclass(frozen=True, slots=True)
