@@ -22,7 +22,7 @@ _ERRORS = (ApiException, HTTPError, OSError, DaybreakError)
 
 
 def collect(kube: Kube, client: Client | None, folder: Path) -> None:
-    """Write everything to ``folder``. It never fails: the file of an unavailable part contains the error."""
+    """Write everything to ``folder``. If a part is unavailable, its file contains the error instead."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, make in _parts(kube, client):
         try:

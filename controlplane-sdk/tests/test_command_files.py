@@ -48,7 +48,7 @@ def test_o_creates_a_new_folder(process: Any, served: bytes, tmp_path: Path) -> 
 
 
 def test_download_accepts_o_like_the_other_commands(process: Any, served: bytes, tmp_path: Path) -> None:
-    """A single NAME can become a file. Without NAME, all files go into a folder, which is created. `-d` still works."""
+    """With one NAME, `-o` may be a file. Without NAME, `-o` is a folder, which is created. `-d` still works."""
     assert process(*DOWNLOAD, "-o", "mine.mp4").out == b"mine.mp4\n"
     assert (tmp_path / "mine.mp4").read_bytes() == served
     assert process("tasks", "download", "video_01", "-o", "all").out == b"all/video.mp4\nall/notes.json\n"

@@ -8,7 +8,7 @@ its request.
 
 The log has a line when the server listens (``ready``), when a request begins (``begin``), when its answer is complete
 (``end``), when its client has gone (``gone``), when the request is refused (``refused``), and for each part of two or
-more bytes (``part``). In all lines but the first, the id of the request follows the word.
+more bytes (``part``). In all lines except ``ready``, the id of the request follows the word.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def test_an_api_server_accepts_the_plain_manifests(folder: str) -> None:
     for item in objects:
         if item["kind"] not in CLUSTER_SCOPED:
             item["metadata"]["namespace"] = "default"
-    # Server-side, as in deploy/README.md; conflicts with an earlier field manager do not matter here.
+    # The CRD is applied server-side, as in deploy/README.md. Conflicts with an earlier field manager do not matter.
     options = ("--server-side", "--force-conflicts") if folder == "crd" else ()
     manifests = yaml.safe_dump_all(objects)
     run("kubectl", "apply", "--dry-run=server", *options, "--filename", "-", stdin=manifests)

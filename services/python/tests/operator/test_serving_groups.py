@@ -226,7 +226,7 @@ def test_a_change_of_the_target_load_replaces_no_group() -> None:
     "other", [{}, {"warmSchedule": [{"from": "08:00", "to": "18:00", "groups": 1, "timeZone": "Mars"}]}]
 )
 async def test_the_operator_publishes_the_target_load(other: dict[str, Any]) -> None:
-    """The operator publishes the target load. If another field of the spec is invalid, it changes nothing else."""
+    """If another field of the spec is invalid, the operator publishes the target load, but changes nothing else."""
     world = World()
     api = Api(world)
     operator, _ = reconciler(world, api)

@@ -21,7 +21,7 @@ from verification.tiny_wan.shapes import SUBJECTS
 @pytest.mark.heavy
 @pytest.mark.timeout(900)
 def test_the_workload_follows_all_sixty_prompts_of_the_tiny_model(tmp_path: Path) -> None:
-    """With seeds 0 to 59, at least 57 videos have the right colour, 57 the direction, and 48 (80 %) the shape."""
+    """With seeds 0 to 59, the colour is right in at least 57 videos, the direction in 57, the shape in 48 (80 %)."""
     workload = support.workload({"warm_up": False})
     right: Counter[str] = Counter()
     wrong: list[str] = []

@@ -2,7 +2,7 @@
 
 Callers are threads, such as those that answer the requests of a group. Each of them waits for the results of its items.
 If a batch raises an error, each half runs again, and so on. So a caller gets an error only if one of its items raises
-it even when it runs without others. If the model fails for one item, or lacks the memory for an item beside others, the
+the error when the item runs alone. If the model fails for one item, or lacks the memory for an item beside others, the
 other callers only wait for some repeats. After an error that breaks the device, all callers get errors.
 """
 
@@ -116,7 +116,7 @@ class BatchExecutor(Generic[P, R]):
         return self._batcher.counted
 
     def sizes(self) -> dict[int, int]:
-        """The number of batches, by how many items they had."""
+        """The number of batches of each size."""
         with self._changed:
             return dict(sorted(self._batcher.sizes.items()))
 

@@ -1,4 +1,4 @@
-"""A replica of a model: keeps one engine process running, from its start to its end.
+"""A replica of a model: starts an engine process, starts it again after failures, and stops it.
 
 ::
 
@@ -40,8 +40,8 @@ _HEALTH_PAUSE_S = 0.1
 _MAX_HEALTH_PAUSE_S = 1.0
 _HEALTH_TIMEOUT_S = 5.0
 _PORTS = range(20_000, 32_768)
-"""These ports are below those that Linux by default gives to outgoing connections. Otherwise a connection could take
-the port before the engine begins to listen, which may be long after its start."""
+"""By default, Linux gives outgoing connections only ports above these. So no outgoing connection takes the port of an
+engine that has started but does not listen yet."""
 _SHOWN_LINES = 10
 
 Start = Callable[..., Awaitable[EngineProcess]]
@@ -90,12 +90,12 @@ class RunningReplica:
     # ── requests ──────────────────────────────────────────────────────────────────────────────────────────
 
     def begin(self) -> None:
-        """Count a request."""
+        """Count a request as in flight."""
         self.requests += 1
         self._idle.clear()
 
     def end(self) -> None:
-        """Count a request whose answer has ended."""
+        """Stop counting a request, because its answer has ended."""
         self.requests -= 1
         if not self.requests:
             self._idle.set()

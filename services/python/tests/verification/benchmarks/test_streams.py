@@ -1,4 +1,4 @@
-"""Tests that the benchmark of streams runs. They check no timing."""
+"""Short runs of the benchmark of streams. The tests check no timing."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_relay_is_measured_beside_its_baseline(tmp_path: Path) -> None:
 def test_a_consumer_that_fails_gives_no_rate(
     valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A consumer that does not start, or fails, ends the measurement. Otherwise it would look like a fast consumer."""
+    """A consumer that fails or does not start ends the measurement, because it would look like a fast consumer."""
     with valkey.client() as client:
         client.xadd(relaying.KEY, {"task": "echo_1"})
     with pytest.raises(AssertionError, match="a consumer failed with exit code 1"):

@@ -15,7 +15,7 @@ DAY_S = 86400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assumptions:
-    """The whole system. The assumptions that are not measured."""
+    """The assumptions about the whole system. They are not measured."""
 
     tasks_s: float = 100_000
     groups: int = 10_000

@@ -1,7 +1,7 @@
 """Network faults on three kinds of links: gateways to the server, groups to the server, and clients to gateways.
 
 The scenarios ``network-…`` run under load, and a checker judges the recorded history. The note of each row counts the
-faults of each kind. ``store-away`` only follows single tasks.
+faults of each kind. ``store-away`` runs without load: it submits one task at a time, and counts the task's attempts.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The history has the requests of clients and their answers, the runs of groups (an engine counts as a group here), and
 the injected faults. Each rule is a pure function that yields the violations of one promise:
 
-* ``answered``: each request is answered within its deadline, unless its answer had begun when it broke off.
+* ``answered``: each request is answered within its deadline, unless its answer begins and then breaks off.
 * ``cut_by_a_fault``: an answer that had begun breaks off only if its group or its gateway was killed.
 * ``complete``: an answer that looks complete is complete, and the received prefix of a cut-off answer is correct.
 * ``no_retry_after_first_byte``: no request runs or is sent again after the first byte of its answer.
@@ -12,7 +12,7 @@ the injected faults. Each rule is a pure function that yields the violations of 
 * ``bounded``: each time that a client sends a request, at most ``router.max_tries`` groups run it.
 * ``accounted``: each answer comes from a group that ran the request, and each end of a run has a beginning.
 * ``no_orphans``: no engine outlives its worker.
-* ``stays``: in a scenario that kills and stops no group, each group works to the end of the run.
+* ``stays``: in a scenario that kills and stops no group, each group works until the scenario ends.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from verification.faults.serving.observations import Request, Send, ServingObser
 MAX_TRIES = 3
 """The setting ``router.max_tries`` of the clusters."""
 NOTICED_S = 5.0
-"""Allowance for a client to see a dead peer; normally the kernel closes the connection at once."""
+"""How long a client may take to notice a dead peer. Normally the kernel closes the connection at once."""
 Rule = Callable[[ServingObservations], Iterator[Violation]]
 
 
@@ -41,8 +41,7 @@ def check(lines: Iterable[Line]) -> Verdict:
 
 
 def answered(seen: ServingObservations) -> Iterator[Violation]:
-    """Each request gets a complete answer within its deadline, unless its answer had begun when it broke
-    off."""
+    """Each request gets a complete answer within its deadline, unless its answer begins and then breaks off."""
     if not seen.settled:
         yield _violation("unsettled", None, "the history ends before the clients")
     for request in seen.requests.values():
@@ -120,8 +119,8 @@ def no_retry_after_first_byte(seen: ServingObservations) -> Iterator[Violation]:
 
 
 def alive_stays(seen: ServingObservations) -> Iterator[Violation]:
-    """If a group has begun to run a request, another one runs the same send of it only if the first was killed, not if
-    the first is slow."""
+    """After a group has begun to run a request, no other group runs it, unless the first group was killed or the client
+    sent the request again. A slow group is no reason."""
     for request in seen.requests.values():
         for run, following in pairwise(request.runs):
             if run.send != following.send:
@@ -164,8 +163,8 @@ def no_orphans(seen: ServingObservations) -> Iterator[Violation]:
 
 
 def stays(seen: ServingObservations) -> Iterator[Violation]:
-    """If no group was killed or stopped, no group ends, and each group that ran requests in the first half of the run
-    runs some in its last quarter too."""
+    """If no group was killed or stopped, no group ends, and each group that ran requests in the first half of the
+    scenario also runs some in the last quarter."""
     if not seen.must_stay or not seen.requests:
         return
     for pid, at in seen.ended_pids.items():

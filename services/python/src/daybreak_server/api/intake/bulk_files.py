@@ -3,10 +3,10 @@
 A file is an artifact, or it is in a *place*: a folder or a bucket that the pool's setting ``bulk.places`` names. The
 group would refuse any other place.
 
-An *artifact* is named by its task and its name. Only the API knows which tenant owns the task. So it checks the tenant
-here and writes the artifact's key into the input, where the group finds it. A task never changes its tenant, and a
-succeeded task never changes its artifacts. So the check holds for as long as the artifact exists. A client must not
-send a key.
+The client names an *artifact* by its task and its name. Only the API knows which tenant owns the task. So the API
+checks the tenant here and writes the artifact's key into the input, where the group finds it. A task never changes its
+tenant, and a succeeded task never changes its artifacts. So the check holds for as long as the artifact exists. A
+client must not send a key.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ def route_of(path: str) -> str:
 def is_model_request(own: frozenset[str]) -> Callable[[str], bool]:
     """A function that says whether a path may belong to OpenAI's API.
 
-    :param own: The first segments of the paths of Daybreak's own API below ``/v1/``.
+    :param own: The first segment after ``/v1/`` of each path of Daybreak's own API.
     """
     known = frozenset(ROUTES)
 

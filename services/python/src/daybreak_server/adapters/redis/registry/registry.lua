@@ -33,7 +33,7 @@ local function requests_of(entry)
 end
 
 -- For each model that has requests in a gateway's entry, stores the present time of the lease clock. An outage
--- advances this clock by at most one step, so it makes no model idle.
+-- advances this clock by at most one step, so the outage makes no model idle.
 local function note_asked(entry)
   local now = int(lease_clock())
   for _, pair in ipairs(requests_of(entry)) do

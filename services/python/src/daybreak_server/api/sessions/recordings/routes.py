@@ -1,6 +1,6 @@
-"""The routes of recordings. If ``model`` names a pool of kind ``sessions`` or the model of such a pool, and no model of
-workers has that name, a session of the pool transcribes or translates the recording. Any other request is passed on
-like other requests of OpenAI's clients."""
+"""The routes of recordings. If ``model`` is the name of a model of workers, a worker answers the request. If it is the
+name of a pool of kind ``sessions``, or of the model of such a pool, a session of the pool transcribes or translates the
+recording. If it is the name of a serving pool, a group of the pool answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TRANSLATIONS = "/v1/audio/translations"
 
 
 def handlers(ctx: Dependencies) -> dict[str, Handler]:
-    """The handler of each path, which the route and its fast path share."""
+    """The handlers by path. A route and its fast path use the same handler."""
     recordings = Recordings(ctx, SessionService(ctx))
     return {TRANSCRIPTIONS: recordings.transcribe, TRANSLATIONS: recordings.translate}
 
