@@ -149,7 +149,7 @@ def delete(context: typer.Context, alias: options.Alias, as_json: JsonOption = F
 
 
 def parse_size(text: str) -> int:
-    """``16GB``, ``14.5GiB`` or ``1000000`` in bytes. Raises ``UsageError``."""
+    """Convert a size such as ``16GB``, ``14.5GiB`` or ``1000000`` to bytes. Raises ``UsageError``."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"--memory {text!r} is not a size such as 16GB, 14.5GiB or 16000000000")

@@ -307,7 +307,7 @@ def test_secrets_are_masked_whatever_their_type() -> None:
 
 
 def test_the_relay_has_the_same_rules_for_a_redis_url() -> None:
-    """The server and the SDK must not import each other, so each has its own copy of the module `redis_url`."""
+    """The server and the SDK's relay must not import each other, so each has a copy of the module `redis_url`."""
     from daybreak.event_relay import redis_url as relay_redis_url
 
     server, relay = (Path(str(module.__file__)).read_text() for module in (redis_url, relay_redis_url))

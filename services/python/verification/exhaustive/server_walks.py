@@ -1,5 +1,5 @@
-"""Takes walks through an explored state space on a real server and the small store. After every step, it compares the
-server with the small store.
+"""Takes the steps of walks through an explored state space, both on a real server and in the small store
+(:mod:`~verification.exhaustive.machine`). After every step, it compares the server with the small store.
 
 Together, the walks take every kind of step, unless the number of walks is limited. A kind combines an event, the state
 of its leader, the state of its task, this task's counts of strikes, releases and ticks, and the state of the other
@@ -78,7 +78,7 @@ def walks(found: Found, most: int | None = None) -> Iterator[Walk]:
     """Walks from the start state, until they have taken all kinds of steps; at most ``most`` walks.
 
     Each walk takes the shortest path to a state that has a step of a new kind. Then it continues while it finds steps
-    of new kinds. States far from the start come first.
+    of new kinds. The walks to states far from the start come first.
     """
     seen = set[Label]()
     count = 0

@@ -127,7 +127,7 @@ class Score:
     got: tuple[Reading, ...]
 
     def right(self, trait: str) -> int:
-        """Videos whose `colour`, `shape` or `direction` matches the prompt."""
+        """How many videos match the prompt in a trait: `colour`, `shape` or `direction`."""
         return sum(getattr(a, trait) == getattr(g, trait) for a, g in zip(self.wanted, self.got, strict=True))
 
     def misses(self) -> list[str]:

@@ -1,6 +1,7 @@
 """The metrics of streaming sessions; :mod:`~daybreak_server.observability.catalogue` lists them with all others.
 
-Every gateway exports the totals in Redis, so all gateways export the same values. Each group measures its own model.
+Redis holds the totals, and every gateway exports them, so all gateways export the same values. Each group measures its
+own model.
 """
 
 from __future__ import annotations

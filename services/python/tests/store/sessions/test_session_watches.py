@@ -21,7 +21,7 @@ LONG_S = 30.0
 
 @pytest.fixture(autouse=True)
 def no_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the wait of a watch longer than a test, so that a test fails if an announcement is missing."""
+    """Make a watch wait longer than a test lasts, so that a test fails if an announcement is missing."""
     monkeypatch.setattr(session_events, "_LOOK_S", LONG_S)
 
 
@@ -38,7 +38,7 @@ async def until_consumed(sessions: Sessions, session: SessionId, position: int) 
 
 
 def announced(sessions: Sessions) -> int:
-    """The number of announcements in the pool's stream. (The stream has these entries besides those of events.)"""
+    """The number of announcements in the pool's stream. (The stream also has entries for events.)"""
     entries = sessions.driver.client.xrange(Keys(prefix="daybreak", pool=POOL).single("session_events"))
     return sum(b"consumed" in fields or "consumed" in fields for _, fields in entries)
 

@@ -1,4 +1,4 @@
-"""Parses the JSON of Kubernetes objects into values of the ports. Pure."""
+"""Parses the JSON of Kubernetes objects into the types of :mod:`~daybreak_server.ports.cluster`, without I/O."""
 
 from __future__ import annotations
 

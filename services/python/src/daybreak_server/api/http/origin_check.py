@@ -7,7 +7,8 @@ browser can send requests to the server for every page that it shows. So two kin
   server for the page's own origin, and only the Host header shows the difference. The check applies to all requests
   from this machine, and to every request if the server listens on loopback or ``http.allowed_hosts`` is set; ``*`` in
   ``http.allowed_hosts`` turns it off. Behind an Ingress, the Ingress decides which host names it accepts. IP addresses
-  and ``localhost`` are always allowed, because they cannot be rebound. So are the machine's own name and ``http.host``.
+  and ``localhost`` are always allowed, because they cannot be rebound. The machine's own name and
+  ``http.host`` are always allowed too.
 * **Cross-site requests.** If a page changes something or opens a WebSocket, the browser sends the page's Origin. The
   origin must be the server's own or listed in ``http.allowed_origins``. Listed origins also get the CORS headers with
   which their pages can read the responses. Clients other than browsers send no Origin, so this check lets them pass.

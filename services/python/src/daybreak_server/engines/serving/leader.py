@@ -10,9 +10,10 @@ The leader's own loop, on the work thread of the process, never runs a request. 
 * beats the heartbeat, which the lease renewer and the watchdog read;
 * breaks the group if a request has shown no progress for ``stall_s``, because its thread may never return;
 * refuses new requests while the store marks the group to drain, and stops requests that still run after ``drain_s``;
-* passes an administrator's changes to the pool's setting ``batching`` on to the workload;
+* tells the workload what an administrator has changed in the pool's setting ``batching``;
 * breaks the group if its task has stalled, or if its HTTP server has ended;
-* sends the followers an order that does nothing, if there has been no such order for ``ping_s`` and no request is held;
+* sends the followers an order that does nothing, if there has been no such order for ``ping_s`` and no request is in
+  the group;
 * measures the GPU's free memory, which the lease renewer reports with the load once a second.
 
 If the workload takes tasks, another thread claims one at a time and runs it beside the requests
@@ -216,7 +217,7 @@ class ServingLeader:
         self._pass_on_batching()
 
     def _pass_on_batching(self) -> None:
-        """Pass an administrator's changes to the setting ``batching`` on to the workload."""
+        """Tell the workload what an administrator has changed in the setting ``batching``."""
         changes = self._lease_renewer.batching
         if changes == self._batching:
             return

@@ -1,6 +1,6 @@
-"""Reads the fields of requests, and refuses those that are wrong with an error that names the field.
+"""Reads the fields of requests. If a field is wrong, the request is refused, and the error names the field.
 
-It uses no pydantic model for this, because a request may have a hundred thousand token ids.
+This module uses no pydantic model, because a request may have a hundred thousand token ids.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def flag_of(body: Mapping[str, Any], field: str, *, default: bool) -> bool:
 
 
 def number_of(body: Mapping[str, Any], field: str) -> int | None:
-    """A whole number from 1, or ``None`` if the field is absent. :raises RequestError: if it is anything else."""
+    """A whole number above 0, or ``None`` if the field is absent. :raises RequestError: if it is anything else."""
     value = body.get(field)
     if value is None:
         return None

@@ -1,9 +1,10 @@
 -- Waiting tasks: the fair queue, delays, deadlines, and the wake-up list of idle leaders.
 
--- Tenants, by name. `share`: the virtual time. `weight`: the weight. `is_new`: the pool does not know the tenant yet.
+-- `tenants`: the tenants, by name. The fields of a tenant are:
+-- `share`: the virtual time. `weight`: the weight. `is_new`: the pool does not know the tenant yet.
 -- `waits`: whether the tenant has waiting tasks, or nil while this script has not read that. `list`: the first tasks
 -- of the tenant's queue, or nil while this script has not read them. `whole`: `list` is the whole queue.
--- `moved`: the tenants whose new virtual time or empty queue this script has not written to Redis yet.
+-- The list `moved`: the tenants whose new virtual time or empty queue this script has not written to Redis yet.
 local tenants, moved
 local head, second_share, second_name  -- the next tenant; `share` and name of the tenant after it
 local wakeups, recheck  -- how many wake-ups to push; whether to add one if tasks wait and the list is empty
