@@ -186,7 +186,7 @@ class _Folding:
             return
         if event.type is EventType.RESET:
             self._trimmed = True
-            if not self._now_ms:  # the history begins with what is left of it
+            if not self._now_ms:  # no event says what happened since the submit
                 self._open = _Open(PartKind.UNKNOWN, 0)
             return
         if event.id is None:

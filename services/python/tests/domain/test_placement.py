@@ -62,7 +62,7 @@ def test_a_machine_without_gpus_is_said_to_lack_memory_for_the_whole_model() -> 
 
 
 def test_every_model_gets_a_first_replica_before_one_gets_a_second() -> None:
-    """A model with many replicas does not take all the room."""
+    """A model with many replicas does not take all the memory."""
     placed = place([model("many", 20, replicas=4), model("one", 10)], [gpus("a", 40)])
     assert Counter(replica.alias for replica in placed.replicas) == {"many": 1, "one": 1}
     assert placed.unplaced == {

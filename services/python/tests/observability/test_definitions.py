@@ -191,7 +191,7 @@ def test_a_dashboards_file_imports_into_a_plain_grafana(path: Path) -> None:
 
 
 def test_a_dashboard_shows_one_namespace_at_a_time() -> None:
-    """With several namespaces, the sums on the dashboard would add up several releases."""
+    """With several namespaces, each sum on the dashboard would include several installations of Daybreak."""
     for path in FILES:
         variables = {each["name"]: each for each in json.loads(path.read_text())["templating"]["list"]}
         assert not variables["namespace"].get("multi")

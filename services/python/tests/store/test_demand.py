@@ -79,7 +79,7 @@ def test_an_outage_of_the_store_ends_no_demand(online: Driver) -> None:
     online.now += 3_600_000
     online.tick()
     assert wanted(online) == 2
-    online.publish_demand("other", 0)  # during the grace period, a publish ends no demand either
+    online.publish_demand("other", 0)  # in the grace period, this call ends no demand of g1
     assert wanted(online) == 2
     online.pass_time(GRACE_MS)
     assert wanted(online) == 0

@@ -50,7 +50,7 @@ class Facts:
     """The next strike reaches the task's limit."""
     releases_exhausted: bool = False
     """The task has already been released as often as is allowed without a strike. For the event ``GROUP_FAILED``, this
-    is also true if its groups have failed as often as is allowed without a strike."""
+    is also true if the task's groups have failed as often as is allowed without a strike."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -386,7 +386,7 @@ def visible_gpus() -> str | None:
 
 
 def names_kubernetes() -> bool:
-    """Whether the environment names a Kubernetes cluster: in a pod, or by KUBECONFIG."""
+    """Whether the environment names a Kubernetes cluster. It does in a pod, or if KUBECONFIG is set."""
     return any(os.environ.get(name) for name in ("KUBERNETES_SERVICE_HOST", "KUBECONFIG"))  # noqa: TID251 - allowed here
 
 
@@ -396,5 +396,5 @@ def in_pod() -> bool:
 
 
 def colours_wanted() -> bool:
-    """Whether a terminal may get colours: unless NO_COLOR is set (https://no-color.org)."""
+    """Whether a terminal may get colours. NO_COLOR forbids them (https://no-color.org)."""
     return not os.environ.get("NO_COLOR")  # noqa: TID251 - allowed here

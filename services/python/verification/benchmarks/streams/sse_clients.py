@@ -188,7 +188,7 @@ def _gateway(cores: Cores) -> Iterator[tuple[Running, Running]]:
 
 
 def follow(shape: Shape, cores: Cores, *, processes: int = 1) -> Outcome:
-    """Measure on a new server and a new gateway. :raises RuntimeError: if a stream is refused."""
+    """Measure on a new Valkey and a new gateway. :raises RuntimeError: if a stream is refused."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 100_000)), hard))
     with _gateway(cores) as (gateway, store):

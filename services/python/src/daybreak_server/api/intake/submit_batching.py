@@ -20,8 +20,8 @@ from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.ports.tasks import Submitted, TaskStore
 
 MAX_BATCH = 64
-"""Maximum number of tasks in one call of the store. Redis does nothing else while a script runs. So one call of the
-script accepts at most half as many tasks (``submit.TASKS_MAX``), in a few ms. A larger batch needs two such calls."""
+"""Maximum number of tasks in one call of the store. Redis does nothing else while a script runs. So one run of the
+script accepts at most half of these tasks (``submit.TASKS_MAX``), in a few ms. A full batch needs two runs."""
 MAX_IN_FLIGHT = 2
 """Maximum number of calls in flight for a pool: while the store works on one call, the next is on its way."""
 

@@ -37,7 +37,7 @@ def registered_worker(worker: WorkerRegistration, *, url: str) -> WorkerRecord:
 
 
 def reported_worker(worker: str, heartbeat: WorkerHeartbeat) -> WorkerRecord:
-    """The record that a heartbeat makes, without URL, engines and version: the registry keeps those that it has."""
+    """The record of a heartbeat. It has no URL, engines or version: the registry keeps those of the registration."""
     return WorkerRecord(
         id=worker,
         url="",

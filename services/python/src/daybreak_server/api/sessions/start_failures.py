@@ -16,7 +16,7 @@ from daybreak_server.ports.store_errors import StoreError
 
 
 class StartFailures:
-    """The failures of groups to start."""
+    """Checks whether the groups of a pool fail to start."""
 
     def __init__(self, views: PoolViewCache) -> None:
         self._views = views

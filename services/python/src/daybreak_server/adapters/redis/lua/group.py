@@ -156,7 +156,8 @@ def encode_others(keys: Keys, reply: Any) -> list[Call]:
 def decode_pool(reply: Any, name: str, others: Sequence[Any] = ()) -> PoolView:
     """The pool as it is now. While no group is ready, the wake phase is that of the group that has come furthest.
 
-    ``others``: the replies to :func:`encode_others`. They have an empty record for a group that has deregistered since.
+    ``others``: the replies to :func:`encode_others`. If a group deregistered after ``reply``, its record in ``others``
+    is empty.
     """
     queued, delayed, running, live, oldest_ms, meta_flat, groups_flat, now, *rest = reply
     reported, failure, cordoned, demand, wanted, needed_ms, _ = rest

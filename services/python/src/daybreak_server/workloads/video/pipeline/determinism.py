@@ -18,7 +18,7 @@ CPU_ENVIRONMENT: Final[Mapping[str, str]] = {"MKL_CBWR": "AVX2,STRICT"}
 
 
 def threads_for(cores: int, ranks_here: int) -> int:
-    """CPU threads for each rank on a machine: an equal share of its cores, at least one."""
+    """CPU threads for each rank: the cores divided by the ranks, at least one."""
     return max(1, cores // max(1, ranks_here))
 
 
