@@ -79,7 +79,7 @@ class Speaker:
 
     def assert_exact(self) -> None:
         """Assert that the text so far is that of a session without faults: nothing is missing or repeated."""
-        # Read the text before the audio. In the opposite order, the text could include audio that was sent in between.
+        # Read the text before the audio. Otherwise, audio could be sent in between, and the text could cover it.
         text = self.text
         wanted = expected_text(bytes(self._audio), TARGET)
         assert wanted.startswith(text), f"{self.session} has written {text!r} instead of {wanted!r}"

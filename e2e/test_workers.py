@@ -119,7 +119,7 @@ def test_an_answer_is_streamed(gateway_url: str) -> None:
 def test_no_request_fails_when_the_pod_of_a_worker_is_deleted_or_killed(
     deployment: Deployment, gateway_url: str
 ) -> None:
-    """A deleted pod finishes its answers. A killed pod has sent nothing yet, so the next pod gets its requests."""
+    """A deleted pod finishes its answers. If a pod is killed, the next pod gets its unanswered requests."""
     url = f"{gateway_url}/v1/chat/completions"
     with Load(url, question(), clients=2, deadline_s=DEADLINE_S) as load:
 

@@ -1,4 +1,4 @@
-"""The models in the run of :mod:`testkit.observed`, a worker that serves them with the test engine, and requests."""
+"""The models in the run of :mod:`testkit.observed`, requests to them, and their worker, which runs the test engine."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ObservedModels:
         wait_until(lambda: {"broken", "huge"} <= self._view().plan.wanted.keys(), 60, "a plan with both")
 
     def stop_managers(self) -> None:
-        """Make every manager fail to plan: add to the registry itself a model whose ``idle_s`` is not a number."""
+        """Write a model with the ``idle_s`` ``None`` directly to the registry, so that every manager fails to plan."""
         record = ModelRecord(alias="bad", source="s", engine="test", idle_s=None)  # type: ignore[arg-type]
         self._change(lambda registry: registry.add_model(record))
 

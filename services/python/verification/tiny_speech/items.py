@@ -1,5 +1,7 @@
-"""Audio of spoken sentences, as a client would stream it, with the expected texts. The score, the clips and long
-sessions use it."""
+"""Audio of spoken sentences, as a client would stream it, with the expected texts.
+
+``score`` and ``clips`` use this module.
+"""
 
 from __future__ import annotations
 

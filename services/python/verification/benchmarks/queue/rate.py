@@ -54,7 +54,7 @@ class Rate:
     """Tasks per second with one group in each leader process, so that each call settles one task."""
     raw_s: float
     """The baseline: payloads per second through a plain list. RPUSH appends batches of the same size, and LPOP takes
-    one payload at a time. It is the median of rounds that alternate with the repeats."""
+    one payload at a time. The figure is the median of rounds that alternate with the repeats."""
 
 
 class Counters:
@@ -83,7 +83,7 @@ def fill(url: str, number: int, *, cores: Collection[int], makers: int = 2) -> N
 def measure(server: BenchServer, *, depth: int, tasks: int, repeats: int, cores: Collection[int]) -> Rate:
     """Fill the queue to ``depth``. Then measure submits, settles, and both at the same time.
 
-    The last figure is measured with up to ``WIDTH`` tasks in each settle call, and again with one task in each.
+    The last measurement runs with up to ``WIDTH`` tasks in each settle call, and again with one task in each call.
     """
     queued = _queued(server)
     before = server.info()["used_memory"]
@@ -246,7 +246,7 @@ def _lead(url: str, counters: Counters, at: int, number: int, cores: set[int], w
 
 
 def _first_claims(queue: RedisQueue, groups: list[GroupRecord]) -> list[tuple[Lease, GroupRecord]]:
-    """Claim a first task for each of the groups, which are idle. Wait up to 5 s for the first one."""
+    """Claim a task for each of the idle groups. Wait up to 5 s for the task of the first group."""
     first_claim = queue.claim(groups[0], wait_s=5)
     if first_claim is None:
         return []

@@ -31,7 +31,7 @@ def one_end(observations: Observations) -> Iterator[Violation]:
 
 def attempts(observations: Observations) -> Iterator[Violation]:
     """Each attempt starts after the previous one has ended, and writes its events between its start and its end. Only a
-    terminal event may come after the end of the attempt, if the task ends while it waits for the next one."""
+    terminal event may come after the end of the attempt, if the task ends while it waits for the next attempt."""
     for task, events in observations.streams.items():
         current, open_ = 0, False
         for event in events:
@@ -62,7 +62,7 @@ def progress(observations: Observations) -> Iterator[Violation]:
     """Within one phase of an attempt, steps rise without gaps. Within an attempt, neither step nor fraction falls.
 
     An event may cover several steps (``from_step``). After an outage, an event may also cover steps that an earlier
-    event has reported. A phase may start at the last step of the previous one (decoding) or at a checkpoint.
+    event has reported. A phase may start at the last step of the previous phase, as decoding does, or at a checkpoint.
     """
     for task, events in observations.streams.items():
         step, phase, fraction, attempt = None, None, 0.0, -1

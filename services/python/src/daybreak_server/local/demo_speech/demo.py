@@ -31,7 +31,7 @@ _STAGGER_S = 0.35
 """In the second part, the time between the starts of two users, so that their sentences do not begin together."""
 _READY_S = 300.0
 _PUBLISHED_S = 1.5
-"""How long to wait for the last sizes of batches, which groups publish each second."""
+"""How long to wait for the sizes of the last batches. Groups publish them each second."""
 
 
 def run_demo(settings: Settings) -> int:

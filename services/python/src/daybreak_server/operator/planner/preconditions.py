@@ -1,4 +1,4 @@
-"""Checks right before an action that may stop a group, uncordon a host or remove a drain mark.
+"""The checks right before an action that may stop a group, uncordon a host or remove a drain mark.
 
 A plan is made from views that may lag, so the executor reads the state again for these checks. The `test` operations of
 a JSON Patch guard the RayCluster object itself. These checks guard the rest: which pods exist, which groups are busy,

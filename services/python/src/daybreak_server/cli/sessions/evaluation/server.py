@@ -30,7 +30,7 @@ class PoolUnderTest:
     async def find(cls, client: AsyncClient, http: httpx2.AsyncClient, name: str | None) -> PoolUnderTest:
         """The named pool, or the only one of the kind ``sessions``.
 
-        :raises EvaluationError: if there is none, or there are several and none is named.
+        :raises EvaluationError: if there is no such pool, or if there are several and ``name`` is ``None``.
         """
         pools = [pool for pool in await client.pools() if pool.kind == "sessions"]
         named = [pool for pool in pools if name in {None, pool.name}]

@@ -1,9 +1,9 @@
 """Reads a JSONL file line by line, with line numbers and limits.
 
-Each line of the file is one :class:`Line`. If a line is empty, too long or not JSON, its ``error`` says why
-it has no value. So the output has the same line numbers as the input. The last line needs no line break, and a
-file that ends with a line break has no empty line after it. Reading can begin after any line whose number and end are
-known.
+Each line of the file is one :class:`Line`, even if the line is empty, too long or not JSON. In these cases, ``error``
+says why there is no value. So the task's output has the same line numbers as its input. The last line needs no line
+break, and a file that ends with a line break has no empty line after it. Reading can begin after any line whose number
+and end are known.
 
 A line that is too long is skipped in pieces, so it is never in memory as a whole.
 """

@@ -52,7 +52,7 @@ def fingerprint(model: WanModel, params: VideoParams, seed: int) -> str:
     # The frame rate affects only the file, and the seed of the run is added below.
     values = params.model_dump(mode="json", exclude={"fps", "seed"})
     if params.image is not None:
-        # The name of the method that prepares the picture. A new method needs a new name, because older snapshots would
+        # "cover" names the method that prepares the picture. A new method needs a new name, because older snapshots do
         # not fit it.
         values["image"] = ["cover", params.image]
     text = json.dumps([model.fingerprint, seed, values], sort_keys=True)
@@ -172,7 +172,7 @@ class Denoiser:
         return unconditional + guidance * (conditional - unconditional)
 
     def _timestep(self, timestep: Tensor) -> Tensor:
-        """The timestep as [1]; or, if each token has its own, as [1, tokens] with 0 in the frame of a first image."""
+        """The timestep, with shape [1]; if each token has its own, [1, tokens] with 0 in the frame of a first image."""
         if not self.model.info.expand_timesteps:
             return timestep.expand(1)
         expanded: Tensor = (self._mask[0][0][:, ::2, ::2] * timestep).flatten().unsqueeze(0)
