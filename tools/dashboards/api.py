@@ -6,7 +6,7 @@ from dashboards.model import Dashboard, Kind, Panel, Row, Unit, quantiles, query
 from daybreak_server.observability.alerts import API_REQUESTS, FAILED_REQUESTS
 
 _OBJECTIVE = 0.001
-"""The share of requests that may fail: 0.1 %, the default of ``monitoring.alerts.availability``."""
+"""The share of requests that may fail: 0.1 %, because ``monitoring.alerts.availability`` is 0.999 by default."""
 
 
 def _burn(window: str) -> str:

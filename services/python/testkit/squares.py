@@ -24,8 +24,8 @@ NAN = 1_000_002
 HELD = 1500
 """A batch with this number or a larger one takes `_CRAWL_S` longer while the file of the option `hold` exists."""
 _CRAWL_S = 0.3
-"""Long enough for a test to kill the process during a batch, and short enough that steps still end. Each step reports
-the checkpoints that were stored before it."""
+"""Long enough for a test to kill the process during a batch, and short enough that further steps end soon. These steps
+report the checkpoints that were stored before them."""
 
 
 class Squares:
@@ -79,7 +79,7 @@ class Squares:
         type(self).batches.append(list(numbers))
         assert self.go.wait(60)
         if self._hold and max(numbers) >= HELD and Path(self._hold).exists():
-            time.sleep(_CRAWL_S)  # in a process of its own, which the test kills here
+            time.sleep(_CRAWL_S)  # here the test kills the group's process
         if self.broken or POISON in numbers:
             raise ValueError("the model cannot square this")
         return [number**2 for number in numbers]

@@ -64,7 +64,7 @@ class WorkerRegistration(RequestModel):
 
 
 class WorkerRegistered(ResponseModel):
-    """The response to a registration: send a heartbeat every ``heartbeat_s``, within ``lease_s`` at the latest."""
+    """The response to a registration: the interval of heartbeats, and the lease, which each heartbeat renews."""
 
     heartbeat_s: float
     lease_s: float

@@ -1,9 +1,8 @@
 """A Prometheus on this machine that watches an installation on a cluster. Its targets come from the chart's monitors.
 
-The cluster of the tests may not have the Prometheus operator. So ``helm template`` renders the chart with the
-installation's values as for a cluster that has this operator, and the monitors are read from the result. Prometheus
-gets the chart's rules, but with windows and waits divided by ``FACTOR``. ``chart_rules`` has the rules without this
-change.
+The cluster of the tests may not have the Prometheus operator. So ``helm template`` renders the chart as for a cluster
+that has this operator, with the installation's values. The monitors are read from the result. Prometheus gets the
+chart's rules, but with windows and waits divided by ``FACTOR``. ``chart_rules`` has the rules without this change.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from testkit.system import try_request
 from testkit.waiting import wait_until
 
 FACTOR = 75.0
-"""Divides the windows and waits of alerts: 15 minutes become 12 s, and five minutes 4 s."""
+"""Divides the windows and waits of alerts: 15 minutes become 12 s. Windows stay at least 6 s long."""
 INTERVAL_S = 1
 _KINDS = ("keda.sh/v1alpha1", "ray.io/v1/RayCluster")
 _MONITORING = ("ServiceMonitor", "PodMonitor", "PrometheusRule")

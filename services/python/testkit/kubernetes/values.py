@@ -87,5 +87,5 @@ def _parts(image: str) -> dict[str, str]:
 
 
 def small(memory: str, *, limit: str) -> dict[str, Any]:
-    """Requests and limits, without a CPU limit, which would throttle the start."""
+    """Requests and limits of a container. There is no CPU limit, because it would throttle the start."""
     return {"requests": {"cpu": "10m", "memory": memory}, "limits": {"memory": limit}}

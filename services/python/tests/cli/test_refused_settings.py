@@ -1,4 +1,4 @@
-"""Invalid settings end every command with exit code 2 and a line for each, without a traceback or secrets."""
+"""Invalid settings end every command with code 2. The error names each one, without a traceback or secrets."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def test_a_terminating_pod_has_the_end_of_its_grace_period() -> None:
 def test_a_pod_waits_for_a_reason_that_does_not_pass_by_itself(
     status: dict[str, Any], reason: str | None
 ) -> None:
-    """When Kubernetes alternates between two reasons for one cause, the operator always uses the same one."""
+    """When Kubernetes alternates between two reasons for one cause, the operator always reports the same reason."""
     waiting = parse.pod(pod(**status)).waiting
     assert (waiting.reason if waiting else None) == reason
 

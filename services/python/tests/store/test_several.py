@@ -49,7 +49,7 @@ def test_a_task_whose_claim_was_lost_is_released_and_the_others_stay(driver: Dri
 
 
 def test_a_repeated_settle_with_a_claim_returns_the_same_claim(driver: Driver) -> None:
-    """The first answer was lost, so the group does not name the task that it claimed."""
+    """The group did not receive the first answer, so its second call does not name the newly claimed task."""
     for _ in range(3):
         submit(driver)
     first = claim_task(driver)

@@ -58,7 +58,7 @@ def test_a_wait_is_counted_by_its_priority_from_entering_the_queue_to_the_claim(
 
 
 def test_a_delayed_task_waits_from_its_start_time(driver: Driver) -> None:
-    """A delay that its client requested does not count as waiting."""
+    """A delay that the client requested does not count as waiting."""
     submit(driver, start_at_ms=driver.now + 5_000)
     driver.pass_time(6_000)
     assert driver.claim() is not None
@@ -301,9 +301,9 @@ def test_only_tenants_that_have_tasks_take_one_of_the_limited_places(driver: Dri
 
 
 def test_waiting_tenants_are_named_up_to_the_limit(driver: Driver) -> None:
-    """Waiting tenants may have no totals, for example because the limit was raised later. They are named too.
+    """Waiting tenants may have no totals, for example because the limit was raised later.
 
-    Tenants that are named have a weight.
+    Up to the limit, such tenants appear under their own names, with their weights. The rest count as `other`.
     """
     driver.tick(tenants_max=2)
     for tenant in ("alice", "bob", "carol"):

@@ -205,7 +205,7 @@ class ModelPool:
         self.totals.counts["groups_lost"] += died and known is not None and not known.lost
 
     def tick(self) -> tuple[int, int, int, set[str], set[str]]:
-        """The counts of due tasks, lost leases and expired tasks; ids past retention; and prefixes of garbage."""
+        """The counts of due tasks, lost leases and expired tasks; ids of tasks past retention; prefixes of garbage."""
         silence = 0 if self.ticked is None else self.now - self.ticked
         graceful = silence > LEASE_STEP_MS and self.lease_clock >= self.grace
         self.lease_clock += max(0, min(silence, LEASE_STEP_MS))

@@ -83,5 +83,5 @@ def _waits(duration: str, factor: float) -> str:
 
 
 def _span(seconds_: float, factor: float) -> str:
-    """A number of seconds for an expression. If it is shortened, it stays at least 4, as a window does."""
+    """A number of seconds for an expression. If it is shortened, it stays at least :data:`SHORTEST_S`."""
     return f"{seconds_ if factor == 1 else max(SHORTEST_S, seconds_ / factor):g}"

@@ -6,9 +6,10 @@ text of an input that the process knows.
 
 A shorter text of an input, of at least :data:`SHORTEST` characters, may be an ordinary word. It is replaced where it is
 quoted (``input_value='cat'``). Where it is a whole word without quotes, it is replaced only in errors, tracebacks and
-libraries' messages that are about the task with this input. Otherwise a tenant could blot out any word of the log.
+libraries' messages that are about the task with this input. If such a word were replaced in every line, a tenant could
+blot out any word of the log.
 
-The work is bounded, because a gateway writes its log on its event loop. The middle of a text that is longer than
+The work is bounded, because a gateway writes its log on its event loop. The middle of a log text that is longer than
 :data:`LONGEST` characters is cut out, and ``domain/private_inputs.py`` bounds the inputs. An input is divided into
 blocks, each half as long as a window. Every window of the input contains a whole block. So it is enough to look for the
 blocks in the line, and then to compare the windows around the few blocks that the line contains.

@@ -29,7 +29,7 @@ class WorkerTakenError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wake:
-    """What is known of how long a model takes to start."""
+    """The current wake and the last wake of a model."""
 
     since_ms: int | None = None
     """Since when the model is wanted and has no ready replica; ``None`` if it has one, or if it is not wanted."""

@@ -126,5 +126,5 @@ PEERS: Sequence[Contender] = (
         ),
     ),
 )  # fmt: skip
-"""The routers that :mod:`verification.benchmarks.competitors.environments` installs from the registry."""
+"""The routers that :mod:`verification.benchmarks.competitors.environments` installs from the package registry."""
 CONTENDERS: Sequence[Contender] = (DAYBREAK, *PEERS)

@@ -26,7 +26,7 @@ def problem(error: ApiError, request_id: str | None = None) -> Problem:
 
 
 def problem_response(error: ApiError, request_id: str | None) -> Response:
-    """The HTTP response; an :data:`daybreak_server.api.errors.ErrorRenderer`."""
+    """Render an error as an HTTP response. Implements :data:`daybreak_server.api.errors.ErrorRenderer`."""
     headers = dict(error.headers)
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after_s)))

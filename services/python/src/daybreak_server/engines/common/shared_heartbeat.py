@@ -95,7 +95,7 @@ class SharedHeartbeat:
     def write(self, **changes: Any) -> None:
         """Change fields of the state.
 
-        A single call packs all fields. The call holds Python's lock, so no other thread runs halfway through a write.
+        A single C call packs all fields. It holds Python's GIL, so no other thread runs in the middle of a write.
         """
         with self._lock:
             state = self._state

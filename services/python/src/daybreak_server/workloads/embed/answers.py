@@ -31,7 +31,7 @@ INPUT_TYPES = {
     "search_query": "query",
     "search_document": "document",
 }
-"""Each value of ``input_type``, including those of Cohere and NVIDIA → the kind of text that the value means."""
+"""Maps each value of ``input_type`` (also those of Cohere and NVIDIA) to the kind of text that it means."""
 DECIMALS = 8
 
 

@@ -1,4 +1,4 @@
-"""Reads the lines of a task, and computes the results of valid lines. Every other line gets an error of its own."""
+"""Reads the lines of a task, and computes the results of the valid ones. Each invalid line gets its own error."""
 
 from __future__ import annotations
 

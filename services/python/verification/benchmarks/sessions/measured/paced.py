@@ -1,4 +1,4 @@
-"""One run: users speak in real time to a group's sessions, scheduler and model, on one thread.
+"""One run, on one thread: users speak in real time to a group's sessions, scheduler and model.
 
 A turn's audio arrives when it has been spoken. The group writes to memory instead of Redis. It does not react to lag,
 so the length of turns never changes.
