@@ -126,7 +126,7 @@ def test_a_question_about_a_pool_at_zero_is_answered_and_wakes_nothing(
 
 
 def test_many_callers_wake_a_pool_and_share_its_batches(deployment: Deployment, gateway: str) -> None:
-    """Each caller gets the vector of its own text, equal to the vector of the text alone."""
+    """Each caller gets the vector of its own text. A later request with only this text gets the same vector."""
     deployment.wait_for_zero(EMBED, head=False)
     texts = [f"the {colour} cat sat" for colour in ("red", "blue", "green", "old", "young", "big", "small")]
     texts.append("where is the river ?")

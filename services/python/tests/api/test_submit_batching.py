@@ -67,7 +67,8 @@ async def test_concurrent_submits_share_round_trips(valkey: Any) -> None:
 
 
 async def test_each_task_of_a_batch_is_accepted_or_refused_by_itself(valkey: Any) -> None:
-    """A first submit with a key creates a task. The same body then gets this task, and another body is refused."""
+    """The first submit with a key creates a task. A second one with the same body gets this task, and one with another
+    body is refused."""
     store = RedisStore(valkey.url)
     submit_batcher = SubmitBatcher(store)
     try:
@@ -119,7 +120,7 @@ async def test_a_cancelled_caller_does_not_affect_the_others(valkey: Any) -> Non
 
 
 def test_the_fast_path_responds_like_the_route(api: Api) -> None:
-    """A path with a query string takes the fast path; a path with a trailing slash does not."""
+    """A submit takes the fast path if its URL has a query string, but not if the URL has a trailing slash."""
     body = {"pool": "echo", "input": {"message": "hi"}, "metadata": {"a": "b"}}
     task = api.client.post("/v1/tasks?x=1", json=body).json()
     assert Task.model_validate(task).to_json() == task

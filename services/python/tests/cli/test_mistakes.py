@@ -1,4 +1,4 @@
-"""Tests of typical first mistakes: a line says what the user must correct, before anything starts."""
+"""Tests of typical first mistakes: before anything starts, a line says what the user must correct."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When each alert fires: series as ``promtool test rules`` reads them, and minutes at which it fires or does not.
+"""When each alert fires and when it is quiet, for series in the format of ``promtool test rules``.
 
 ``0+1x9`` is 0, 1, … 9, one value per minute; ``_x9`` is nine missing values. All series have the label
 ``namespace="n"``. For each alert, :data:`CASES` has a fault that sets it off. :data:`MORE_CASES` has situations that

@@ -68,9 +68,9 @@ KINDS = {
 
 
 def _registry() -> Iterator[tuple[str, bool]]:
-    """Each attribute of the registry, and whether it is deprecated.
+    """Each attribute of OpenTelemetry's registry, and whether it is deprecated.
 
-    The stable attributes come last, so they override incubating ones of the same name in a dict.
+    The stable attributes come last, so in a dict they override incubating ones of the same name.
     """
     for package in (incubating, stable):
         for module in pkgutil.iter_modules(package.__path__):

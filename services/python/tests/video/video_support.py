@@ -51,7 +51,7 @@ def build_pipeline(kind: str) -> Any:
     tokenizer.model_max_length = TEXT_LENGTH
     torch.manual_seed(0)
     text = UMT5Config(vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4)
-    # TI2V-5B's VAE packs 2 x 2 pixels into channels before it convolves, so a latent has a side of 16 pixels.
+    # TI2V-5B's VAE packs 2 x 2 pixels into channels before it convolves, so each latent covers 16 x 16 pixels.
     shape: dict[str, Any] = {"base_dim": 3, "z_dim": 16, "dim_mult": [1, 1, 1, 1]}
     shape |= {"num_res_blocks": 1, "temperal_downsample": [False, True, True]}
     if ti2v:
@@ -121,7 +121,7 @@ class Recorder:
 
 
 def workload(options: Mapping[str, Any], **group: Any) -> Any:
-    """Load a workload. Its group has one rank, unless ``group`` gives another rank and size."""
+    """Load a workload as the only rank of its group, unless ``group`` sets ``rank`` and ``size``."""
     from daybreak_server.workloads.video.pipeline.workload import VideoWorkload
 
     loaded = VideoWorkload()

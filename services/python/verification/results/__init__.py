@@ -1,7 +1,7 @@
 """Measured figures: rows with baselines and targets, saved as JSON and shown as tables.
 
-A benchmark or a fault test fills a :class:`Report` and saves it below ``docs/figures``. ``tools/figures.py`` renders
-the pages of ``docs`` from these files, so every number in a table comes from a run.
+A benchmark or a fault test fills a :class:`Report` and saves it below ``docs/figures``. ``tools/figures.py`` writes the
+tables in ``docs`` from these files, so every number in such a table comes from a run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The manager, which keeps the plan of models and workers up to date while it holds the lease ``placement``.
 
 Several processes run a manager: each gateway and, where Ray is up, an actor on Ray with a higher priority. Only the
-manager that holds the lease plans. All state is in the registry, so killing a manager loses nothing, and another
+holder of the lease changes the plan. All state is in the registry, so killing a manager loses nothing, and another
 manager takes over when the lease ends.
 """
 

@@ -24,7 +24,7 @@ MAX_HEADER: Final = 100_000_000
 """The limit of the safetensors format for its header, in bytes."""
 
 SHOWN: Final = 4
-"""The most missing tensors, and the most tensors of a wrong shape, that the messages name."""
+"""Messages name at most this many missing tensors, and at most this many tensors of a wrong shape."""
 
 LFS_POINTER: Final = b"version https://git-lfs"
 

@@ -137,7 +137,7 @@ ENDS = {
 def test_audio_that_ends_with_a_turn_ends_with_its_last_words(
     real: Speech, interface: str, late: bool
 ) -> None:
-    """The audio has three whole turns, so none of it is left for a last turn.
+    """The audio is exactly three turns long, so no shorter turn is left at its end.
 
     With ``late``, the client ends the audio after the group has processed all of it.
     """
@@ -226,7 +226,7 @@ def batches(speech: Speech) -> Counter[tuple[str, int]]:
 
 
 def wait_for_batches(speech: Speech, fits: Any, what: str) -> None:
-    """Wait until ``fits`` accepts the newest batches. ``fits`` is called after every twenty batches or more."""
+    """Wait until ``fits`` accepts the newest batches. Each call of ``fits`` gets at least twenty new batches."""
     before = batches(speech)
 
     def reached() -> bool:

@@ -46,7 +46,7 @@ class SessionSeen:
         return "".join(line["data"]["text"] for line in self.events("text"))
 
     def longest_gap(self, since: float) -> float:
-        """The longest time from one piece of text to the next, for pieces that came after ``since``."""
+        """The longest time between two consecutive pieces of text, of which the second came at or after ``since``."""
         times = [line["t"] for line in self.events("text")]
         return max((later - earlier for earlier, later in pairwise(times) if later >= since), default=0.0)
 

@@ -14,7 +14,7 @@ from daybreak_server.ports.upstreams import UnreachableError, UpstreamRequest
 CONNECT_TIMEOUT_S = 3.0
 """How long a group may take to accept a connection. A node that has gone away does not answer at all."""
 KEEP_ALIVE_S = 60.0
-"""A connection that has been idle for longer than this is not used again. Groups close idle connections later."""
+"""A connection that has been idle for longer than this is not used again. Groups keep idle connections for longer."""
 MAX_IDLE = 256
 """How many idle connections to one group are kept at most."""
 

@@ -1,7 +1,7 @@
 """The body of a request on its way to a group.
 
-Its beginning is read into memory, so that the request can be sent to another group. The rest of a larger body is passed
-on as it arrives. Once a part of the rest has been passed on, the request cannot be sent again.
+Its beginning is read into memory, so that the request can be sent to another group. If the body is longer, the rest is
+passed on as it arrives. Once a part of the rest has been passed on, the request cannot be sent again.
 """
 
 from __future__ import annotations

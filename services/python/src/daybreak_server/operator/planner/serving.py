@@ -1,7 +1,7 @@
 """Keeps the Serve application of one head deployed, healthy and scaled to the number of groups.
 
 ``attempt`` is the number of a *deploy attempt*: how often the operator has deployed the application again because Serve
-gave it up. It has nothing to do with the attempts of tasks.
+had given up on it. It has nothing to do with the attempts of tasks.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def _next_attempt(state: ClusterState, application: Application, now: float) -> 
 
 
 def _target(pool: GeneratorPool, state: ClusterState, target: int) -> tuple[Action, ...]:
-    """Raise the target at once. Lower it only once the victims are gone: until then, Serve might stop other ranks.
-    Lower it to 0 only while no group is busy."""
+    """Raise the target at once. Lower it only after the number of running ranks has fallen to the new target: otherwise
+    Serve would choose which ranks to stop. Lower it to 0 only while no group is busy."""
     view = state.serve
     if view is None or view.target == target:
         return ()

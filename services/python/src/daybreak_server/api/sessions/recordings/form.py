@@ -21,7 +21,7 @@ _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingRequest:
-    """What a client asks for: a recording, and the language and the format of its text."""
+    """A recording, its language, and the language and the format of the text that the client wants."""
 
     recording: Recording
     language: str | None
