@@ -350,7 +350,7 @@ def test_a_download_follows_redirects_without_the_api_key(
 def test_a_download_retries_a_500_of_s3_but_not_of_daybreak(
     scripted: Any, make: Any, face: Any, tmp_path: Path
 ) -> None:
-    """S3's InternalError is temporary; a bug in Daybreak is raised at once."""
+    """S3's InternalError is temporary. A 500 of Daybreak is a bug, so its error is raised at once."""
     task_response = make.answer(make.task(state="succeeded", artifacts=[artifact()]))
     errs = make.answer(b"<Error><Code>InternalError</Code></Error>", 500)
     scripted.answers = [task_response, errs, ranged(make, 1_500_000), errs, ranged(make)]

@@ -89,7 +89,7 @@ def test_starts_retries_and_logs_are_printed() -> None:
 
 
 def test_a_reset_restores_the_state_from_a_snapshot(make: Any) -> None:
-    """After `reset`, the bar shows the task's state in that event. An invalid snapshot changes nothing."""
+    """After a `reset` event, the bar shows the task that the event contains. An invalid task changes nothing."""
     timeline = Timeline()
     progress = {"fraction": 0.5, "step": 10, "steps": 20}
     line = timeline.update(

@@ -29,7 +29,7 @@ _OUTAGES = (
 
 
 def connect(url: str, *, read_timeout_s: float, connect_timeout_s: float) -> Any:
-    """A client that never retries by itself. If a reply is lost, a repeated read would skip its events."""
+    """A client that never retries by itself, because a repeated read would skip the events of a lost reply."""
     # A Unix socket has no keepalive, and redis-py rejects the option for it.
     keepalive: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
     client = redis.asyncio.Redis.from_url(
@@ -51,13 +51,13 @@ def connect(url: str, *, read_timeout_s: float, connect_timeout_s: float) -> Any
 
 
 def is_temporary(error: Exception) -> bool:
-    """Whether the same command may succeed later: an outage, a failover, or a server that is loading or full."""
+    """Whether the same command may succeed later, because Redis is down, fails over, loads its data or is full."""
     return isinstance(error, _OUTAGES) or _TEMPORARY_REPLIES.search(str(error)) is not None
 
 
 def translate_error(error: Exception) -> DaybreakError:
     """Convert redis-py's error to an error of this package."""
-    # For a login over a Unix socket, redis-py puts the error inside another one.
+    # If a login over a Unix socket fails, redis-py puts the error inside another one.
     if error.args and isinstance(error.args[0], failures.RedisError):
         error = error.args[0]
     rejected = isinstance(error, failures.AuthenticationError | failures.AuthorizationError)

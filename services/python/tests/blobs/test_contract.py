@@ -320,7 +320,7 @@ def test_a_probe_leaves_no_file(place: Place) -> None:
 
 
 def test_concurrent_probes_do_not_disturb_each_other(place: Place) -> None:
-    """A probe may need a folder that another probe has just removed, and creates it again."""
+    """If another probe has just removed the folder that a probe needs, the probe creates the folder again."""
     with ThreadPoolExecutor(8) as pool:
         for probe in [pool.submit(place.blobs.probe) for _ in range(64)]:
             probe.result(30)

@@ -32,7 +32,7 @@ def as_base64(image: Image.Image) -> str:
 
 
 def stock(kind: str, params: Any, image: Image.Image | None = None, **call_options: Any) -> Any:
-    """Run the same task in diffusers' own pipeline."""
+    """Run the task in diffusers' own pipeline."""
     import diffusers
 
     pipeline = support.build_pipeline(kind)
@@ -155,7 +155,10 @@ def test_a_resumed_run_gives_the_same_bytes_as_an_uninterrupted_one(
 def test_a_run_with_an_unusable_snapshot_starts_at_step_zero(
     folders: dict[str, Path], single: Any, tmp_path: Path
 ) -> None:
-    """A snapshot that is truncated, meaningless or from another task is logged and ignored. The video is the same."""
+    """A snapshot that is truncated, meaningless or from another task is logged and ignored.
+
+    The video is the same as without a snapshot.
+    """
     params = support.params(folders["single"], steps=2)
     steps, whole = support.run(single, params, tmp_path / "whole")
     other, _ = support.run(single, support.params(folders["single"], steps=2, seed=4), tmp_path / "other")

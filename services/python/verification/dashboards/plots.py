@@ -58,7 +58,7 @@ class Plot:
     """The panel's width in columns. A dashboard has 24 columns."""
     series: Sequence[Series] = ()
     table: Sequence[Mapping[str, str]] = field(default=())
-    """The rows of a table, by the titles of its columns."""
+    """The rows of a table. Each row maps the titles of the columns to its cells."""
     unit: str = ""
     until: float = 0.0
     """The end of the run, on the time axis."""
@@ -66,8 +66,8 @@ class Plot:
 
     @property
     def shown(self) -> list[Series]:
-        """The series that are drawn. Lines and areas that are never above 0 are left out. Of more than
-        ``_MOST_LINES`` lines, only the highest are drawn."""
+        """The series that are drawn. Lines and areas that are never above 0 are left out. If there are no others, the
+        first is drawn. Of more than ``_MOST_LINES`` lines, only the highest are drawn."""
         found = [series for series in self.series if series.points]
         if self.kind in {Kind.LINES, Kind.AREAS} and len(found) > 1:
             found = [series for series in found if series.highest > 0] or found[:1]

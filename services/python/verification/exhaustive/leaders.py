@@ -6,7 +6,7 @@ A leader knows only the replies that it received. It has one of three states:
 * ``works``: it believes that it holds a token.
 * ``resettling``: it got no reply to its settle. It repeats the call or gives up.
 
-In some orders of the steps, a leader takes no step while the others do, as if it were paused or disconnected. So
+In some orders of the steps, a leader takes no step for a while, as if it were paused or disconnected. So
 zombies need no separate rule. A killed leader returns as a group with a new name, and the tasks that it held belong to
 a group that is gone.
 """

@@ -27,7 +27,7 @@ def number(value: float) -> str:
 
 
 def markdown(report: Report) -> str:
-    """The table, with a description of the run above it and of the machine below it."""
+    """The table. The text above it describes the run, and the line below it describes the machine."""
     rows = [row for row in report.rows if not row.detail]
     columns = {
         "what": [row.what for row in rows],

@@ -42,7 +42,7 @@ if a character in it is not escaped."""
 _REFUSED_URL = re.compile(r"^([a-z][a-z0-9+.-]*://[^/@:\[]*:)[^@]*$", re.IGNORECASE)
 """A refused URL without ``@``: the text after the colon may be a password whose host is missing."""
 _SECRET_PORT = re.compile(r"(://[^/@:\s\[]*:)(?!\d{1,5}(?!\w))[^/@\s]+")
-"""A text in the place of the port that is not a number: a password whose host is missing."""
+"""A text that is not a number, where a URL has its port: it may be a password whose host is missing."""
 _SECRET_QUERY = re.compile(
     r"([?&](?:password|token|secret|sig|(?:x-(?:amz|goog)-)?(?:signature|credential|security-token)|awsaccesskeyid)=)"
     r"[^&\s]*",

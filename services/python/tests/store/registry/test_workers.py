@@ -186,7 +186,7 @@ async def test_leases_end_even_if_every_tick_is_late(driver: RegistryDriver) -> 
 
 
 async def test_a_view_shows_no_lost_worker_however_many_there_are(driver: RegistryDriver) -> None:
-    """One tick removes a limited number of lost workers, and the view leaves out the others."""
+    """One tick removes a limited number of lost workers. The view leaves out the lost workers that remain."""
     for number in range(WORKERS_LOST_MAX + 5):
         await register(driver, f"w{number}")
     await driver.pass_time(14_000)

@@ -1,8 +1,8 @@
 """The ASGI app of a leader: one coroutine for each request, from its head to the last byte of the answer.
 
 1. A request is refused before its body is read if its deadline has passed (504). It is also refused if the group is
-   full or drains, or if the request is for another group (503 with ``Daybreak-Refused``). The workload has then not
-   seen the request.
+   full or drains, or if the request is for another group (503 with ``Daybreak-Refused``). The workload does not
+   see a refused request.
 2. The body is read, unless it is too large (413) or too slow (408). The request is then passed to the workload as an
    :class:`Exchange`.
 3. The parts of the answer are sent to the client as they arrive. ``send`` waits while the client does not

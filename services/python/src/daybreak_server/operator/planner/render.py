@@ -133,13 +133,13 @@ def _workers(group: dict[str, Any], pool: GeneratorPool, labels: dict[str, str],
 
 
 def _times(quantity: str, factor: int) -> str:
-    """Multiply a quantity and keep its unit. The number gets no exponent, which Kubernetes rejects before a unit."""
+    """Multiply a quantity and keep its unit. Kubernetes rejects an exponent before a unit, so the number has none."""
     number = quantity.rstrip("KMGTik")
     return f"{(Decimal(number) * factor).normalize():f}{quantity[len(number) :]}"
 
 
 def _container(group: dict[str, Any], labels: dict[str, str], name: str) -> dict[str, Any]:
-    """Ray's container, the first one of the pod template. Sets the template's labels and the container's defaults."""
+    """Set the pod template's labels and the defaults of its first container, which is Ray's. Returns the container."""
     template = group.setdefault("template", {})
     meta = template.setdefault("metadata", {})
     meta["labels"] = {**meta.get("labels", {}), **labels}

@@ -1,5 +1,5 @@
 -- A task's events. Those that can be rebuilt from its record, such as `queued`, are not stored. A list has the others.
--- A short task has only events of the first kind. An entry of the list is `id type attempt data`, separated by spaces.
+-- A short task without artifacts needs no list. An entry of the list is `id type attempt data`, separated by spaces.
 local emitting
 
 -- Changes of state that the rest of the reply does not show. `reply_of` adds them to the reply; the caller logs them.

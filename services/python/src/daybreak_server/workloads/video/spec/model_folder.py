@@ -43,7 +43,7 @@ class ModelInfo:
     ffn: int
     patch: tuple[int, int, int]
     spatial: int
-    """Side of a latent, in pixels."""
+    """The VAE's spatial factor: the side of one latent pixel, in pixels of the video."""
     temporal: int
     """Frames in a latent frame; the first latent frame holds one."""
     rope_max: int
@@ -161,8 +161,8 @@ def weights(folder: Path) -> Iterator[Path]:
 def fingerprint(folder: Path) -> str:
     """A digest that distinguishes models without reading all of their weights.
 
-    It covers every JSON file, and of each safetensors file the size, the header and the first and last 64 KiB of data.
-    Two fine-tunes of one shape nearly always differ there, and a start does not have to read 60 GB.
+    It covers every JSON file, and the size, the header and the first and last 64 KiB of data of each safetensors file.
+    Two fine-tunes of one shape nearly always differ in these parts, and a start does not have to read 60 GB.
     """
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.json"), *folder.glob("*/*.json")]):
