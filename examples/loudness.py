@@ -23,7 +23,8 @@ from daybreak_server.workloads.sessions import (
 
 BLOCK = 8_000  # samples at 16 kHz: half a second
 WORDS = ("silence", "soft", "loud")  # a token is the index of its word
-SOFT, LOUD = 100, 3_000  # the lowest mean of the samples' absolute values (16 bits) in a soft and in a loud block
+# The lowest mean of the samples' absolute values (16 bits) in a soft and in a loud block.
+SOFT, LOUD = 100, 3_000
 SESSION_BYTES = 1_000
 PAIR = LanguagePair(source="en", target="en", source_name="English", target_name="English")
 

@@ -129,7 +129,8 @@ async def test_200_clients_see_every_event_once_in_order(api: Api, leader: FakeL
         assert client.resets == 0
     connections = sum(client.connections for client in clients)
     print(f"{connections} connections, {sum(client.refused for client in clients)} refused temporarily")
-    assert connections > 2 * CLIENTS  # With fewer connections, this run would prove little about reconnecting.
+    # With fewer connections, this run would prove little about reconnecting.
+    assert connections > 2 * CLIENTS
     await wait_until_async(lambda: _closed(api), 30, "the reader to stop after the last client")
 
 

@@ -298,7 +298,8 @@ def test_the_reader_runs_only_while_there_is_a_subscriber(api: Api) -> None:
         with httpx2.stream(
             "GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60, verify=False
         ) as response:
-            lines = response.iter_lines()  # in a variable, because the response closes when its iterator is deleted
+            # In a variable, because the response closes when its iterator is deleted.
+            lines = response.iter_lines()
             next(lines)
             wait_until(lambda: feed.reading, 30, "the reader to start")
         wait_until(lambda: not feed.reading, 60, "the reader to stop")

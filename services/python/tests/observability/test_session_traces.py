@@ -340,7 +340,8 @@ def test_a_session_that_is_not_sampled_carries_the_callers_context(
     session = response.json()
     assert response.headers.get("traceparent") == session.get("traceparent") == caller
     assert client.delete(f"/v1/sessions/{session['id']}").json().get("traceparent") == caller
-    if tracing.get("enabled", True):  # if the first session had spans, they would arrive before those of this one
+    # If the first session had spans, they would arrive before those of this one.
+    if tracing.get("enabled", True):
         client.post("/v1/sessions", json=OPEN, headers={"traceparent": f"00-{'c' * 32}-{PARENT}-01"})
         collector.wait("POST /v1/sessions")
     assert {span.trace for span in collector.spans} <= {"c" * 32}

@@ -350,7 +350,7 @@ def test_a_growing_lag_makes_turns_longer_and_then_refuses(bench: Bench) -> None
     assert degraded[0].events[0][0] is SessionEventType.DEGRADED
     assert degraded[0].events[0][1]["latency_multiplier"] == 2
     bench.run()
-    assert len(bench.model.prefilled[1].audio) == 4 * BLOCK * 2  # only the first turn was ready before the lag grew
+    assert len(bench.model.prefilled[1].audio) == 4 * BLOCK * 2  # prefilled[0] was ready before the lag grew
     assert [measure(now) for now in (10, 12, 14, 16)] == [(4, True), (4, False), (2, False), (1, False)]
     assert bench.of(session)[-1].latency_multiplier == 1
 
