@@ -272,7 +272,7 @@ def test_live_tasks_that_keda_does_not_see_are_reported(waited: int, reason: str
 
 @pytest.mark.parametrize(("waited", "reason"), [(50, "NoProblem"), (70, "KubeRaySilent")])
 def test_a_silent_kuberay_is_reported(waited: int, reason: str) -> None:
-    """The report comes after a minute without pods, unless the RayCluster's status counts the wanted workers."""
+    """The report comes after a minute without pods, unless the RayCluster's status has the wanted number of workers."""
     wake = WakeStatus(phase="pods", since=NOW - waited, began=NOW - waited)
     video = pool(replicas=1, status=PoolStatus(wake=wake))
     silent, observing = ray_cluster(video, 1, acknowledged=False), ray_cluster(video, 1)

@@ -97,7 +97,7 @@ def test_aliases_that_expand_to_too_many_values_are_refused(config: Path) -> Non
 def test_a_long_file_without_aliases_is_not_refused_for_its_aliases(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The message says how many values are allowed, because there is no alias to remove."""
+    """It is refused for its length, and the message says how many values are allowed."""
     monkeypatch.setattr(config_file, "MAX_VALUES", 20)
     config.write_text("a: [x, x, x, x, x, x, x, x, x, x]\nb: [x, x, x, x, x, x, x, x, x]")
     too_many = f"{config}: it has more than 20 keys and values, counting each use of an alias; use fewer"

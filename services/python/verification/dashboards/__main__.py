@@ -55,8 +55,8 @@ def _note(panel: Panel) -> str:
     """The line below a panel: what its reader must know, or which of its series need Kubernetes."""
     if panel.runbook_of_row:
         return (
-            "All alerts that fired in this run. Their windows are 300 times shorter than in production, so a start of "
-            "a few seconds sets off some."
+            "All alerts that fired in this run. Their windows are 300 times shorter than in production, so even a "
+            "group that takes a few seconds to start sets off alerts."
         )
     missing = [re.sub(r"\{\{\w+\}\}", "", query.legend).strip() for query in panel.queries if query.no_data]
     return f"needs Kubernetes: {', '.join(missing)}" if missing else panel.pictured_note

@@ -111,7 +111,7 @@ ITERATIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "pieces-forgotten-turn-returns",
-        "a session that was forgotten while a piece of its turn ran waits for the next piece",
+        "if a session is forgotten while a piece of its turn runs, it still waits for the next piece",
         (_SCHEDULER, "        self._unread.pop(session, None)\n", ""),
         tests=f"{_PIECES_TESTS}::test_a_session_that_is_forgotten_in_the_middle_of_its_turn_is_gone",
     ),

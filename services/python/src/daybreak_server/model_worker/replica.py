@@ -245,9 +245,10 @@ class RunningReplica:
 
 
 def free_port(ports: Sequence[int] = _PORTS) -> int:
-    """A random port of this machine's loopback that is free now. :raises OSError: if none is."""
-    for port in random.SystemRandom().sample(ports, k=min(200, len(ports))):
+    """A random port of this machine's loopback that is free now. :raises OSError: if 200 tries find none."""
+    tried = min(200, len(ports))
+    for port in random.SystemRandom().sample(ports, k=tried):
         with contextlib.suppress(OSError), socket.socket() as sock:
             sock.bind((HOST, port))
             return port
-    raise OSError("no port from 20000 to 32767 is free")
+    raise OSError(f"no free port found: {tried} ports from {min(ports)} to {max(ports)} were tried")

@@ -89,7 +89,7 @@ def test_the_requests_of_a_killed_worker_go_to_another(start_models):
     assert {answer.headers["daybreak-worker"] for answer in answers} == {"w2"}
 
 
-def test_an_engine_that_breaks_before_its_answer_costs_no_request(start_models):
+def test_a_request_that_breaks_each_engine_gets_502_and_the_next_one_an_answer(start_models):
     models = start_models()
     models.start_worker("w1")
     models.start_worker("w2")

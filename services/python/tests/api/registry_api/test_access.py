@@ -39,9 +39,10 @@ def test_changes_from_elsewhere_need_a_token(start_gateway, method, path, body):
 
 @pytest.mark.parametrize("token", ["wörkers-secret", "admin-secret"])
 def test_either_token_allows_every_change(start_gateway, token):
+    """Only a worker's registration needs ``workers.token``, also with ``admin.token``."""
     gateway = start_gateway(**TOKENS)
     headers = bearer(token)
-    gateway.add_worker(headers=headers)
+    gateway.add_worker(headers=bearer("wörkers-secret"))
     gateway.add_model(headers=headers)
     for method, path, body in [*CHANGES[1:3], CHANGES[4]]:
         response = gateway.client.request(method, path, json=body, headers=headers)
@@ -69,6 +70,18 @@ def test_a_worker_on_the_machine_of_the_gateway_is_refused_with_a_token_of_anoth
     assert "workers.token" in response.json()["detail"]
     assert gateway.view().workers == ()
     gateway.add_model(headers=wrong)  # clients of OpenAI always send a key
+
+
+@pytest.mark.parametrize("tokens", [TOKENS, {"admin": TOKENS["admin"]}])
+@pytest.mark.parametrize("address", [REMOTE, {}])
+def test_a_worker_with_the_token_of_administrators_is_refused(start_gateway, tokens, address):
+    """Gateways do not send this token to workers, so the worker would answer every request with 401."""
+    gateway = start_gateway(**tokens)
+    headers = {**bearer("admin-secret"), **address}
+    response = gateway.client.post("/v1/workers", json=registration(), headers=headers)
+    assert code(response) == (403, "forbidden")
+    assert "DAYBREAK_WORKERS__TOKEN" in response.json()["detail"]
+    assert gateway.view().workers == ()
 
 
 def test_everyone_sees_the_models_but_only_administrators_their_sources_and_where_workers_are(start_gateway):

@@ -191,7 +191,8 @@ def figures_of(ours: tuple[float, float], peer: tuple[float, float]) -> dict[str
 
 
 def test_rows_say_who_is_ahead_at_the_same_clients_and_at_the_same_p95() -> None:
-    """A peer with a higher rate at a higher p95 is ahead only at the same number of clients."""
+    """The peer has the higher rate and the higher p95. It is ahead in the row that compares them at the same number of
+    clients, and not in the row that compares them at the same p95."""
     rows = figures_of(ours=(200.0, 100.0), peer=(210.0, 300.0))
     same = rows["Short texts, 32 clients: requests"]
     assert (same.value, same.baseline, same.held) == (200.0, 210.0, False)

@@ -2,8 +2,8 @@
 
 The model is a closed loop of two stations: the server's core, and the core that the clients (the producer and the
 leaders) share. The clients' CPU time is fitted to the measured rates of "submit alone" and "settle alone"; the rate of
-both together is then predicted. The hand-off (the time from a submit to the claim by an idle leader) is predicted as
-the sum of two raw hand-offs, in which no script runs, and of the costs of the scripts.
+both together is then predicted. In a hand-off (from a submit to the claim by an idle leader), two messages pass through
+the server. Its predicted time is twice that of a message without scripts, plus the cost of the scripts.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def watch_draining(on_drain: Callable[[], None]) -> threading.Thread:
 
 
 def _draining_nodes() -> Callable[[], Mapping[str, int]] | None:
-    """Return Ray's function for the list of draining nodes. It is private, because Ray has no public one."""
+    """Return Ray's function for the list of draining nodes. The function is private: Ray has no public one."""
     try:
         from ray._private.state import state
 

@@ -174,7 +174,7 @@ class RedisStore:
         return deleted
 
     async def pool(self, name: str) -> PoolView:
-        """The pool's numbers and all its groups. If a busy group were missing, the operator could remove its hosts."""
+        """The pool's numbers and all its groups. The operator may remove the hosts of a group that is not here."""
         keys = self._keys(name)
         reply = await self._scripts.call(group.encode_pool(keys), idempotent=True)
         others = [

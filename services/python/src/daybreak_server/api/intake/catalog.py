@@ -216,7 +216,9 @@ class PoolViewCache:
         read = self._reads
         view = await self._store.pool(pool)
         if read < self._shown.get(pool, 0):
-            return view  # a later read was answered sooner; with this older view, groups would seem to leave and return
+            # A later read was answered sooner, so subscribers do not get this older view: with it, groups would seem to
+            # leave and return.
+            return view
         self._shown[pool] = read
         self._views[pool] = (self._now_ms(), view)
         for on_view in self._subscribers.get(pool, ()):

@@ -1,7 +1,8 @@
 """Who may change workers and models.
 
 A worker gets clients' requests, and a model is a command line on the workers' machines. A client that changes them must
-be on this machine, or send ``workers.token`` or ``admin.token``. Everyone may see which models there are.
+be on this machine, or send ``workers.token`` or ``admin.token``. A worker registers only with ``workers.token``, or on
+this machine without a token. Everyone may see which models there are.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ class Access:
     """The rules, with the tokens of the settings."""
 
     def __init__(self, settings: Settings) -> None:
+        self._workers_token = settings.workers.token
         self._tokens = (settings.workers.token, settings.admin.token)
 
     def allows(self, request: Request) -> bool:
@@ -37,15 +39,22 @@ class Access:
         self._refuse(request)
 
     def require_of_worker(self, request: Request) -> None:
-        """Refuse a worker that :meth:`require` refuses, and a worker on this machine that sends a wrong token.
+        """Refuse a worker that :meth:`require` refuses, and a worker whose token is not ``workers.token``.
 
-        A worker with a token accepts only requests that carry this token. If it differs from ``workers.token``, the
-        worker would answer each request of this gateway with 401.
+        A worker with a token accepts only requests that carry this token, and gateways send ``workers.token``. With
+        any other token, also ``admin.token``, the worker would answer each request with 401.
 
-        :raises ApiError: as :meth:`require` does.
+        :raises ApiError: as :meth:`require` does; ``forbidden`` also if the token is ``admin.token``.
         """
-        if bearer_token(request) is not None and not has_token(request, *self._tokens):
-            self._refuse(request)
+        if bearer_token(request) is not None and not has_token(request, self._workers_token):
+            if not has_token(request, *self._tokens):
+                self._refuse(request)
+            raise ApiError(
+                ErrorCode.FORBIDDEN,
+                "The token in the header Authorization is the server's admin.token, but a worker must send "
+                "workers.token: gateways send it with each request to the worker. Set workers.token to one secret on "
+                "the server and on the worker (DAYBREAK_WORKERS__TOKEN).",
+            )
         self.require(request)
 
     def _refuse(self, request: Request) -> NoReturn:

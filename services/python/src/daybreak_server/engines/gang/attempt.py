@@ -80,7 +80,7 @@ class LeaderDeps:
     metrics: RankMetrics = field(default_factory=RankMetrics)
     tracing: Tracing = NO_TRACING
     places: Mapping[str, Callable[[], Blobs]] = field(default_factory=dict)
-    """By name, the functions that open the places from which tasks of an ``online`` pool may read files."""
+    """For each store from which tasks of an ``online`` pool may read files: its name, and the function that opens it."""
 
 
 class EventReporter:

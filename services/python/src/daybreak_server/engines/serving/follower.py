@@ -43,7 +43,7 @@ class ServingFollower:
             if order.kind == "leave":
                 return
             if order.kind != ORDER:
-                raise GroupBrokenError(f"the leader sent {order.kind!r} where an order was due")
+                raise GroupBrokenError(f"the leader sent {order.kind!r} where {ORDER!r} was due")
             # There is no limit here. A slow client makes the whole group wait, and only the leader can tell such a wait
             # from a stall.
             self._heartbeat.beat("request", limit_s=FOREVER_S)

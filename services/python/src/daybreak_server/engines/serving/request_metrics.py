@@ -28,7 +28,7 @@ class RequestOutcome(StrEnum):
     BUSY = GroupRefusal.BUSY.value
     """Refused: the group held as many requests as its capacity."""
     DRAINING = GroupRefusal.DRAINING.value
-    """Refused or stopped, because the group drained, left, or broke before the request began."""
+    """The group refused or stopped the request because it drained or left. Or it broke before the request began."""
     BROKEN = GroupRefusal.BROKEN.value
     """The group broke while it ran the request."""
     OTHER = GroupRefusal.OTHER.value

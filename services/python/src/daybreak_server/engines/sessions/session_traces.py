@@ -13,7 +13,7 @@ from daybreak_server.ports.session_tracing import (
 
 _NO_GROUP = GroupId("")
 LOST = "lost"
-"""The reason that a trace gets if the group learns only that its lease of the session is gone."""
+"""The reason in the trace if the group has lost its lease of the session, and does not learn why."""
 
 
 class SessionTraces:

@@ -100,7 +100,8 @@ def _new_positions(spans: Sequence[Span], memory: Memory) -> tuple[Tensor, Tenso
 
 
 class GatherAttention:
-    """Uses plain torch. Queries are padded to the longest span, and keys to the largest number of pages of a session.
+    """Uses plain torch. Queries are padded to the longest span of the batch, and keys to the most pages that a
+    session may have.
 
     Spans of one position are computed apart from longer ones. So decodes are not padded to the length of prefills.
 

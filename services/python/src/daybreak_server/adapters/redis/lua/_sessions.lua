@@ -1,4 +1,4 @@
--- Streaming sessions: their records, and every way in which a session gets or loses its group, or ends.
+-- Streaming sessions: their records, and every way in which a session loses its group or ends.
 --
 -- All of a session is in its journal (the keys `s:<id>…`), so that any group can continue it. A session is `waiting` (in
 -- `sessions_waiting`), `active` (in `session_leases` and in the set of its group), or `ended` (its keys have a TTL). The

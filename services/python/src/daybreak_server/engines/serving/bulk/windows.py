@@ -3,10 +3,11 @@
 Two windows are computed at once, so the device has work from one of them while the other is read, tokenised or
 written. ``results`` yields the results in the order of the file.
 
-A task must count as stalled if the model hangs, but not while its lines wait because all batches go to requests. So
-while ``results`` waits for a window, it yields ``None`` up to four times a second, but only if the work has advanced
-since the last ``None``. The work advances when the workload calls ``cancelled``. The caller reports each ``None`` as a
-step, which beats the task's heartbeat. The caller also sees a cancel without waiting for the window.
+A task must count as stalled if the model hangs, but not while its lines wait because all batches go to requests. While
+the workload works, it asks again and again whether its results are still wanted (the second argument of
+:data:`Compute`). So while ``results`` waits for a window, it yields ``None`` up to four times a second, but only if the
+workload has asked since the last ``None``. The caller reports each ``None`` as a step, which beats the task's
+heartbeat. The caller also sees a cancel without waiting for the window.
 
 If the model fails on a window, each half of the window is computed again. A half that fails is halved again, until a
 part has a single line. If that line fails, its result is the error. If every line of a window of two or more fails, the

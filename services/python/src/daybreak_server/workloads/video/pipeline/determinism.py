@@ -17,9 +17,9 @@ CPU_ENVIRONMENT: Final[Mapping[str, str]] = {"MKL_CBWR": "AVX2,STRICT"}
 """Environment variables for the ranks of a CPU group. GPU ranks do not need them."""
 
 
-def threads_for(cores: int, ranks_here: int) -> int:
+def threads_for(cores: int, ranks: int) -> int:
     """CPU threads for each rank: the cores divided by the ranks, at least one."""
-    return max(1, cores // max(1, ranks_here))
+    return max(1, cores // max(1, ranks))
 
 
 def rows_are_independent() -> bool:

@@ -92,7 +92,7 @@ class VideoWorkload:
         )  # fmt: skip
         if self.options.offload == "group" and plan.sequence > 1:
             raise PermanentError(
-                "offload: group does not work if ranks share a sequence; use offload: model.",
+                "The option `offload: group` does not work if ranks share a sequence; use `offload: model`.",
                 code="bad_options",
             )
         if group.leader:

@@ -114,8 +114,8 @@ class VideoOptions(BaseModel):
         parts = self.parallel
         if self.offload == "group" and parts and parts.ulysses * parts.ring > 1:
             raise ValueError(
-                "offload: group does not work with Ulysses or ring attention, because they hook the weights that it "
-                "moves; use offload: model."
+                "`offload: group` does not work with Ulysses or ring attention, because they hook the weights that it "
+                "moves; use `offload: model`."
             )
         return self
 

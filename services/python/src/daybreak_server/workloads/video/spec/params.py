@@ -204,7 +204,7 @@ def _limits(info: ValidationInfo) -> VideoLimits:
 
 
 def _nearest(value: int, multiple: int, least: int = 1) -> int:
-    """The multiple nearest to a value; of two at the same distance, the larger one (16 frames → 17, not 13)."""
+    """The multiple nearest to a value; of two at the same distance, the larger one (of 14: 16, not 12)."""
     return max(least, (value + multiple // 2) // multiple) * multiple
 
 
