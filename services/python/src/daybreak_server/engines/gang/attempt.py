@@ -80,7 +80,7 @@ class LeaderDeps:
     metrics: RankMetrics = field(default_factory=RankMetrics)
     tracing: Tracing = NO_TRACING
     places: Mapping[str, Callable[[], Blobs]] = field(default_factory=dict)
-    """For each store from which tasks of an ``online`` pool may read files: its name, and the function that opens it."""
+    """The stores from which tasks of an ``online`` pool may read files: their names, and functions that open them."""
 
 
 class EventReporter:
