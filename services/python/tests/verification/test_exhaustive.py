@@ -65,6 +65,7 @@ def _assert_right(search: Found) -> None:
     assert search.violation is None, "\n".join([str(search.violation), *search.path])
 
 
+@pytest.mark.heavy
 def test_two_leaders_and_two_tasks(two_tasks: tuple[World, Found]) -> None:
     """In every state, no task is lost, and each task has at most one holder, one end and one dead letter.
 
@@ -75,6 +76,7 @@ def test_two_leaders_and_two_tasks(two_tasks: tuple[World, Found]) -> None:
     assert len(search.states) > 40_000  # a much smaller search would prove less
 
 
+@pytest.mark.heavy
 def test_every_fair_run_ends(two_tasks: tuple[World, Found]) -> None:
     """From every state, all tasks end if time passes and the remaining groups keep working."""
     assert endless(two_tasks[1]) is None
@@ -86,6 +88,7 @@ def test_late_claims_lose_no_task(one_task: tuple[World, Found]) -> None:
     assert endless(one_task[1]) is None
 
 
+@pytest.mark.heavy
 def test_the_model_follows_the_state_table(two_tasks: tuple[World, Found]) -> None:
     """Every change of state in the search is a row of the state table, and every row occurs."""
     world, _ = two_tasks
@@ -123,7 +126,7 @@ def test_a_task_that_never_ends_is_found(flaw: type[Store]) -> None:
     print(f"\n{flaw.__doc__}\n{stuck}")
 
 
-@pytest.mark.parametrize("world", ["one_task", "two_tasks"])
+@pytest.mark.parametrize("world", ["one_task", pytest.param("two_tasks", marks=pytest.mark.heavy)])
 def test_the_scripts_behave_like_the_model(
     request: pytest.FixtureRequest, driver: Driver, world: str
 ) -> None:
