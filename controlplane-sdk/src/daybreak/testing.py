@@ -63,7 +63,7 @@ os._exit(code if code >= 0 else 1)
 class LocalDaybreak:
     """``daybreakd dev`` in its own process, on a free port of 127.0.0.1, with its data in a temporary folder.
 
-    It serves all pools but those of the workload ``video``, always has a pool ``echo``, and runs its own Valkey. It
+    It serves all pools except those of the workload ``video``, always has a pool ``echo``, and runs its own Valkey. It
     leaves no process and no folder behind, even if this process is killed. ``settings`` are environment variables that
     ``docs/settings.md`` lists (``{"DAYBREAK_POOLS__ECHO__GROUPS": "2"}``). The server also inherits the variables of
     this process, except those that begin with ``DAYBREAK``.

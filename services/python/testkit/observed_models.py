@@ -34,7 +34,7 @@ class ObservedModels:
         self._worker.close()
 
     def ask(self) -> None:
-        """Send a request to :data:`MODEL`, which starts the model. The first call registers the model."""
+        """Send a request to :data:`MODEL`, so that the model starts. The first call also registers the model."""
         if not self._registered:
             self._register(MODEL)
             self._registered = True
@@ -48,7 +48,7 @@ class ObservedModels:
         wait_until(lambda: {"broken", "huge"} <= self._view().plan.wanted.keys(), 60, "a plan with both")
 
     def stop_managers(self) -> None:
-        """Write a model with the ``idle_s`` ``None`` directly to the registry, so that every manager fails to plan."""
+        """Write a model whose ``idle_s`` is ``None`` directly to the registry, so that every manager fails to plan."""
         record = ModelRecord(alias="bad", source="s", engine="test", idle_s=None)  # type: ignore[arg-type]
         self._change(lambda registry: registry.add_model(record))
 

@@ -29,7 +29,7 @@ FACTOR = 300.0
 """One hour becomes 12 s, and five minutes would become 1 s. But no window is shorter than 6 s, in which Ray is scraped
 three times."""
 ALERTMANAGERS = ("prometheus-alertmanager", "alertmanager")
-"""Names of the program: Debian's, and the original one."""
+"""Names of Alertmanager's program: the name in Debian, and the original one."""
 THRESHOLDS = replace(
     Thresholds(),
     oldest_wait_seconds=3,
@@ -43,13 +43,13 @@ THRESHOLDS = replace(
 
 
 def missing_programs() -> list[str]:
-    """The Debian packages that must be installed first."""
+    """The Debian packages of Prometheus and Alertmanager that are not installed."""
     missing = [] if shutil.which("prometheus") else ["prometheus"]
     return missing if any(map(shutil.which, ALERTMANAGERS)) else [*missing, "prometheus-alertmanager"]
 
 
 class Notifications:
-    """A webhook that keeps what Alertmanager sends: for each alert, its states in order."""
+    """A webhook that keeps the alerts that Alertmanager sends, with their states, in order of arrival."""
 
     def __init__(self) -> None:
         self.received: list[dict[str, Any]] = []

@@ -47,10 +47,10 @@ def _word(text: str) -> str:
 
 
 def _link_tree(source: Path, target: Path, texts: dict[Path, str]) -> None:
-    """Link everything in ``source``, except the files of ``texts`` and their parent folders, which are created.
+    """Link everything in ``source``, but write the files of ``texts`` and create their parent folders.
 
     Each created folder gets its own ``__pycache__``. If it had a link to the installed one, Python would write the
-    bytecode of the changed files into the installed package, and would have to compile the installed files again.
+    bytecode of the changed files into the installed package. The installed Ray would then compile its own files again.
     """
     target.mkdir(parents=True)
     replaced: dict[str, dict[Path, str]] = {}

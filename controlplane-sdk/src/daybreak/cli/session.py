@@ -10,7 +10,7 @@ from daybreak.core.retry import Retry
 from daybreak.sync import Client
 
 ATTEMPTS = 4
-"""With four attempts, an unreachable server is reported within two seconds. A user is waiting."""
+"""A user waits for the command. With four attempts, the command reports an unreachable server within two seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Session:
     url: str | None = None
 
     def client(self) -> Client:
-        """A client for one command. Raises ``ConfigError``."""
+        """A client for one command. :raises ConfigError: if the URL, the API key or the environment cannot be used."""
         return Client(self.url, retry=Retry(attempts=ATTEMPTS))
 
 

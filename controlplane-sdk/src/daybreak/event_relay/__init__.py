@@ -12,7 +12,7 @@ To pass an event on unchanged, use ``delivery.json()``, which does not decode it
 from __future__ import annotations
 
 try:
-    import redis.asyncio  # noqa: F401 - fails here, so that the message can say what to install
+    import redis.asyncio  # noqa: F401 - imported first, so that the error below can say what to install
 except ImportError as exc:
     raise ImportError(
         "daybreak.event_relay needs redis: pip install 'daybreak-sdk[relay]'", name="redis"

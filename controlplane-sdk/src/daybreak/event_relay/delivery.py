@@ -1,4 +1,4 @@
-"""An event that a consumer has received. It is decoded on first use, so passing it on unchanged is cheap."""
+"""An event that a consumer has received. It is decoded only if needed, so passing it on unchanged is cheap."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Delivery:
     def event(self) -> Event:
         """The event, decoded on first use.
 
-        :raises ValueError: if the entry's data is not JSON, because a program other than Daybreak wrote the entry.
+        :raises ValueError: if the entry cannot be decoded, because a program other than Daybreak wrote it.
         """
         if self._decoded is None:
             self._decoded = entries.decode_event(self.id, self._fields)
@@ -65,7 +65,7 @@ class Delivery:
         return self.event.model_dump_json(exclude_none=True) if text is None else text
 
     async def ack(self) -> None:
-        """Acknowledge the event, so that it is not delivered again. Waits while Redis is unavailable."""
+        """Acknowledge the event, so that it is not delivered again. The call waits while Redis is unavailable."""
         await self._acknowledger.ack(self)
 
     def __repr__(self) -> str:

@@ -24,12 +24,12 @@ class Fired:
     before: int
     """How many notifications had come before the fault."""
     notifications: dict[str, dict[str, Any]]
-    """By alert of the fault: the notification which says that this alert fires."""
+    """Each alert of the fault → the notification which says that this alert fires."""
 
 
 def provoke_all(run: ObservedRun, faults: Sequence[Fault]) -> dict[str, Future[Fired]]:
-    """Provoke the faults in order. Faults of different parts of the system happen at the same time. A fault of the
-    whole system happens alone.
+    """Provoke the faults of one part of the system one after the other, and those of different parts at the same time.
+    A fault of the whole system happens alone.
 
     :returns: name of a fault → what it set off, or the exception with which it ended.
     """
@@ -53,7 +53,7 @@ def _provoke(run: ObservedRun, faults: Sequence[Fault], results: dict[str, Futur
 
 
 def _provoked(run: ObservedRun, fault: Fault) -> Fired:
-    """Provoke a fault while its alerts are quiet, and wait until all have fired."""
+    """Wait until the fault's alerts are quiet, provoke the fault, and wait until all of these alerts have fired."""
     watch = run.watch
     pool = "" if fault.pool is None else f',pool=~"|{fault.pool}"'
     active = f'ALERTS{{alertname=~"{"|".join(fault.alerts)}"{pool}}}'

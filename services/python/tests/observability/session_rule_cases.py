@@ -22,7 +22,7 @@ def _waiting(pod: str = _A) -> str:
 
 
 def _lags(*, short: str, long: str) -> dict[str, str]:
-    """``short`` counts the lags below 0.5 s. ``long`` also counts the lags between 5 and 10 s. There are no others."""
+    """``short`` counts the lags below 0.5 s. ``long`` also counts the lags between 5 and 10 s. No other lags occur."""
     name = f"daybreak_rank_session_lag_seconds_bucket{{{_POOL}, le="
     return histogram(name, fast=("0.5", "5.0"), slow=("10.0", "+Inf"), short=short, long=long)
 
@@ -50,7 +50,7 @@ CASES: dict[str, Case] = {
 MORE_CASES: list[tuple[str, str, Case]] = [
     (
         "DaybreakSessionsRefused",
-        "one program opens too many sessions at once, and then waits as the refusal says",
+        "one program opens too many sessions at once, and then waits as long as the refusal says",
         Case(series={_refused("limit"): "0x9 8x60"}, fires=None, quiet=(9, 10, 12, 14, 20)),
     ),
     (

@@ -93,7 +93,7 @@ def test_latents_and_pixels_equal_those_of_the_stock_pipeline(
 def test_a14b_switches_once_from_the_high_noise_to_the_low_noise_expert(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first steps use the high-noise expert, and all steps after the boundary use the other one."""
+    """The first steps use the high-noise expert, and all steps after the boundary use the low-noise expert."""
     workload = support.workload({"model": folders["a14b"]})
     used: list[int] = []
     for number, expert in enumerate(workload.model.transformers):
@@ -215,7 +215,7 @@ def test_a_run_reports_rising_progress_and_leaves_two_artifacts(
 
 
 def test_load_refuses_wrong_options_permanently(folders: dict[str, Path], tmp_path: Path) -> None:
-    """A missing folder, an unknown option and an unknown kernel fail at load, and the error names them."""
+    """The load fails on a missing folder, an unknown option or an unknown kernel, and the error names what is wrong."""
     for options, words in [
         ({"model": tmp_path / "nothing"}, "model_index.json is missing"),
         ({"model": folders["single"], "nonsense": 1}, "nonsense"),

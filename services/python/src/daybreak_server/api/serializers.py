@@ -113,7 +113,7 @@ def wake_eta_s(view: PoolView, now_ms: int) -> float | None:
 def task(record: TaskRecord, view: PoolView | None, now_ms: int) -> Json:
     """A task as clients see it (:class:`daybreak.wire.Task`). ``view`` is the view of its pool, for ``wake``.
 
-    The JSON is built directly rather than through the pydantic type, because many responses and events
+    The JSON is built directly and not through the pydantic type. This is faster, and many responses and events
     contain a task.
     """
     waiting = record.state.waiting
@@ -276,7 +276,8 @@ def _sessions(overview: SessionsOverview) -> PoolSessions:
 
 
 def pool_health(entry: PoolEntry, view: PoolView, now_ms: int) -> ServingPoolHealth:
-    """For pools of kind ``online`` or ``sessions``: ready groups, the GPUs of a group, and how long a wake takes."""
+    """The health of a pool of kind ``online`` or ``sessions``: its ready groups, the GPUs of a group, and how long a
+    wake takes."""
     settings = entry.settings
     return ServingPoolHealth(
         workload=entry.spec.name,

@@ -1,4 +1,4 @@
-"""Keeps bugs in the tracing away from the work: such a bug may lose spans, but no task fails."""
+"""Keeps a bug in the tracing from failing a task. At most, such a bug loses spans."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _warned = threading.Event()
 
 
 def fall_back_to(default: Callable[..., Any]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """If the method raises, call ``default`` with the same arguments instead. A process logs its first error only."""
+    """If the method raises, call ``default`` with the same arguments. A process logs only the first such error."""
 
     def decorate(method: Callable[_P, _R]) -> Callable[_P, _R]:
         @functools.wraps(method)
@@ -34,4 +34,4 @@ def fall_back_to(default: Callable[..., Any]) -> Callable[[Callable[_P, _R]], Ca
 
 
 def nothing(*_args: object, **_kwargs: object) -> None:
-    """Do nothing. For use as a ``default``."""
+    """Do nothing: a ``default`` for methods that return nothing."""

@@ -239,9 +239,9 @@ def test_a_session_that_waits_for_a_group_has_a_place(start_speech):
 
 
 class Passing(MemorySessions):
-    """A store that changes after the gateway has read a waiting session's record and before it reads the list.
+    """A store that changes after the gateway has read a waiting session's record and before it lists the sessions.
 
-    The list of sessions no longer has the session. With ``takes``, a group has taken the session.
+    The list no longer has this session. If ``takes`` is set, a group has taken the session.
     """
 
     takes = False

@@ -146,7 +146,7 @@ async def test_a_silent_worker_is_lost_when_its_lease_ends(driver: RegistryDrive
 
 
 async def test_an_outage_ends_no_lease(driver: RegistryDriver) -> None:
-    """While Redis or all gateways are down, nothing ticks and no heartbeat arrives.
+    """While Redis or all gateways are down, no tick runs and no heartbeat arrives.
 
     Afterwards, workers have time to renew their leases.
     """

@@ -91,14 +91,14 @@ class Server:
         return total
 
     def batches(self) -> tuple[int, int]:
-        """The number of batches that it has computed, and of items in them."""
+        """The number of batches that the server has computed, and the number of items in them."""
         if self.system is None:
             return common.read_counts(self.folder / "counts")
         sizes = httpx2.get(f"{self.url}/debug").json()["batches"]
         return sum(sizes.values()), sum(int(size) * count for size, count in sizes.items())
 
     def use(self, variant: Variant) -> None:
-        """Change the settings of Daybreak's batches while it runs."""
+        """Change the settings of Daybreak's batches while Daybreak runs."""
         with httpx2.Client(base_url=self.url, timeout=60) as http:
             http.patch("/v1/pools/embed/batching", json=dict(variant.change)).raise_for_status()
             wait_until(

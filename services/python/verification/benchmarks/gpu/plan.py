@@ -7,8 +7,8 @@ from typing import Any, Final
 from verification.benchmarks.gpu.measure import Row
 
 SHORT: Final[dict[str, Any]] = {"model": "ti2v-5b", "size": "1280x704", "frames": 25}
-"""SGLang's CI makes such a video, of one second, with TI2V-5B, and expects 0.253 s per step on one H100
-(SGLang's file ``h100.json``)."""
+"""SGLang's CI makes a video of this size and length (one second) with TI2V-5B, and expects 0.253 s per step on one
+H100 (SGLang's file ``h100.json``)."""
 
 LONG: Final[dict[str, Any]] = {"model": "ti2v-5b", "size": "1280x704", "frames": 121}
 A14B: Final[dict[str, Any]] = {"model": "t2v-a14b", "size": "832x480", "frames": 81, "guidance": 4.0}

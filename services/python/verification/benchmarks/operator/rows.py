@@ -1,4 +1,4 @@
-"""Turns the measurements into the rows of the table. Pure."""
+"""Pure functions that turn the measurements into the rows of the table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Size:
 
     @property
     def pods(self) -> int:
-        """All pods, including the heads."""
+        """The number of all pods, including the Ray heads."""
         return self.pools * (1 + self.groups * self.hosts)
 
     def __str__(self) -> str:
@@ -85,7 +85,7 @@ def idle_rows(size: Size, idle: Idle, empty_mib: float) -> Iterator[Row]:
 
 
 def restarts(size: Size, seconds: Sequence[float], actions: float, peak_mib: float) -> Iterator[Row]:
-    """The rows of an operator that starts when all pools and pods exist.
+    """The rows of an operator that is stopped and started again while all pools and pods exist.
 
     ``actions``: how many actions the operator took in all restarts together.
     """

@@ -1,4 +1,4 @@
-"""Watches pools and pods on the API server. Objects stay parsed JSON, because there are too many to convert."""
+"""Watches pools and pods on the API server. Handles them as parsed JSON: there are too many to convert to classes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Handler = Callable[[str, Mapping[str, Any]], None]
 
 @dataclass(slots=True)
 class Observed:
-    """The last status of each pool with the time of its last change, and the pods. Times are monotonic seconds."""
+    """The last status of each pool, when that status last changed, and the pods. Times are monotonic seconds."""
 
     pools: dict[str, tuple[Mapping[str, Any], float]] = field(default_factory=dict)
     running: set[str] = field(default_factory=set)
@@ -76,7 +76,7 @@ class Watching:
         )
 
     def pods(self, handle: Handler) -> None:
-        """Watch all pods of pools."""
+        """Watch all pods that belong to a pool."""
         core = client.CoreV1Api(self._api)
         self._begin(
             handle, lambda **how: core.list_namespaced_pod(self._namespace, label_selector=POOL_LABEL, **how)

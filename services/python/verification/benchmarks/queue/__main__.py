@@ -1,8 +1,9 @@
 """``python -m verification.benchmarks.queue [--quick] [--part PART …] [--depths N …]`` measures the queue.
 
-The parts are ``handoff``, ``costs`` (what single calls cost the server), ``rate`` (tasks per second at each depth,
-with the fsync policy ``everysec``) and ``always`` (with an fsync before each answer). Without ``--part``, all parts
-run. With it, the rows of the other parts in ``docs/figures/queue.json`` stay as they are.
+The parts are ``handoff`` (the time from a submit to the claim by a waiting leader), ``costs`` (what single calls cost
+the server), ``rate`` (tasks per second at each depth, with the fsync policy ``everysec``) and ``always`` (hand-off and
+rate again, with an fsync before each answer). Without ``--part``, all parts run. With ``--part``, the rows of the other
+parts in ``docs/figures/queue.json`` stay as they are.
 """
 
 from __future__ import annotations

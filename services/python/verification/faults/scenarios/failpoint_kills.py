@@ -24,7 +24,7 @@ _TASK: dict[str, Any] = {"steps": 8, "step_s": 0.03}
 
 
 def provoke(cluster: FaultCluster, load: Load, point: str) -> None:
-    """Arm a failpoint and submit tasks that reach it, up to six times, until a process dies there."""
+    """Arm a failpoint, and submit up to six tasks that reach it, until a process dies there."""
     before = len(cluster.hits())
     cluster.arm(point)
     for tries_left in range(6, 0, -1):

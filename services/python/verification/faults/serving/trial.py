@@ -27,7 +27,7 @@ READY_S = 60.0
 
 
 def mostly_short(rng: random.Random) -> Wish:
-    """Four of five answers come whole, after at most 50 ms. One in five is streamed in 2 to 8 parts."""
+    """Four of five answers come in one part, after at most 50 ms. One in five is streamed in 2 to 8 parts."""
     if rng.random() < 0.2:
         return Wish(parts=rng.randint(2, 8), part_s=0.02, size=rng.choice((60, 2000)), latency_s=0.01)
     return Wish(latency_s=rng.uniform(0, 0.05), size=rng.choice((60, 400, 20_000)))
@@ -35,13 +35,13 @@ def mostly_short(rng: random.Random) -> Wish:
 
 @dataclass(frozen=True, slots=True)
 class ServingTrial:
-    """A cluster at work and its clients."""
+    """A running cluster and its clients."""
 
     cluster: FaultCluster
     load: ServingLoad
 
     def targets(self, kind: str) -> Sequence[Target]:
-        """The processes of a kind that work now, in the order of their names."""
+        """The processes of a kind that have finished starting, sorted by name."""
         return sorted(self.cluster.at_work(kind), key=lambda target: target.name)
 
     def wait_replaced(self, target: Target) -> None:
@@ -114,7 +114,7 @@ def judge(path: Path) -> ServingObservations:
 
 
 def failed_row(what: str, seen: ServingObservations, *, faults: str, wanted: int) -> Row:
-    """The row that says that no request failed. ``wanted`` is the number of requests that the run needs."""
+    """The row that says that no request failed. The run meets its target with at least ``wanted`` requests."""
     requests = len(seen.requests)
     sends = [send for request in seen.requests.values() for send in request.sends]
     cut = sum(request.last is not None and request.last.kind == "cut" for request in seen.requests.values())

@@ -107,7 +107,7 @@ def ends(session: SessionSeen) -> Iterator[tuple[str, str]]:
 
 
 def text(session: SessionSeen) -> Iterator[tuple[str, str]]:
-    """The text of the events equals the expected text, if there is one, and the whole text in the last event equals the
+    """The text of the events equals the expected text, if one is known. The whole text in the last event equals the
     text of the events."""
     wanted = session.begin["text"]
     if wanted is not None and session.text != wanted:

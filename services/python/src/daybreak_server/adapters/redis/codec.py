@@ -25,7 +25,7 @@ def mapping(flat: Sequence[Any]) -> dict[str, str]:
 
 
 _TRACE_KEY = ""
-"""The key of the trace context among the stored metadata, whose own keys are never empty."""
+"""The trace context is stored with the metadata, under this key. The metadata's own keys are never empty."""
 
 
 def trace_text(trace: TraceContext | None) -> str:

@@ -1,7 +1,7 @@
 """Checks Host and Origin before anything else, so that web pages cannot misuse a browser's access to the server.
 
-Without API keys anyone who can reach the server may use it, and anyone on the same machine is its administrator. A
-browser can send requests to the server for every page that it shows. So two kinds of requests are refused:
+Without API keys anyone who can reach the server may use it, and anyone on the same machine is its administrator. Any
+page that a browser shows can make the browser send requests to the server. So two kinds of requests are refused:
 
 * **DNS rebinding.** A page of ``evil.example`` waits until that name resolves to 127.0.0.1. The browser then takes the
   server for the page's own origin, and only the Host header shows the difference. The check applies to all requests

@@ -85,7 +85,7 @@ def pool(entry: PoolEntry) -> Model:
 
 
 def model_list(registry: RegistryView, pools: Iterable[Model], *, trusted: bool) -> ModelList:
-    """All models by alias, and then the pools."""
+    """All models, sorted by alias, and then the pools."""
     models = (model(registry, alias, trusted=trusted) for alias in sorted(registry.models))
     return ModelList(data=[*(found for found in models if found is not None), *pools])
 

@@ -1,8 +1,8 @@
 """Writes the audio of one connection to the journal of its session.
 
-All interfaces write through :class:`AudioInput`. It converts frames and writes them one after the other. Until a
-frame is written, no further frame is read from the connection, which slows the client down. While the model is too far
-behind, the frame is not written, so a client that sends a whole recording at once cannot fill the store. If the store
+All interfaces write through :class:`AudioInput`. It converts frames and writes them one after the other. A frame is
+read from the connection only after the previous one is written. This slows the client down. While the model is too far
+behind, no frame is written, so a client that sends a whole recording at once cannot fill the store. If the store
 does not answer or has no memory, the write is repeated for a while. Each write names its position, so a repeated write
 is harmless.
 """
@@ -24,7 +24,7 @@ from daybreak_server.ports.store_errors import StoreFullError, StoreUnavailableE
 MAX_AHEAD_S = 60
 """How much audio of a session may wait for the model before the connection is no longer read."""
 _PIECE_S = 0.25
-"""How much audio is converted before other connections get the event loop."""
+"""How much audio is converted before other connections get a turn on the event loop."""
 _BACKOFF_S = (0.05, 1.0)
 
 
@@ -52,12 +52,12 @@ class AudioInput:
 
     @property
     def send_from(self) -> int:
-        """The position at which this connection begins, in samples of the client."""
+        """The position at which this connection begins, in samples at the client's rate."""
         return self._converter.send_from
 
     @property
     def needed_from(self) -> int:
-        """The position before which the client may delete its audio, in samples of the client."""
+        """The position before which the client may delete its audio, in samples at the client's rate."""
         return self._converter.format.position(self.record.received)
 
     @property
@@ -68,7 +68,7 @@ class AudioInput:
     async def append(self, frame: bytes) -> None:
         """Write a frame.
 
-        :raises ApiError: ``invalid_audio``, before any of the frame is written. ``conflict`` after :meth:`end`.
+        :raises ApiError: ``invalid_audio``; no part of the frame is then written. ``conflict`` after :meth:`end`.
         :raises StoreError: when the session has ended, or the store has not answered for ``patience_s``.
         """
         if self._ended:

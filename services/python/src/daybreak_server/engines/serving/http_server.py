@@ -58,7 +58,7 @@ class HttpServer:
         self._thread = threading.Thread(target=inherited(self._run), name="http", daemon=True)
 
     def start(self) -> None:
-        """Start, and wait until requests are answered. :raises ServerNotStartedError: if that fails."""
+        """Start the server, and wait until it answers requests. :raises ServerNotStartedError: if that fails."""
         self._thread.start()
         for _ in range(int(_STARTED_S / _POLL_S)):
             if self._server.started or not self._thread.is_alive():

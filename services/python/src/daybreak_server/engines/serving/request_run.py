@@ -26,7 +26,7 @@ from daybreak_server.engines.serving.exchange import Exchange, Stop
 from daybreak_server.workloads.serving import Request, ServingWorkload, never
 
 ORDER = "serve"
-"""The kind of the leader's order to run a request. Its payload is the body."""
+"""The kind of the leader's order to run a request. The order's payload is the request's body."""
 _READABLE_BYTES = 64 * 1024
 """No text of a JSON body up to this size appears in the log. Of a larger body, only the beginning is kept out of
 the log."""
@@ -36,7 +36,7 @@ _CREDENTIALS = ("authorization", "cookie", "x-api-key", "api-key")
 
 
 class RequestRun:
-    """Runs requests on the leader. In a group of one rank, several threads may call it at once."""
+    """Runs requests on the leader. In a group of one rank, several threads may call :meth:`answer` at once."""
 
     def __init__(self, workload: ServingWorkload, control_group: ControlGroup, *, lockstep: bool) -> None:
         self._workload = workload
@@ -44,7 +44,7 @@ class RequestRun:
         self._lockstep = lockstep
 
     def answer(self, exchange: Exchange) -> RankReport | None:
-        """Answer a request. Returns the reason if the group is broken, or ``None``.
+        """Answer a request. Returns why the group is broken, or ``None`` if it is not.
 
         :raises GroupBrokenError: if another rank is gone or sends no report, or the ranks are at different points.
         """

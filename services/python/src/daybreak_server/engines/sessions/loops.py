@@ -1,4 +1,4 @@
-"""The loops of the kind ``sessions``: groups that serve streaming sessions."""
+"""The loop of a group of kind ``sessions``, which serves streaming sessions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from daybreak_server.ports.sessions import SessionWork
 
 
 def sessions_loops(open_work: Callable[[], SessionWork]) -> GroupLoops:
-    """The loop of a group of one rank. ``open_work`` opens the part of the store that the group uses."""
+    """The loop of such a group, which has one rank. ``open_work`` opens the part of the store that the group uses."""
     return GroupLoops(leader=partial(SessionsLeader, open_work=open_work), follower=_no_follower)
 
 

@@ -91,7 +91,7 @@ def refused(pool: PoolObject, problem: Cause, *, now: float) -> PoolStatus:
 
 
 def report(status: PoolStatus, *, target_load: float | None = None) -> PoolReport:
-    """The report for clients: what the groups do not report themselves. ``target_load`` is the one in the spec."""
+    """The report for clients: what the groups do not report themselves. ``target_load`` comes from the pool's spec."""
     wake = status.wake
     unhealthy = next((c for c in status.conditions if c.type == "Healthy" and c.status == "False"), None)
     return PoolReport(

@@ -1,4 +1,4 @@
-"""Starts WhisperLive, which has a Python of its own, and starts Daybreak."""
+"""Starts WhisperLive with its own Python interpreter, and starts Daybreak."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def version(python: Path) -> str:
 
 @contextmanager
 def daybreak(folder: Path) -> Iterator[str]:
-    """Run ``daybreakd up`` with one group of the tiny speech model until the block ends. Yields its URL."""
+    """Run ``daybreakd up`` with one group of the tiny speech model until the block ends. Yields the API's URL."""
     system = System("up", folder / "d", HOME=str(folder), DAYBREAK_POOLS=f'{{"{POOL}": {{}}}}')
     try:
         yield str(system.ready(START_S)["url"])

@@ -82,8 +82,8 @@ class RecordingRun:
             raise _failure(data) if data.get("error") or self._error is None else self._error
 
     async def _feed(self) -> None:
-        """Send the recording to the session. If that fails, end the session, so that :meth:`events` gets its last
-        event and ends."""
+        """Send the recording to the session. If that fails, end the session, so that the session's last event also
+        ends :meth:`events`."""
         audio = AudioInput(self._service, self._record, self.wanted.recording.format)
         try:
             for piece in self.wanted.recording.pieces():

@@ -1,5 +1,5 @@
-"""Measures the quality of a text: BLEU and word accuracy against a reference, and the split of a long text
-into sentences."""
+"""Measures the quality of a text against a reference (BLEU and word accuracy), and splits a long text into parts that
+match the sentences of a reference."""
 
 from __future__ import annotations
 

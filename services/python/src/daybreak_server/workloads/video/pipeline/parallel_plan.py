@@ -1,7 +1,7 @@
 """Decides how the ranks of a group share one video: CFG × Ulysses × ring. Pure: numbers in, plan out.
 
 * CFG parallelism comes first, if tasks usually have two passes and the number of ranks is even. The guided and the
-  unguided pass exchange only one gather per step, so two ranks are almost twice as fast (TensorRT-LLM measured 1.89×).
+  unguided pass need only one gather per step, so two ranks are almost twice as fast (TensorRT-LLM measured 1.89×).
 * Ulysses (Jacobs et al. 2023) comes next. Each rank has a part of the tokens. For attention, an all-to-all exchange
   gives each rank all tokens of a part of the heads. On a CPU, the result equals the serial one bit for bit.
 * The degree of Ulysses must divide the number of heads. Ring attention (Liu et al. 2023) takes the factor that is left.
@@ -103,7 +103,7 @@ def choose(
 ) -> ParallelPlan:
     """The plan in the pool's options, or that of :func:`plan` if they have none.
 
-    :raises PlanError: if it does not fit the group, the model or the device.
+    :raises PlanError: if the plan in the options does not fit the group, the model or the device, or no plan fits.
     """
     if options is None:
         return plan(world, heads, guidance, device)
