@@ -4,7 +4,7 @@ They need `helm` and `kubectl` on PATH, KubeRay and KEDA in the cluster, and Day
 image stores or in a registry that the nodes can reach. They create their own namespaces and remove them.
 `python -m e2e --list` lists the tests.
 
-The upgrade test needs a second image, `--next-image`. The same build under a second name is enough, because
-the chart compares images by name: `make image IMAGE=daybreak:next`. The test that upgrades from an older commit, and
-goes back to it, needs the image and chart of that commit: `make previous PREVIOUS=<commit>`.
+The upgrade test needs a second image, `--next-image`. The same build under a second name is enough
+(`make image IMAGE=daybreak:next`), because the chart compares images by name. The test that upgrades from an older
+commit, and goes back to it, needs the image and chart of that commit: `make previous PREVIOUS=<commit>`.
 """

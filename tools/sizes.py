@@ -1,7 +1,7 @@
 """Checks that files have at most 400 lines and functions at most 60, except those listed here with a reason.
 
-Each exception states the present size of its file or function, which can then only shrink. An unnecessary exception is
-an error.
+Each exception states the present size of its file or function, so this size can only shrink. An unnecessary exception
+is an error.
 """
 
 from __future__ import annotations

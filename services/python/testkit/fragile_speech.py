@@ -15,7 +15,7 @@ class FragileSpeech(SimulatedSpeech):
     """Fails a session whose turn has no sound. A turn that only ends the session may be empty."""
 
     def prefill(self, batch: Sequence[Prefill]) -> Sequence[Token | SessionFailedError]:
-        """Begin the turns that have sound."""
+        """Begin all turns, and return an error for each turn of silence."""
         begun = dict(zip(batch, super().prefill(batch), strict=True))
         return [
             SessionFailedError("the turn has no sound") if item.audio and not any(item.audio) else token

@@ -63,7 +63,7 @@ def new_key() -> str:
 
 
 def _idempotency_header(idempotency_key: str | None) -> dict[str, str]:
-    """The header with the caller's key, or with a new key. Raises ``ArgumentError`` if a header cannot carry it."""
+    """The header with the caller's key, or with a new key. Raises ``ArgumentError`` if no header can carry the key."""
     key = idempotency_key or new_key()
     if not (key.isascii() and key.isprintable()):
         raise ArgumentError(

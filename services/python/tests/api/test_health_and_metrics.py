@@ -137,7 +137,7 @@ def test_a_server_survives_an_outage_of_the_store(stoppable_valkey: Server, tmp_
         wait_until(lambda: api.client.get("/readyz").status_code == 200, 60, "readiness")
         assert api.get(task["id"])["state"] == "queued"
         expiring = api.submit(start_within_s=0.1)
-        api.until(expiring["id"], "expired")  # Only the ticker expires tasks, so it has recovered as well.
+        api.until(expiring["id"], "expired")  # Only the ticker expires tasks, so the ticker has recovered too.
 
 
 def test_a_wrong_password_is_reported_and_the_server_stays_alive(
@@ -278,7 +278,7 @@ def test_every_example_of_the_document_runs_as_it_stands(start_api: Callable[...
 def test_every_curl_line_of_the_page_runs_as_it_stands(start_api: Callable[..., Api]) -> None:
     """The curl lines of the page ``/docs`` can be pasted.
 
-    The test splits each line as a shell does, and runs the lines without an id.
+    The test splits each line as a shell does, and sends the requests whose URLs have no placeholder such as ``{id}``.
     """
     import shlex
 

@@ -1,4 +1,4 @@
-"""A model check of the scheduler: whatever happens in whatever order, it keeps its promises.
+"""A model check: the scheduler keeps its promises, whatever happens and in whatever order.
 
 The model is simple. It has two lists of waiting sessions, one for each phase. For each session, it knows how many
 blocks of the present turn have not been read, and which turns come after that turn. It knows which batches are allowed,
@@ -268,7 +268,7 @@ class Machine(RuleBasedStateMachine):
         assert max(self.decodes_in_the_way, self.prefills_in_the_way) <= 1
 
     def check_whole_turns(self, batch: Batch[int]) -> None:
-        """The turns of a batch end before others begin or continue."""
+        """The turns of a batch end before other turns begin or continue."""
         left = self.together & self.waits(self.decode)
         assert not (batch.prefill and self.decode)
         assert set(batch.decode) <= (left or self.waits(self.decode))

@@ -96,7 +96,7 @@ def test_an_error_is_retried_and_a_permanent_error_is_not(
 def test_a_stored_input_that_the_group_refuses_fails_permanently(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
-    """The group that runs a task validates its input again."""
+    """The group that runs a task validates the task's input again."""
     pool = pools()
     leader(pool)
     task = TaskId(new_task_id("echo"))
@@ -154,7 +154,7 @@ def _value(client: Any, key: bytes) -> bytes:
 def test_a_drain_mark_releases_the_task_with_a_checkpoint_until_it_is_removed(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
-    """A marked group releases its task without a strike and claims nothing. Without the mark, it resumes the task."""
+    """A marked group releases its task without a strike and claims nothing. Once unmarked, it resumes the task."""
     pool = pools()
     leader(pool)
     task = pool.submit(message="dr", steps=120, step_s=0.02)
@@ -217,7 +217,7 @@ def test_a_file_that_cannot_be_stored_is_a_strike(
 
 
 class SlowBlobs:
-    """A real store whose uploads pause after each part."""
+    """A real blob store whose uploads pause after each part."""
 
     def __init__(self, inner: Any, began: threading.Event) -> None:
         self._inner = inner
@@ -341,7 +341,7 @@ def test_an_outage_of_the_store_costs_no_attempt(
 def test_a_group_waits_for_a_store_that_starts_later(
     stoppable_valkey: Server, tmp_path: Path, leader: Callable[..., Rank]
 ) -> None:
-    """Without Redis the group is healthy, and it serves as soon as Redis is up."""
+    """Without Redis the group is healthy, and it runs tasks as soon as Redis is up."""
     stoppable_valkey.stop()
     pool = Pool(make_settings(stoppable_valkey, tmp_path / "data"))
     try:

@@ -1,4 +1,4 @@
-"""Tests of ``daybreakd gateway --embedded``: a gateway that starts a Valkey, so workers need nothing else."""
+"""Tests of ``daybreakd gateway --embedded``: a gateway that starts a Valkey itself, so workers need no other server."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_it_serves_models_of_workers_and_keeps_them_across_a_restart(
 
 
 def doctor(gateway: System) -> dict[str, dict[str, str]]:
-    """The checks of `daybreakd doctor`, which runs beside the gateway, by their subject."""
+    """Run `daybreakd doctor` beside the gateway. :returns: subject → check."""
     result = subprocess.run(
         [Path(sys.executable).with_name("daybreakd"), "doctor", "--json"],
         env=child_environment({"DAYBREAK_DATA_DIR": str(gateway.folder)}),

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
 def group_of(up: System) -> dict:
-    """The only group of the pool ``echo``, once those that were killed are marked lost."""
+    """The only group of the pool ``echo``, once all killed groups are marked lost."""
 
     def only() -> dict | None:
         groups = [group for group in request(f"{up.url}/v1/pools/echo")["groups"] if group["state"] != "lost"]

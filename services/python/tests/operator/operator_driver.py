@@ -84,7 +84,7 @@ class Driver:
     ) -> PoolPlan:
         """Take one reconcile step. With ``crash_after``, the operator dies after that many actions.
 
-        Before each action the groups take ``group_steps`` steps, which makes the observation that much older.
+        Before each action, Serve and the groups take ``group_steps`` steps, so the observation becomes out of date.
         """
         observed = self.observe(clusters=clusters, pods=pods, spec=spec)
         planned = plan(observed)
@@ -143,7 +143,7 @@ class Driver:
                 self.world.group_step(name)
 
     def settle(self, wanted: int, *, rounds: int = 800) -> int:
-        """Step everything, with ``wanted`` groups from KEDA, until nothing changes. :returns: the number of rounds.
+        """Step everything until nothing changes, while KEDA wants ``wanted`` groups. :returns: the number of rounds.
 
         :raises AssertionError: if the world does not settle as wanted.
         """

@@ -15,7 +15,7 @@ LEASE = 2
 STRIKES = 2
 """The number of strikes with which a task fails."""
 RELEASES = 2
-"""How many times a task is released without a strike."""
+"""How many times a task can be released without a strike."""
 FAILURES = 1
 """How many of these releases may be caused by groups that failed."""
 AHEAD = 2
@@ -141,7 +141,7 @@ USED_UP = (*NEW[:11], RELEASES - 1, *NEW[12:])
 
 def start(tasks: int) -> tuple[tuple[object, ...], ...]:
     """The tasks at the beginning. If there are two, each has only one release left, which keeps the state space small.
-    The limit on releases by failed groups then has no effect of its own, so only the run with one task tests it."""
+    ``RELEASES`` is then reached no later than ``FAILURES``, so only the run with one task tests ``FAILURES``."""
     return (NEW if tasks == 1 else USED_UP,) * tasks
 
 

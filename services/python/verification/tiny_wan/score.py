@@ -49,7 +49,7 @@ class TinyModel:
         )
 
     def save(self, folder: Path) -> None:
-        """Write the folder as diffusers lays it out, weights rounded to bfloat16."""
+        """Write the folder in the layout of diffusers, with the weights rounded to bfloat16."""
         self.tokenizer.save_pretrained(folder / "tokenizer")
         self.scheduler.save_pretrained(folder / "scheduler")
         for name, part in (

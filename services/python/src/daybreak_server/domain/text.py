@@ -2,7 +2,7 @@
 
 Text from a workload may contain anything: half of a surrogate pair (``os.fsdecode`` of a name that is not UTF-8), NUL,
 megabytes. Redis, JSON and terminals reject a text with half a pair or NUL, or truncate it there. So the server makes
-text storable once, where it enters, and all later code relies on it.
+text storable once, where the text enters the server, and all later code relies on this.
 """
 
 from __future__ import annotations

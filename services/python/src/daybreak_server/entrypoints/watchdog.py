@@ -32,7 +32,7 @@ class _FirstLine(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Replace this handler by those of the settings, and let them handle the record."""
+        """Replace this handler by the handlers that the settings describe, and let those handle the record."""
         try:
             from daybreak_server.observability.logging import log_from_ray_worker
             from daybreak_server.settings.tree import LogSettings

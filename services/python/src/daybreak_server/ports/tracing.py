@@ -132,7 +132,7 @@ class NoAttemptTrace:
 
 
 class UnrecordedSubmit:
-    """A submit that is not recorded. The task still carries its context."""
+    """A submit that is not recorded. The task still carries the caller's context."""
 
     __slots__ = ("context",)
 

@@ -66,7 +66,7 @@ def test_all_other_formats_of_the_answer(client):
 
 @pytest.mark.filterwarnings(
     "ignore:deprecated:DeprecationWarning"
-)  # OpenAI's client advises against translations
+)  # OpenAI's client marks `translations` as deprecated
 def test_a_recording_is_translated_into_english_or_the_language_of_the_extension(speech, client):
     file = wav(noise(1))
     seen = []
@@ -82,7 +82,7 @@ def test_a_recording_is_translated_into_english_or_the_language_of_the_extension
 
 @pytest.mark.filterwarnings(
     "ignore:deprecated:DeprecationWarning"
-)  # OpenAI's client advises against translations
+)  # OpenAI's client marks `translations` as deprecated
 def test_a_pair_that_the_model_lacks_is_refused_by_name(client):
     with pytest.raises(openai.UnprocessableEntityError, match="en -> French") as caught:
         client.audio.translations.create(

@@ -56,9 +56,8 @@ def samples_of(
 ) -> Samples:
     """The answers within a window. ``answers``: when each answer came and how long it took, in seconds.
 
-    Answers arrive in clumps, one for each batch. So the time is measured from the last answer before the
-    window to the last one within it. Otherwise, the rate would depend on the number of clumps that happen to
-    lie within the window.
+    Answers arrive in clumps, one for each batch. So the time is measured from the last answer before the window to the
+    last answer within it. If the time were the length of the window, the rate would depend on where the clumps lie.
     """
     inside = [(at, latency) for at, latency in answers if began < at <= ended]
     first = max((at for at, _ in answers if at <= began), default=began)

@@ -55,7 +55,7 @@ class Heads:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def close(self) -> None:
-        """Stop the server and close all connections."""
+        """Stop the server, and close the connections to Redis."""
         self._server.shutdown()
         self._server.server_close()
         for head in self._heads.values():

@@ -1,7 +1,7 @@
 """Simulates the scheduler with one device and with users who speak at normal speed.
 
 Nothing sleeps. Time advances from one event to the next. An event is the arrival of audio or the end of a batch.
-Everything random depends on the seed, the user and the turn alone, so all strategies get the same speech.
+Everything random depends only on the seed, the user and the turn, so all strategies get the same speech.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from verification.benchmarks.sessions.costs import Costs
 from verification.benchmarks.sessions.outcome import Outcome
 
 BLOCK_TOKENS = 6
-"""How many tokens a block counts as. The tiny speech model has the same number."""
+"""The number of tokens that a block of audio counts as. The tiny speech model uses the same number."""
 TOO_LATE_S = 20.0
 """If a turn is this late, the device is overloaded, and the run is stopped."""
 

@@ -55,7 +55,7 @@ def _check(costs: Costs) -> list[Row]:
 
 
 def _shard(costs: Costs, runs: Runs, promise_s: float) -> list[Row]:
-    """The load of a shard by operation, with the fewest shards that meet the target."""
+    """How many shards meet the target, and each operation's share of the core of such a shard."""
     name, results = next(iter(runs.items()))
     enough = _enough(results, promise_s)
     if enough is None:

@@ -12,7 +12,8 @@ from verification.faults.serving.trial import POOL, READY_S, ServingTrial, decid
 from verification.results import Row
 
 OUTAGE_LEASE_S = 4.0
-"""At most two seconds of an outage count towards a lease. So a lease of this length lasts until the next renewal."""
+"""At most two seconds of an outage count towards a lease. So a lease of this length does not end before
+its group can renew it after the outage."""
 
 
 @scenario(
@@ -102,7 +103,8 @@ def run_gateways(context: ScenarioContext) -> list[Row]:
 
 @scenario("store", "the server of the store restarts or is killed under load: requests do not notice")
 def run_store(context: ScenarioContext) -> list[Row]:
-    """Alternately stop and kill the server. At first, it is down for half a second, later for two leases."""
+    """Alternately stop and kill the server. It is down for half a second in the first half of the rounds, and for the
+    length of two leases in the second half."""
     rounds, wanted = context.repeats(2, 10), context.repeats(1500, 10_000)
     with trial(context, lease_s=OUTAGE_LEASE_S) as run:
         for number in range(rounds * 2):

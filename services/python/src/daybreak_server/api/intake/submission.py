@@ -34,7 +34,7 @@ _NORMALIZE = Normalizer(SubmitRequest)
 
 
 class TaskIntake:
-    """Validates requests and makes tasks from them, with a cost and the tenant's weight."""
+    """Validates requests and makes tasks from them. Each task has a cost and the tenant's weight."""
 
     def __init__(
         self, settings: Settings, catalog: Catalog, pool_views: PoolViewCache, now_ms: Callable[[], int]

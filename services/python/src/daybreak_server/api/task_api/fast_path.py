@@ -1,7 +1,7 @@
 """Serves the busiest routes without FastAPI's middleware stack and routing.
 
-A fast path is a handler that duplicates a route. Both serve the same method and path and give the same responses,
-errors included, but the fast path costs a fraction of the time. :class:`App` looks for a fast path first and falls back
+A fast path is a handler that duplicates a route. The handler serves the same method and path as the route and gives the
+same responses, errors included, in a fraction of the time. :class:`App` looks for a fast path first and falls back
 to the routes, so that other methods, other paths and WebSockets work as usual.
 
 Many paths can share one fast path (``serving`` or ``models``), because their requests are passed on to groups or
@@ -39,7 +39,7 @@ class RouteStub:
 
 
 class FastPath:
-    """An ASGI app for one route, or for several that have one handler."""
+    """An ASGI app for one route, or for several routes that share a handler."""
 
     def __init__(
         self,

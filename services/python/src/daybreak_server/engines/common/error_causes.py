@@ -1,4 +1,4 @@
-"""Maps a rank's errors to causes, by their type and phase or by their code. The message of an error never matters."""
+"""Maps a rank's errors to causes, by type and phase or by error code. The message of an error never matters."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def cause_of_failed(failed: Failed) -> Cause:
 
 
 def code_of_lost(reason: str) -> str:
-    """Return the error code of a rank that reported this reason before it was lost.
+    """Return the error code for the loss of a rank that had reported this reason.
 
     :func:`cause_of_failed` maps the code back to the reason.
     """

@@ -116,7 +116,7 @@ class EchoServe:
         return b"x" * wish.size if wish.size else f"part {number}\n".encode()
 
     def _sum_of_ranks(self) -> int:
-        """Add up ``rank + 1`` of all ranks in a collective."""
+        """The sum of ``rank + 1`` over all ranks, which a collective computes."""
         if self._group.size == 1:
             return 1
         import torch

@@ -23,12 +23,12 @@ class TextOptions(BaseModel):
     """What clients call the model; if unset, the name of its folder."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     max_tokens: int | None = Field(None, ge=1)
-    """The most tokens of a text, including prompts and special tokens; if unset, as many as the model allows."""
+    """How many tokens a text may have, including prompts and special tokens; if unset, as many as the model allows."""
     too_long: Literal["error", "cut"] = "error"
     """What happens to a text with more than ``max_tokens`` tokens. ``error``: the request is refused. ``cut``: the text
     is cut, and the answer says which texts were cut."""
     max_inputs: int = Field(2048, ge=1)
-    """The most texts in a request."""
+    """How many texts a request may have."""
 
     @property
     def name(self) -> str:
