@@ -95,7 +95,7 @@ def post(url: str, body: dict[str, Any]) -> Any:
 
 
 def at_once(act: Callable[[int], Any]) -> list[Any]:
-    """The results of calls that several callers make at once, in order."""
+    """The results of calls that several callers make at once, in the order of the callers' numbers."""
     with ThreadPoolExecutor(CALLERS) as threads:
         return list(threads.map(act, range(CALLERS)))
 
@@ -117,7 +117,7 @@ def test_a_question_about_a_pool_at_zero_is_answered_and_wakes_nothing(
     assert "gpus_per_group" not in health[EMBED], "the pool runs on CPUs"
     debug = get(f"{gateway}/debug?model=tiny-{EMBED}")
     assert (debug["pool"], debug["groups_ready"]) == (EMBED, 0)
-    # The connection of the client may still lead to a gateway from before the upgrade, which knows no such pool.
+    # The client's connection may still lead to a gateway that started before the upgrade and does not know the pool.
     wait_until(lambda: EMBED in {each.name for each in deployment.client.pools()}, 60, "a new gateway")
     shown = deployment.client.pool(EMBED)
     assert (shown.requests, shown.groups_needed) == (0, 0)

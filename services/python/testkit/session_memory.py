@@ -90,7 +90,7 @@ class _Watch:
 class MemorySessions:
     """Implements ``SessionStore`` and ``SessionEvents`` of :mod:`daybreak_server.ports.sessions`.
 
-    ``group``: whether a group works; ``down``: whether the store fails; ``broken``: why the group fails all sessions.
+    ``group``: whether a group exists; ``down``: whether the store fails; ``broken``: why the group fails all sessions.
     """
 
     def __init__(self, *, room: int = 1000, per_tenant: int = 1000) -> None:

@@ -87,7 +87,7 @@ def speak(
 
 
 def _show_notice(output: Output, client: Client, pool: str) -> None:
-    """Print the pool's notice to its users, if the server has one."""
+    """Print the notice that the pool has for its users, if there is one."""
     with suppress(
         DaybreakError
     ):  # the notice is optional, and an older server does not list the pool as a model

@@ -4,7 +4,8 @@
 {{- $root := index . 0 -}}{{- $name := index . 1 -}}
 {{- $pool := fromYaml (include "daybreak.pool" .) -}}
 annotations:
-  # Groups read their settings when they start, so a change of the settings that groups use replaces the groups.
+  # Groups read their settings only when they start. So if the settings that groups use change, this hash changes too,
+  # and the operator replaces the groups.
   daybreak.dev/settings: {{ printf "%s\n%s" (include "daybreak.commonSettings" $root) (include "daybreak.groupSettings" .) | sha256sum }}
 spec:
   rayVersion: {{ $root.Values.ray.version | quote }}
@@ -49,7 +50,8 @@ spec:
           value: "0"
         {{- include "daybreak.env" $root | nindent 8 }}
         {{- if $pool.cache.volume }}
-        # The head needs this too: there, Serve reads the settings when it builds an application, and passes them to the ranks.
+        # The head needs this too: when Serve builds an application, it reads the settings on the head, and passes them to the
+        # ranks.
         - name: DAYBREAK_MODEL_CACHE
           value: {{ $pool.cache.mountPath }}
         {{- end }}

@@ -25,7 +25,7 @@ POOLS = {"answers": {"workload": "echo-serve", "target_load": 4}}
 
 @pytest.fixture
 def publish(valkey: Server) -> Callable[[int], None]:
-    """Publishes the demand of another gateway, for a minute."""
+    """Publishes a number of requests as the demand of another gateway. It is valid for a minute."""
 
     async def once(requests: int) -> None:
         store = RedisStore(valkey.url, target_loads=wiring.target_loads(make_settings(pools=POOLS)))
@@ -83,7 +83,7 @@ def test_a_pool_shows_its_kind_and_its_requests(
 def test_metrics_show_the_groups_that_requests_need(
     start_api: Callable[..., Api], publish: Callable[[int], None]
 ) -> None:
-    """Every gateway shows the number, whichever gateway has the requests."""
+    """Every gateway shows the numbers of requests and groups, whichever gateway has the requests."""
     api = start_api(pools=POOLS)
     publish(9)
     lines = ('daybreak_pool_requests{pool="answers"} 9.0', 'daybreak_groups_needed{pool="answers"} 3.0')

@@ -127,7 +127,7 @@ def test_an_existing_file_is_not_overwritten(place: Place, tmp_path: Path, size:
 
 @pytest.mark.parametrize("size", [100, 9 * MIB])
 def test_of_two_concurrent_uploads_the_first_to_finish_wins(place: Place, tmp_path: Path, size: int) -> None:
-    """An upload whose key is taken while it sends its bytes fails at its end, and overwrites nothing."""
+    """If another upload to the key finishes first, the slower one fails at its end, and overwrites nothing."""
     path = tmp_path / "slow"
     path.write_bytes(b"s" * size)
     slow = place.blobs.upload("a/x.bin", path, content_type="video/mp4")
@@ -202,7 +202,7 @@ def test_a_killed_writer_leaves_no_visible_file(place: Place, tmp_path: Path) ->
 
 
 def leftovers(place: Place) -> list[str]:
-    """Everything in the store that is not one of its files: uploaded parts and folders."""
+    """What is left in a store that has no visible files: uploaded parts and folders."""
     if place.kind == "local":
         root = Path(place.address.url.removeprefix("file://"))
         return [str(path) for path in root.rglob("*")]
@@ -260,7 +260,7 @@ def test_a_missing_file_and_a_folder_are_not_found(place: Place, tmp_path: Path)
 
 
 def test_an_invalid_key_is_refused_by_every_call(place: Place, source: Path) -> None:
-    """No file can have such a key, so every call refuses it before it reaches the store."""
+    """No file can have such a key, so every call refuses the key without a request to the store."""
     for key in INVALID_KEYS:
         refused_everywhere(place.blobs, key, source)
 
@@ -328,7 +328,7 @@ def test_concurrent_probes_do_not_disturb_each_other(place: Place) -> None:
 
 
 def test_the_key_of_a_probe_has_the_time_of_the_probe() -> None:
-    """No task can have such a key, so the cleanup recognises a forgotten probe and its age."""
+    """No file of a task can have such a key. So the cleanup recognises the file of a probe, and knows its age."""
     before_ms = time.time_ns() // 1_000_000
     probe_ms = probed_at_ms(probe_key())
     assert probe_ms is not None

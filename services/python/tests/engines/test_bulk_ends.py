@@ -1,4 +1,4 @@
-"""How tasks over files end early or continue in another group: no line is lost, and none appears twice."""
+"""How tasks with files end early or continue in another group: no line is lost, and none appears twice."""
 
 from __future__ import annotations
 
@@ -208,8 +208,8 @@ def killed(valkey: Server, tmp_path: Path) -> Iterator[Callable[[], Killed]]:
 
 
 def test_killed_processes_cost_no_line_and_double_none(killed: Callable[[], Killed], tmp_path: Path) -> None:
-    """The second kill hits a group that fetches the parts of the first attempt. The output is that of a run without
-    kills."""
+    """The second kill hits a group that is about to fetch the parts of the first attempt. The output equals that of
+    a run without kills."""
     hold, resume = tmp_path / "hold", tmp_path / "hold.resume"
     hold.touch()
     resume.touch()

@@ -1,4 +1,4 @@
-"""How a group handles requests that are too large, too slow or cut off, and what it measures of them."""
+"""How a group handles requests that are too large, too slow or cut off, and how it counts and times requests."""
 
 from __future__ import annotations
 

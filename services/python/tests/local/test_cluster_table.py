@@ -1,4 +1,7 @@
-"""Tests of the table that ranks share in their Ray cluster. It is in Ray's own store, or else in an actor."""
+"""Tests of the table that ranks share in their Ray cluster.
+
+The table is in Ray's own store, or in an actor if this Ray has no private function for that store.
+"""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def without_agents(tmp_path: Path) -> str:
 
 @pytest.mark.skipif(
     fast_start.reason_for_stock_start(allowed=True, version=fast_start.installed_version()) is not None,
-    reason="fast start was not tested with this Ray; test_stock_ray.py tests how it starts",
+    reason="fast start was not tested with this Ray; test_stock_ray.py tests how this Ray starts",
 )
 def test_a_node_accepts_work_before_its_agents_have_started(
     folder: Path, without_agents: str, tmp_path: Path

@@ -13,7 +13,7 @@ LOADING = GroupRecord(id=GroupId("g-1"), state=GroupState.LOADING, phase="model"
 
 
 def test_a_pool_waits_for_ray_until_its_first_group_registers() -> None:
-    """Until then, the phase is ``ray``. Once a group is ready, the report has the durations of all phases."""
+    """Until a group registers, the phase is ``ray``. Once a group is ready, the report has all phases' durations."""
     wake = WakeTracker(began_ms=1_000)
     report = wake.update(PoolView(name="video", live=1), 3_000, wanted=2)
     assert (report.phase, report.wanted, report.wake_phase) == ("Waking", 2, "ray")

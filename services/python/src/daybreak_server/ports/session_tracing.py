@@ -58,14 +58,14 @@ class SessionTracing(Protocol):
     ) -> OpeningTrace:
         """Begin the trace of a request or a connection that may open sessions.
 
-        ``caller``: the caller's context, whose decision to sample is kept. ``path``: without the query.
+        ``caller``: the caller's context, which decides whether the trace is sampled. ``path``: without the query.
         """
 
     def claimed(self, claim: SessionClaim, group: GroupId) -> ClaimTrace:
         """Continue the trace of a session that a group has claimed."""
 
     def session_ended(self, change: SessionChange) -> None:
-        """Record the end of a session, which this process has caused or noticed."""
+        """Record that a session has ended. This process has caused or noticed the end."""
 
 
 class UnrecordedOpening:

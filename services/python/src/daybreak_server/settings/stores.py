@@ -64,8 +64,8 @@ class RedisSettings(Section):
     wait_replicas: Replicas = Field(
         0,
         description="Number of replicas that must confirm a new task. If too few confirm it, the submit gets 503, "
-        "although the task is stored and may run; a submit with the same `Idempotency-Key` does not create a second "
-        "one. With 0, a failover may lose the tasks that were accepted last.",
+        "although the task is stored and may run. Submitting again with the same `Idempotency-Key` does not create a "
+        "second task. With 0, a failover may lose the tasks that were accepted last.",
     )
 
     @model_validator(mode="after")
@@ -86,7 +86,7 @@ class S3Settings(Section):
     )
     public_endpoint_url: ServerUrl = Field(
         None,
-        description="URL of the S3 server for presigned URLs, if clients reach the server by another address.",
+        description="URL of the S3 server in presigned URLs, if clients need a different one than Daybreak.",
     )
     access_key_id_file: Path | None = Field(
         None,

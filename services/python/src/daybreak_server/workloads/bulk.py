@@ -105,6 +105,6 @@ class BulkWorkload(Protocol[P_contra]):
         also ends if there are several values and the call for each single one raises.
 
         :param values: JSON values, one for each line that can be read.
-        :param cancelled: Says whether nobody needs the results any more. Each call of ``cancelled`` also counts as
-            progress, so call it only while the work advances.
+        :param cancelled: Returns ``True`` once nobody needs the results any more. Each call of ``cancelled`` also
+            counts as progress, so call it only while the work advances.
         """

@@ -1,10 +1,11 @@
 """Parses JSON from clients, and refuses values with which a later step would fail.
 
 Python's parser accepts three kinds of such values: ``NaN``, which is not JSON; numbers so large that they become
-infinite; and half of a surrogate pair. They would fail where no message says that the client's text is the cause: a
-tokenizer refuses half of a pair, and an infinite number cannot be written as JSON. This module also refuses nesting
-that is too deep for the parser, and an object that has a key twice, because the parser would silently use only the last
-value. The API refuses repeated keys in all other bodies too.
+infinite; and half of a surrogate pair. In a later step, each of them would cause an error that does not name the
+client's text as the cause: a tokenizer refuses half of a pair, and an infinite number cannot be written as JSON.
+
+This module also refuses nesting that is too deep for the parser. And it refuses an object that has a key twice, because
+the parser would silently use only the last value. The API refuses repeated keys in all other bodies too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def json_value(data: bytes) -> Any:
     try:
         text = data.decode("utf-8-sig")
         value = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_object)
-        if _SURROGATE.search(text):  # UTF-8 has no surrogates, so only escapes give any
+        if _SURROGATE.search(text):  # UTF-8 has no surrogates, so only an escape can give one
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as exc:
         raise ValueError(f"it is not UTF-8 (byte {exc.start})") from exc

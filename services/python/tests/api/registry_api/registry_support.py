@@ -1,4 +1,4 @@
-"""A gateway whose registry of workers and models a test controls."""
+"""A gateway for tests that control its registry of workers and models."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The checker of serving pools accepts every history that keeps the promises, and finds each broken promise.
 
 A *script* writes the history of one request: the lines of clients, groups and the cluster. Good scripts may be combined
-at will. A bad script breaks one promise. The checker must name its request, whatever good scripts run beside it.
+at will. A bad script breaks one promise. The checker must name the request of the bad script, whatever good scripts run
+beside it.
 """
 
 from __future__ import annotations

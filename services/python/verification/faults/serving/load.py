@@ -85,7 +85,7 @@ class ServingLoad:
         self._stopping.set()
         self._thread.join(self._deadline_s + 10)
         if self._thread.is_alive():
-            raise TimeoutError("a client has not ended long after its deadline")
+            raise TimeoutError("a client still runs although its deadline passed long ago")
         record_runs(self._cluster)
         self._history.note("load", kind="end", requests=self.finished)
         self._history.flush()

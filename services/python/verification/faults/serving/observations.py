@@ -86,7 +86,7 @@ class ServingObservations:
     settled: bool = False
     """Whether the clients have ended, and the logs of the groups are in the history."""
     strays: list[Line] = field(default_factory=list)
-    """Lines that do not belong to a request."""
+    """Lines that belong to no request of the history, or to no run."""
     orphans: dict[int, str] = field(default_factory=dict)
     """Engines that outlived their worker: process → worker."""
     must_stay: bool = False
@@ -106,7 +106,7 @@ class ServingObservations:
 
     def group_kills(self, leader: int) -> Sequence[float]:
         """When any rank of this leader's group was killed, which ends the whole group. If ``leader`` is the process of
-        an engine: when the engine or its worker was killed. A restarted process has another PID.
+        an engine: when the engine or its worker was killed. A restarted process has another PID than ``leader``.
         """
         group = self.replicas.get(leader)
         return [

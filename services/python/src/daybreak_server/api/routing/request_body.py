@@ -1,7 +1,8 @@
 """The body of a request on its way to a group.
 
-Its beginning is read into memory, so that the request can be sent to another group. If the body is longer, the rest is
-passed on as it arrives. Once a part of the rest has been passed on, the request cannot be sent again.
+The beginning of the body is read into memory, so that the gateway can send the request again, to another group. The
+rest of a longer body is passed on as it arrives. Once a part of the rest has been passed on, the request cannot be sent
+again.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class ForwardedBody:
         self.begun = False
         """Whether the beginning has been read."""
         self.passed_on = False
-        """Whether a part was passed on that is no longer in memory."""
+        """Whether a part of the rest was passed on. If so, the request cannot be sent again."""
         self._receive = request.receive
         self._max_bytes = max_bytes
         self._in_memory = in_memory

@@ -54,7 +54,7 @@ def digest(audio: bytes) -> bytes:
 
 
 def length(turn: bytes, blocks: float) -> int:
-    """How many words a turn has, by the digest of its audio and the number of its blocks. Without audio, it has 0."""
+    """How many words a turn has, given the digest of its audio and its number of blocks: none if it has no audio."""
     return 1 + _number(turn, "length", 0) % (TOKENS_A_BLOCK * max(1, math.ceil(blocks))) if blocks else 0
 
 

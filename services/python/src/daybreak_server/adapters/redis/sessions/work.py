@@ -1,10 +1,10 @@
 """The sessions of one pool on Redis, as the leader of a group uses them. Blocking calls.
 
-A group waits for audio with one connection, however many sessions it has. Scripts announce in the group's inbox which
-sessions have new audio and which the group has lost. The inbox is a stream whose name ends in the nonce of the group's
-tokens. ``read_audio`` waits for entries of the inbox, and then reads the audio of the sessions that they name. An inbox
-may lose entries, because Redis trims it or because it expires during an outage. So after an error, and every ``LOOK_S``
-seconds, ``read_audio`` reads all sessions.
+A group uses one connection to wait for audio, however many sessions it has. Scripts announce in the group's inbox which
+sessions have new audio, and which sessions the group has lost. The inbox is a stream whose name ends in the nonce of
+the group's tokens. ``read_audio`` waits for entries of the inbox, and then reads the audio of the sessions that they
+name. An inbox may lose entries, because Redis trims it or because it expires during an outage. So after an error, and
+every ``LOOK_S`` seconds, ``read_audio`` reads all sessions.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from daybreak_server.ports.store_errors import StoreUnavailableError
 LOOK_S = 5.0
 """How often a group reads all its sessions, in case its inbox lost an entry."""
 _BLOCK_S = 5.0
-"""The longest that one call blocks in Redis."""
+"""The longest time that one call blocks in Redis."""
 _SOON_S = 0.1
 _DRAIN_PAUSE_S = 0.5
 _ORPHANS_PAUSE_S = 0.25
@@ -58,7 +58,7 @@ class _Named:
     all: bool
     audio: set[SessionId] = field(default_factory=set)
     gone: dict[SessionId, str] = field(default_factory=dict)
-    """Those that the group has lost, and why."""
+    """The sessions that the group has lost: session → reason."""
 
 
 class RedisSessionWork:

@@ -61,7 +61,7 @@ class Output:
     def restore(self) -> Iterator[None]:
         """Fetch the parts of the ledger. Yields after each piece.
 
-        :raises PartMismatchError: if a stored part is not what the ledger says. The caller begins with an empty ledger.
+        :raises PartMismatchError: if a stored part is not what the ledger says. The caller must then start at line 1.
         :raises BlobError: if the blob store cannot be read.
         """
         for part in self.ledger.parts:
