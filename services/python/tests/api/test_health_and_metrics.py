@@ -137,7 +137,9 @@ def test_a_server_survives_an_outage_of_the_store(stoppable_valkey: Server, tmp_
         wait_until(lambda: api.client.get("/readyz").status_code == 200, 60, "readiness")
         assert api.get(task["id"])["state"] == "queued"
         expiring = api.submit(start_within_s=0.1)
-        api.until(expiring["id"], "expired")  # Only the ticker expires tasks, so the ticker has recovered too.
+        api.until(
+            expiring["id"], "expired"
+        )  # Only the ticker expires tasks, so the ticker has recovered too.
 
 
 def test_a_wrong_password_is_reported_and_the_server_stays_alive(

@@ -1,8 +1,8 @@
 """A rank's view of the Ray cluster that it runs in: its node, the rendezvous, failures, and drain notices.
 
-Ranks share small texts through the cluster's table (:mod:`~daybreak_server.adapters.ray.kv`): the leader's address, the
-latest failure of each pool, and how often in a row each rank has failed to start. The table exists before Redis is
-reachable.
+Ranks share small texts through the cluster's table (:mod:`~daybreak_server.adapters.ray.cluster_table`): the leader's
+address, the latest failure of each pool, and how often in a row each rank has failed to start. The table exists before
+Redis is reachable.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import ray
 
-from daybreak_server.adapters.ray.kv import table
+from daybreak_server.adapters.ray.cluster_table import table
 from daybreak_server.domain.causes import Cause
 
 _log = logging.getLogger(__name__)

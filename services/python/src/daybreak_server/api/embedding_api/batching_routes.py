@@ -15,7 +15,7 @@ from daybreak.wire import ErrorCode
 from daybreak_server.api.auth.principal import Caller
 from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.embedding_api import specs
-from daybreak_server.api.embedding_api.at_zero import batching_values
+from daybreak_server.api.embedding_api.debug_at_zero import batching_values
 from daybreak_server.api.errors import ApiError, from_validation
 from daybreak_server.api.http.request_body import read_json
 from daybreak_server.api.http.responses import json_response

@@ -20,8 +20,8 @@ from daybreak.wire import ErrorCode
 from daybreak_server.api.auth.principal import Caller, Principal
 from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.embedding_api import specs
-from daybreak_server.api.embedding_api.at_zero import debug_at_zero
 from daybreak_server.api.embedding_api.chosen_pool import EMBED, RERANK, ChosenPools
+from daybreak_server.api.embedding_api.debug_at_zero import debug_at_zero
 from daybreak_server.api.errors import ApiError, ErrorRenderer
 from daybreak_server.api.http.responses import json_response
 from daybreak_server.api.openai.errors import openai_response

@@ -15,7 +15,7 @@ from daybreak_server.api.sessions.realtime.connection import (
     text_of,
     unknown_event,
 )
-from daybreak_server.api.sessions.realtime.whisper_live_wait import wait_fields
+from daybreak_server.api.sessions.realtime.whisper_live_full import wait_fields
 from daybreak_server.domain.sessions import SessionEvent
 
 RATE = 24_000
