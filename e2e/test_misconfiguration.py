@@ -31,7 +31,7 @@ def test_a_missing_image_is_diagnosed(deployment: Deployment) -> None:
 
 
 def test_a_missing_model_is_diagnosed(deployment: Deployment) -> None:
-    """A missing model folder is reported, the task waits, and runs once the path is right."""
+    """A missing model folder is reported. The task waits, and runs when the path has been corrected."""
     deployment.kube.patch_pool("video", {"model": MODEL})
     task = deployment.submit("video", {"prompt": "a red circle moving left", "steps": 2, "seed": 1})
     assert_diagnosed(deployment, "video", reason="ModelMissing", pattern="model")
@@ -42,7 +42,7 @@ def test_a_missing_model_is_diagnosed(deployment: Deployment) -> None:
 
 
 def test_an_exhausted_quota_is_diagnosed(deployment: Deployment) -> None:
-    """A ResourceQuota that allows no further pod is reported, the task waits, and runs once there is room."""
+    """A ResourceQuota that allows no further pod is reported. The task waits, and runs when the quota is gone."""
     deployment.wait_for_zero("echo")
     deployment.kube.set_quota(pods=len(deployment.kube.pods()))
     try:

@@ -1,4 +1,4 @@
-"""The dashboard of serving pools: their requests, the line, the groups that answer, and what they cost."""
+"""The dashboard of serving pools and models: requests, the waiting line, groups that answer, batches, and models."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ _REQUESTS = Row(
         Panel(
             title="Time to first byte",
             shows="Median, 95th and 99th percentile of the time from the arrival of a request to the first byte of its "
-            "answer, the time in the waiting line included.",
+            "answer, including the time in the waiting line.",
             bad="A p99 near the deadlines of your clients. If *First byte, in groups* is low, the waiting line is "
             "long.",
             unit=Unit.SECONDS,
@@ -193,8 +193,8 @@ _GROUPS = Row(
             title="Requests in each group",
             shows="Requests that each group holds, by the pod of its leader.",
             bad="One group far above the others: with the policy `session` or `prefix`, many requests have the same "
-            "session or prefix; otherwise, another policy may fit better. One at 0 while others are full: gateways "
-            "cannot reach it.",
+            "session or prefix; with any other policy, try a different one. One group at 0 while others are full: "
+            "gateways cannot reach it.",
             unit=Unit.COUNT,
             runbook="daybreakrouterretries",
             pictured=True,

@@ -31,7 +31,7 @@ class EventType(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether this is the last event of its task."""
+        """Whether an event of this type is the last event of its task."""
         return self in TERMINAL_EVENTS
 
 
@@ -73,4 +73,4 @@ class LogLine(ResponseModel):
     level: str
     message: str
     dropped: int = 0
-    """How many lines are missing before this one: the work logged too fast, or the server no longer has them."""
+    """How many lines are missing before this one, because the work logged too fast or the server deleted them."""

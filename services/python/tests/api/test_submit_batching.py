@@ -67,8 +67,8 @@ async def test_concurrent_submits_share_round_trips(valkey: Any) -> None:
 
 
 async def test_each_task_of_a_batch_is_accepted_or_refused_by_itself(valkey: Any) -> None:
-    """The first submit with a key creates a task. A second one with the same body gets this task, and one with another
-    body is refused."""
+    """The first submit with a key creates a task. A later submit with this key gets the same task if its body is
+    the same. Otherwise it is refused."""
     store = RedisStore(valkey.url)
     submit_batcher = SubmitBatcher(store)
     try:
@@ -120,7 +120,7 @@ async def test_a_cancelled_caller_does_not_affect_the_others(valkey: Any) -> Non
 
 
 def test_the_fast_path_responds_like_the_route(api: Api) -> None:
-    """A submit takes the fast path if its URL has a query string, but not if the URL has a trailing slash."""
+    """A submit whose URL has a query string is accepted. A submit whose URL has a trailing slash gets a 404."""
     body = {"pool": "echo", "input": {"message": "hi"}, "metadata": {"a": "b"}}
     task = api.client.post("/v1/tasks?x=1", json=body).json()
     assert Task.model_validate(task).to_json() == task
@@ -195,7 +195,7 @@ def test_a_time_is_written_to_the_millisecond() -> None:
 def test_a_running_task_is_shown_the_same_by_all_routes(
     api: Api, start_leader: Callable[..., FakeLeader]
 ) -> None:
-    """The single task and the list agree with the wire's type."""
+    """The route of one task and the route of the list return the same JSON, which matches the wire's type."""
     leader = start_leader()
     task = api.submit()
     claim = leader.claim()

@@ -38,7 +38,7 @@ def write(output: Output, until: int) -> None:
 
 
 def test_an_attempt_continues_behind_the_last_stored_part(blobs: LocalBlobs, tmp_path: Path) -> None:
-    """The second attempt ignores what the first one wrote or stored after its snapshot."""
+    """The second attempt ignores what the first attempt wrote or stored after the snapshot."""
     with opened(blobs, tmp_path / "1") as first:
         write(first, 3)
         first.store(timeout_s=30)

@@ -48,7 +48,7 @@ class SlowBlobs(Wrapper):
 
 
 class FlakyQueue(Wrapper):
-    """A queue that cannot be reached for its first few reports of a checkpoint."""
+    """A queue that fails for the first few reports of a checkpoint, as if Redis could not be reached."""
 
     def __init__(self, inner: Any, times: int) -> None:
         super().__init__(inner)
@@ -64,7 +64,7 @@ class FlakyQueue(Wrapper):
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Rank]]:
-    """Starts groups of one rank, and stops the groups after the test. A test may wrap the stores of a group."""
+    """A function that starts a group of one rank. It can wrap the group's stores. After the test, the groups stop."""
     started: list[Rank] = []
 
     def start(

@@ -44,8 +44,8 @@ def test_rank_reports_and_control_bits_lead_to_one_verdict(
 ) -> None:
     """Ranks that disagree break the group.
 
-    If they agree, the first that applies decides: a stale token, an error, a cancel or deadline, the end of the work, a
-    release.
+    If they agree, the first of these that applies decides: a stale token, an error, a cancel or deadline, the end of
+    the work, a release.
     """
     assert decide(reports, control, release=release) is verdict
 
@@ -62,7 +62,7 @@ def test_an_unrecoverable_device_error_breaks_even_a_group_of_one_rank() -> None
 
 
 def test_a_permanent_error_explains_a_failure_best_and_a_dead_peer_least() -> None:
-    """An error about a dead peer is only an echo of that peer's own error."""
+    """An error about a dead peer only follows from that peer's own error."""
     echo = RankReport(point=3, status=Status.UNRECOVERABLE, code="rank_lost")
     assert worst([STEPPED, echo, ERROR, PERMANENT]) is PERMANENT
     assert worst([echo, ERROR]) is ERROR
@@ -70,7 +70,7 @@ def test_a_permanent_error_explains_a_failure_best_and_a_dead_peer_least() -> No
 
 
 def test_error_codes_and_messages_come_from_the_workload() -> None:
-    """A workload's own error keeps its code and message. The message about any other exception names its class."""
+    """A workload's own error keeps its code and message. The message about another exception names its class."""
     assert (PERMANENT.code, PERMANENT.message, PERMANENT.permanent) == ("bad_prompt", "never", True)
     foreign = report_of(KeyError("x"), point=0)
     assert (foreign.code, foreign.permanent) == ("workload_failed", False)
@@ -124,9 +124,9 @@ def test_the_first_step_of_a_resumed_task_gives_no_pace() -> None:
 
 
 def test_fast_steps_are_merged_and_none_is_lost() -> None:
-    """When more steps wait than one write allows, the oldest are merged.
+    """If more steps wait than fit into one write, the oldest are merged into one event.
 
-    Their event names the first step that it covers.
+    This event names the first step that it covers.
     """
     event_buffer = EventBuffer()
     for number in range(1, 101):
@@ -144,7 +144,7 @@ def test_fast_steps_are_merged_and_none_is_lost() -> None:
 
 @pytest.mark.parametrize("step_s", [0.025, 0.75], ids=["20 minutes", "10 hours"])
 def test_fast_steps_of_a_long_task_leave_room_for_its_other_events(step_s: float) -> None:
-    """The store keeps a thousand events of a task."""
+    """The store keeps about a thousand events of a task, so one event covers many fast steps."""
     now = [0.0]
     event_buffer = EventBuffer(clock=lambda: now[0])
     written: list[EventDraft] = []

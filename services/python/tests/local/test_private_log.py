@@ -1,4 +1,7 @@
-"""The log of a real run has no text of an input and no password, although the workload logs and quotes its prompt."""
+"""The log of a real run has no text of an input and no password.
+
+The workload of these tests quotes its prompt in log lines and errors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On a GPU, both kinds of paged attention compute what a CPU computes from the whole stream at once."""
+"""On a GPU, both kinds of paged attention give the logits that a CPU computes for the whole stream at once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_sessions_on_a_gpu_get_the_logits_of_the_whole_computation(tmp_path: Pat
     marker = model._vocabulary.marker(model.shape.pairs[1])
     for name, audio in turns.items():
         expected = whole_stream(cpu, audio, texts[name], *marker)
-        # A turn has one more step than tokens. The last step chooses the end of the turn, or a token that is dropped
-        # because the turn has reached its limit.
+        # A turn has one more step than it has tokens. The last step chooses the end of the turn, or a token that is
+        # dropped because the turn has reached its limit.
         rows = torch.cat([rows[: len(text) + 1] for rows, text in zip(expected, texts[name], strict=True)])
         torch.testing.assert_close(torch.stack(recorded[name]), rows, atol=5e-3, rtol=5e-3)

@@ -73,7 +73,7 @@ class Schedule:
 def submissions(
     *, seed: int, seconds: float, rate: float, pools: Sequence[PoolOptions]
 ) -> tuple[Submission, ...]:
-    """Draw tasks for ``seconds``, on average ``rate`` per second. Pools with more groups get more tasks."""
+    """Draw the tasks of ``seconds`` seconds, on average ``rate`` per second. Pools with more groups get more tasks."""
     draw = random.Random(f"{seed}/tasks")
     weights = [pool.groups for pool in pools]
     planned: list[Submission] = []

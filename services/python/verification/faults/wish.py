@@ -25,11 +25,11 @@ class Wish:
     """Seconds between two parts."""
 
     def body(self, number: int, send: int) -> bytes:
-        """The body of the request with this number. ``send`` is 1 when it is sent for the first time, then 2, …"""
+        """The body of the request with this number. ``send`` is 1 in the first try, 2 in the second, …"""
         return json.dumps({"number": number, "send": send, **asdict(self)}, separators=(",", ":")).encode()
 
     def part(self, number: int, index: int) -> bytes:
-        """The part of the answer with this index, from 0."""
+        """Part ``index`` of the answer, counted from 0."""
         return f"{number} {index + 1}/{max(1, self.parts)} ".ljust(self.size - 1, "x").encode() + b"\n"
 
     def answer(self, number: int) -> bytes:

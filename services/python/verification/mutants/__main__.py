@@ -89,7 +89,9 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--list", action="store_true", help="list the bugs and exit")
     parser.add_argument("--verbose", action="store_true", help="show the output of the tests")
-    parser.add_argument("--unchecked", action="store_true", help="skip the run of the tests without a bug")
+    parser.add_argument(
+        "--unchecked", action="store_true", help="do not check that the tests pass without a bug"
+    )
     return parser.parse_args(arguments)
 
 

@@ -35,7 +35,7 @@ DIRECTIONS: Final[dict[str, tuple[int, int]]] = {
 CIRCLE_RADIUS: Final = 0.85
 SQUARE_HALF_SIDE: Final = 1.05
 TRIANGLE_APEX, TRIANGLE_BASE, TRIANGLE_HALF_WIDTH = 1.1, 0.9, 1.1
-"""Sizes relative to the radius of the path. For the triangle: how far the tip is above the centre, how far the base
+"""Sizes relative to :attr:`Path.radius`. For the triangle: how far the tip is above the centre, how far the base
 line is below it, and half the length of the base.
 
 A circle and a square of the same area differ so little that the model learned the two words last or never. With

@@ -61,7 +61,7 @@ async def hosts(valkey: Server) -> list[tuple[str, ...]]:
 
 
 async def test_groups_come_and_go_with_their_pods_and_the_target(heads: Heads, valkey: Server) -> None:
-    """A head that is not ready does not answer. A group starts when its pods are ready and Serve's target has room."""
+    """A head that is not ready does not answer. A group starts when its pods are ready and fit into Serve's target."""
 
     async def no_token(cluster: RayCluster, *, refresh: bool = False) -> str | None:
         return None
@@ -86,7 +86,7 @@ async def test_groups_come_and_go_with_their_pods_and_the_target(heads: Heads, v
 
 
 def test_a_status_counts_from_its_last_change() -> None:
-    """The wait ends when the last pool has reached the status. Later changes of other fields do not move that time."""
+    """The result is the time when the last pool reached the status. Later changes of other fields do not change it."""
     observed = Observed()
 
     def show(name: str, ready: int, text: str = "") -> None:
@@ -126,7 +126,7 @@ def test_the_table_counts_the_pods_of_heads_and_groups() -> None:
 
 
 def test_the_peak_of_memory_includes_memory_that_was_given_back() -> None:
-    """A process that has freed 64 MiB still has them in its peak."""
+    """The peak of a process still includes 64 MiB that the process has freed."""
     with open("/proc/self/statm", encoding="ascii") as file:
         resident_mib = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
     _ = len(b"x" * (64 * 2**20))

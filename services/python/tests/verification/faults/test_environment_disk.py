@@ -131,7 +131,7 @@ def _responds(client: redis.Redis) -> bool:
 
 @pytest.mark.parametrize(("fsync", "lost"), [("always", False), ("no", True)])
 def test_a_server_keeps_what_it_fsynced(disk: Disk, servers: Servers, fsync: str, lost: bool) -> None:
-    """After a crash, a server with `always` has each acknowledged write. A server with `no` lacks the last writes."""
+    """In a crash, `appendfsync always` loses no acknowledged write, and `appendfsync no` loses the last writes."""
     with servers.start(fsync) as client:
         for number in range(300):
             client.rpush("list", number)

@@ -29,7 +29,7 @@ RUN = {"seconds": 60.0, "rate": 5.0, "deaths": 50, "lease_s": 1.5}
 
 
 def test_a_seed_repeats_its_schedule() -> None:
-    """The same seed gives the same tasks and faults; another seed gives others."""
+    """The same seed gives the same tasks and faults. Another seed gives other tasks and faults."""
     first = schedule(seed=7, pools=POOLS, **RUN)
     assert first == schedule(seed=7, pools=POOLS, **RUN)
     assert first != schedule(seed=8, pools=POOLS, **RUN)
@@ -39,7 +39,7 @@ def test_a_seed_repeats_its_schedule() -> None:
 
 
 def test_a_longer_schedule_only_adds_tasks() -> None:
-    """A longer run begins with the tasks of a shorter one, so it can reproduce what the shorter one found."""
+    """A longer run begins with the tasks of a shorter run of the same seed, so it can reproduce what that run found."""
     short = schedule(seed=7, pools=POOLS, **RUN).submissions
     long = schedule(seed=7, pools=POOLS, **{**RUN, "seconds": 120.0}).submissions
     assert long[: len(short)] == short

@@ -30,7 +30,7 @@ def readable(observations: Observations) -> Iterator[Violation]:
         ):
             what = f"{key[1]}: published {ref['sha256'][:12]}, got {call.response['sha256'][:12]}"
             yield Violation(kind="hash", task=key[0], what=what)
-    if observations.streams:  # a history with streams also has the final reads of all artifacts
+    if observations.streams:  # then the history also has a final read of each artifact
         for task, name in sorted(set(published) - read):
             if task in observations.streams:
                 yield Violation(kind="unreadable", task=task, what=f"{name} was never read")
@@ -70,9 +70,10 @@ def nothing_left(observations: Observations) -> Iterator[Violation]:
     Three kinds of files will be deleted:
 
     * files in the store's garbage list;
-    * checkpoints of an ended task, if no report named them: they are deleted with its folder when its retention ends;
-    * probe files, which a rank writes to test the blob store: if the rank was killed, gateways delete its file after
-      a day.
+    * checkpoints of an ended task that no report named: they are deleted with the task's folder when the task's
+      retention ends;
+    * probe files, which ranks write to test the blob store: if a rank is killed before it deletes its probe file,
+      gateways delete the file after a day.
     """
     if observations.files is None or not observations.stores:
         return

@@ -61,12 +61,12 @@ class Observations:
     line_counts: Counter[str] = field(default_factory=Counter)
 
     def calls_to(self, op: str, kind: str | None = "ok") -> list[Call]:
-        """The calls of one operation that ended as ``kind``. ``None`` selects all calls, however they ended."""
+        """The calls of one operation that ended as ``kind``; with ``None``, all calls of the operation."""
         return [call for call in self.calls if call.op == op and kind in (None, call.kind)]
 
     @property
     def accepted(self) -> dict[str, Call]:
-        """The first submit that returned each task's id."""
+        """For each task, by id: the first submit that returned this id."""
         first_submits: dict[str, Call] = {}
         for call in self.calls_to("submit"):
             first_submits.setdefault(call.response["task"], call)
@@ -144,7 +144,7 @@ def _add(observations: Observations, line: Line) -> None:
 
 
 def parse_event_id(event_id: str) -> tuple[int, int]:
-    """An event id as a pair of numbers, which sorts in the order of events."""
+    """An event id as a pair of numbers. The pairs sort in the order of the events."""
     first, _, second = event_id.partition("-")
     return int(first), int(second)
 

@@ -1,4 +1,4 @@
-"""``python fuse.py FOLDER``: a file system in memory that loses what was not fsynced.
+"""``python fuse.py FOLDER``: a file system in memory that, in a crash, loses what was not fsynced.
 
 The idea is LazyFS's: writes stay in a cache until ``fsync`` or ``fdatasync`` of their file, and a crash drops the
 cache. Names (create, rename, remove) are durable at once, as in LazyFS. A crash also undoes unsynced changes of the

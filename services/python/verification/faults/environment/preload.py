@@ -1,4 +1,4 @@
-"""Builds small C libraries to preload into single processes with ``LD_PRELOAD`` (Linux, with a C compiler)."""
+"""Builds small C libraries, which ``LD_PRELOAD`` loads into chosen processes. Needs Linux and a C compiler."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class Phase(StrEnum):
     """What a batch does."""
 
     PREFILL = "prefill"
-    """The model reads the audio of a turn, and returns its first token."""
+    """The model reads the audio of a turn, and returns the turn's first token."""
     DECODE = "decode"
     """The model returns the next token."""
     MIXED = "mixed"
@@ -35,7 +35,7 @@ class BatchRecord(Generic[K]):
     blocks: tuple[int, ...]
     """For each session of ``prefill``: how many blocks of its audio the model read."""
     unfinished: tuple[K, ...]
-    """Sessions in ``prefill`` whose turn is not read to its end yet."""
+    """Those sessions of ``prefill`` whose turn the model has not read to its end yet."""
     decode: tuple[K, ...]
     audio_s: float
     """Seconds of audio that the model read."""

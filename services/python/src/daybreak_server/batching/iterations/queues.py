@@ -17,7 +17,7 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """When a session began to wait, and the audio of its turn that is still unread (none in the decode phase)."""
+    """When a session began to wait, and how much audio of its turn is still unread (none in the decode phase)."""
 
     at: float
     audio_s: float = 0.0

@@ -74,7 +74,7 @@ class FollowerLoop:
             raise GroupBrokenError("the ranks do not agree")
 
     def _steps(self, fields: Mapping[str, Any], context: FollowerContext) -> Iterator[Step]:
-        """Run the task step by step. If only this rank refuses the input, the first step raises the error."""
+        """Run the task step by step. If this rank refuses the input, the report of its first step has the error."""
         params = restored(self._spec, fields["input"], context_of(self._spec, self._config.options))
         task: Task[Any] = Task(id=fields["task"], params=params, attempt=fields["attempt"])
         yield from begin(self._workload, task, context)

@@ -28,7 +28,7 @@ class SessionMetrics:
         self._without_audio: set[SessionId] = set()
         """New sessions from which no audio has arrived."""
         self._textless: dict[SessionId, float] = {}
-        """For each new session that has audio and no text yet: when this group first had its audio."""
+        """For each new session that has audio and no text yet: when this group first had audio of the session."""
         self._first_texts: list[float] = []
         self._batches: list[BatchRecord[SessionId]] = []
         self._begin_counting()

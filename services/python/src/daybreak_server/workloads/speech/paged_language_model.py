@@ -20,7 +20,7 @@ from daybreak_server.workloads.speech.pages import PagePool, PageTable, pages_at
 PAGE_SIZE = 16
 _WARM_QUERIES = 4096
 """Attention is compiled at the start for batches of up to this many new positions. For a larger batch, it is compiled
-on first use."""
+when such a batch first runs."""
 
 
 class PagedLanguageModel:
@@ -74,7 +74,7 @@ class PagedLanguageModel:
 
         Returns the logits after the last embedding of each session, [batch, vocabulary].
 
-        If the step raises, the sessions are unchanged: what the step has written lies after the end of each session.
+        If the step raises, the sessions are unchanged: the step has written only to positions that count as free again.
 
         :raises OutOfPagesError: if a session needs more pages than are free.
         """

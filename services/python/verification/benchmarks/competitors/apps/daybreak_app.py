@@ -1,5 +1,5 @@
-"""Daybreak in the comparison. Its leaders run as in production, but their workload only counts its tasks. Tasks are
-submitted in batches."""
+"""Daybreak in the comparison. Its leaders run as in production, but their workload only counts tasks. The mode
+``produce`` submits tasks in batches, and the mode ``light`` submits them one at a time."""
 
 from __future__ import annotations
 

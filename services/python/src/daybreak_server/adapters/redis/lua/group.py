@@ -1,4 +1,4 @@
-"""``group.lua`` and ``pool.lua``: registration and draining of groups, reports about a pool, and its numbers."""
+"""``group.lua`` and ``pool.lua``: registration and draining of groups, and a pool's reports and numbers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _NOT_IN_JSON = ("wake_passed", "target_load")
 
 
 def encode(keys: Keys, group: GroupRecord, *, ttl_s: float) -> Call:
-    """Register a group or refresh its registration. Whatever a ``starting`` group held is released."""
+    """Register a group or refresh its registration. If its state is ``starting``, what it held before is released."""
     wake = json.dumps(dict(group.wake))
     fields: dict[str, str | int] = {
         "state": group.state,

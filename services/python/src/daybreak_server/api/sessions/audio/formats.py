@@ -1,4 +1,4 @@
-"""Converts the frames of a client, in any accepted format, into the audio of a journal, 16-bit PCM at 16 kHz.
+"""Converts the frames of a client, in any accepted format, into the audio of a journal (16-bit PCM at 16 kHz).
 
 A :class:`Converter` belongs to one connection. Between frames, it keeps an incomplete sample and the input
 that the resampler still needs. A refused frame changes nothing, so the next frame begins at the same
@@ -67,22 +67,22 @@ class AudioFormat:
         return cls(found, int(text))
 
     def position(self, received: int) -> int:
-        """Where a client must begin to send, in its own samples, if the journal has ``received`` samples.
+        """The sample from which a client must send, at the client's rate, if the journal has ``received`` samples.
 
-        The server never needs the audio before this position again: a resampler that begins there gives the same
-        samples from ``received`` on as one that has heard everything.
+        The server never needs earlier audio again: from ``received`` on, a resampler that begins at this sample gives
+        the same output as a resampler that began at 0.
         """
         up, down = ratio(self.rate)
         return max(0, received // up - warm_up(self.rate)) * down
 
 
 def invalid_audio(message: str) -> ApiError:
-    """The audio of a frame cannot be used."""
+    """The error for a frame whose audio cannot be used."""
     return ApiError(ErrorCode.INVALID_AUDIO, message)
 
 
 class Converter:
-    """Converts the frames of one connection. ``position`` is the position of the next output sample in the
+    """Converts the frames of one connection. ``position`` is the position that the next output sample gets in the
     journal."""
 
     def __init__(self, form: AudioFormat, *, received: int = 0) -> None:
@@ -108,7 +108,7 @@ class Converter:
         return bytes(output)
 
     def check(self, frame: bytes) -> None:
-        """Check a frame that is fed in parts. :raises ApiError: ``invalid_audio``."""
+        """Check a whole frame before it is fed in parts. :raises ApiError: ``invalid_audio``."""
         if self.format.encoding is Encoding.FLOAT32:
             data = self._rest + frame
             _scaled(_array("f", data[: len(data) - len(data) % self.format.encoding.size]))

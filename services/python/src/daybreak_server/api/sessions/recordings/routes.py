@@ -1,6 +1,10 @@
-"""The routes of recordings. If ``model`` is the name of a model of workers, a worker answers the request. If it is the
-name of a pool of kind ``sessions``, or of the model of such a pool, a session of the pool transcribes or translates the
-recording. If it is the name of a serving pool, a group of the pool answers."""
+"""The routes of recordings. The field ``model`` of a request decides what answers the request:
+
+* the name of a model of workers: a worker;
+* the name of a pool of kind ``sessions``, or of its model: a session of the pool, which transcribes or translates the
+  recording;
+* the name of a serving pool: a group of the pool.
+"""
 
 from __future__ import annotations
 
