@@ -72,7 +72,7 @@ def stage(deployment: Deployment) -> Iterator[Stage]:
 
 
 def _knows_the_pools(deployment: Deployment) -> bool:
-    """After the upgrade, a gateway from before the upgrade still answers for a moment."""
+    """For a moment after the upgrade, a gateway that does not know the pools may still answer."""
     try:
         return all(deployment.client.pool(name) for name in (TALKS, SPEECH))
     except NotFoundError:
@@ -121,9 +121,9 @@ def test_no_session_breaks_when_the_pod_of_its_group_is_killed(stage: Stage) -> 
     by_group = audience.by_group()
     log(f"  sessions by group: { {group: len(held) for group, held in by_group.items()} }")
     assert victim not in by_group
-    assert set(kept) < set(by_group[other]), "the group that stayed took sessions of the killed one"
+    assert set(kept) < set(by_group[other]), "the group that stayed must take sessions of the killed group"
     assert all(speaker.attempts == before[speaker] for speaker in kept), (
-        "the sessions that the other group had before stayed there"
+        "the sessions of the group that stayed must not move"
     )
     for speaker in audience.all:
         speaker.assert_exact()

@@ -31,7 +31,7 @@ _WAKES = Row(
             title="Phase of the wake",
             shows="The phase in which each pool is: `zero`, `ready`, or a phase of its wake, such as `pods`, `image`, "
             "`ray` and `model`.",
-            bad="A phase that lasts. The runbook's table says for each phase which part of the system hangs.",
+            bad="A phase that does not end. The runbook's table says for each phase which part of the system hangs.",
             unit=Unit.COUNT,
             kind=Kind.TIMELINE,
             colors=_PHASES,
@@ -253,7 +253,7 @@ _SCALE = Row(
         ),
         Panel(
             title="Delay of reconcile steps",
-            shows="Median and 95th percentile of the time from the event that caused a step to its beginning.",
+            shows="Median and 95th percentile of the time from an event to the beginning of the step that it causes.",
             bad="Above 30 s: the operator is behind.",
             unit=Unit.SECONDS,
             runbook="daybreakoperatorbehind",

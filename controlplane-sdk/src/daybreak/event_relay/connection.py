@@ -51,7 +51,7 @@ def connect(url: str, *, read_timeout_s: float, connect_timeout_s: float) -> Any
 
 
 def is_temporary(error: Exception) -> bool:
-    """Whether the same command may succeed later, because Redis is down, fails over, loads its data or is full."""
+    """Whether Redis is down, fails over, loads its data or is full, so that the same command may succeed later."""
     return isinstance(error, _OUTAGES) or _TEMPORARY_REPLIES.search(str(error)) is not None
 
 

@@ -38,14 +38,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObservedRun]:
 
 @pytest.fixture(scope="module")
 def provoked(run: ObservedRun) -> dict[str, Future[Fired]]:
-    """The alerts that each fault has set off. All faults are over."""
+    """The alerts that each fault has set off. When this fixture returns, all faults have ended."""
     return provoke_all(run, FAULTS)
 
 
 def test_every_query_of_a_panel_has_data(run: ObservedRun) -> None:
     """The queries of the annotations that mark wakes and releases have data too. Queries with ``no_data`` are left out.
 
-    On a busy machine, all requests of a pool may begin and end between two scrapes. Then the clients repeat everything.
+    On a busy machine, all requests of a pool may begin and end between two scrapes, and a query then has no data. In
+    this case, the clients repeat everything.
     """
     queries = [query for query in (*of_panels(), *of_annotations()) if query.by != "mark Alerts"]
     needed = [query for query in queries if not query.no_data]

@@ -1,4 +1,4 @@
-"""The metrics of models and workers that a gateway exports, from the view of the registry that it read last."""
+"""The metrics of models and workers that a gateway exports, from its latest view of the registry."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def test_a_rollout_waits_for_the_new_head_then_moves_one_group_at_a_time() -> No
 def _half_renewed(**waking: Any) -> tuple[Observed, Observed]:
     """Return two observations of one old group and a new one that is starting.
 
-    In the first all heads answer, and in the second the new head is silent.
+    In the first observation, all heads answer. In the second, the new head is silent.
     """
     old = ray_cluster(pool(replicas=2), 1, created_at=NOW - 5000)
     video = pool(replicas=2, model="/models/new")
@@ -75,7 +75,7 @@ def _half_renewed(**waking: Any) -> tuple[Observed, Observed]:
 
 
 def test_a_new_head_that_misses_an_answer_costs_no_starting_group() -> None:
-    """A short silence changes nothing. Only if the new head fails or crashes do its groups return to the old head."""
+    """A short silence changes nothing. If the new head fails or crashes, its groups return to the old head."""
     answering, silent = _half_renewed()
     _, unready = _half_renewed(ready=False)
     for observation in (answering, silent, unready, replace(unready, store=None, store_error=REDIS_DOWN)):

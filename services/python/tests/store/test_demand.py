@@ -73,13 +73,13 @@ def test_a_published_number_extends_the_lease(online: Driver) -> None:
 def test_an_outage_of_the_store_ends_no_demand(online: Driver) -> None:
     """Gateways cannot publish during an outage.
 
-    Afterwards they have time to publish again, as holders of leases have time to renew.
+    After it, they have time to publish again, just as holders of leases have time to renew them.
     """
     online.publish_demand("g1", 8, ttl_s=LEASE_STEP_MS / 1000)
     online.now += 3_600_000
     online.tick()
     assert wanted(online) == 2
-    online.publish_demand("other", 0)  # in the grace period, this call ends no demand of g1
+    online.publish_demand("other", 0)  # in the grace period, this call does not end the demand of g1
     assert wanted(online) == 2
     online.pass_time(GRACE_MS)
     assert wanted(online) == 0
@@ -166,7 +166,7 @@ def test_the_target_load_of_an_operator_that_is_gone_does_not_count(online: Driv
 
 
 def test_an_earlier_version_can_read_the_report(online: Driver) -> None:
-    """An earlier version refuses unknown fields, so the stored report does not contain the target load."""
+    """An earlier version of Daybreak refuses unknown fields, so the stored report does not contain the target load."""
     report(online, 1)
     stored = online.client.get(online.keys.single("operator_report"))
     assert b"target_load" not in stored

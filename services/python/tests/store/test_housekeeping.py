@@ -22,7 +22,7 @@ def test_an_outage_ends_no_lease(driver: Driver) -> None:
 
 
 def test_a_holder_can_renew_its_lease_after_an_outage(driver: Driver) -> None:
-    """The first ticks after an outage, from however many gateways, do not end a lease that had a second left."""
+    """The first ticks after an outage do not end a lease that had a second left, even if many gateways tick."""
     claim = start(driver)
     driver.register("g", ttl_s=15)
     driver.pass_time(14_000)
@@ -34,7 +34,7 @@ def test_a_holder_can_renew_its_lease_after_an_outage(driver: Driver) -> None:
 
 
 def test_a_silent_holder_loses_its_lease_after_an_outage(driver: Driver) -> None:
-    """The lease ends two seconds after the outage. Ticks that are always late end a lease as well."""
+    """The lease ends two seconds after the outage. A lease also ends if every tick is late."""
     start(driver)
     driver.pass_time(14_000)
     driver.now += 3_600_000
@@ -52,7 +52,7 @@ def test_a_silent_holder_loses_its_lease_after_an_outage(driver: Driver) -> None
 
 
 def test_a_deleted_task_leaves_no_key(driver: Driver) -> None:
-    """After its retention, `tick` reports a task once a minute until it is deleted; then no key contains its id."""
+    """Once a task's retention is over, `tick` reports the task every minute. Once it is deleted, no key has its id."""
     claim = start(driver, retention_s=60, idempotency_key="k")
     task = claim.lease.task
     driver.report(claim.lease, checkpoint=CheckpointRef(key="c", step=1))
@@ -91,7 +91,7 @@ def test_a_lost_group_is_shown_for_a_while_and_then_removed(driver: Driver) -> N
 def test_a_group_on_a_cordoned_host_claims_nothing(driver: Driver) -> None:
     """A group on a cordoned host claims nothing until the host is uncordoned, no matter when the group registered.
 
-    If nobody uncordons a host, the store ends the cordon after ten minutes, because the host must then be gone.
+    If nobody uncordons a host, the store ends the cordon after ten minutes, because the host is then most likely gone.
     """
     driver.register("before", hosts=("a", "b"))
     driver.cordon_hosts("b", "c")
@@ -114,7 +114,7 @@ def test_a_group_on_a_cordoned_host_claims_nothing(driver: Driver) -> None:
 
 
 def test_a_delayed_task_is_live_one_wake_before_it_is_due(driver: Driver) -> None:
-    """The lead time is the duration of the pool's last wake, so that a group is ready when the task is due."""
+    """The store takes the duration of the pool's last wake, so that a group is ready when the task is due."""
     driver.client.hset(driver.keys.single("meta"), "wake_ms", 3000)
     task = submit(driver, start_at_ms=driver.now + 5000)
     assert driver.tick().promoted == 0

@@ -1,4 +1,7 @@
-"""The store loads its Lua scripts as a function library, and works whatever libraries the server already has."""
+"""The store loads its Lua scripts as a function library.
+
+It also works if the server has lost the library, does not let the store load it, or also has another version of it.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ async def run_task(url: str) -> None:
 
 
 async def test_the_first_call_loads_a_missing_library(server: Server) -> None:
-    """If a server does not have the library, the next call loads it, even if it has been loaded before."""
+    """If a server lacks the library, the next call loads it, also if the server had it before."""
     with server.client() as client:
         client.function_flush()
         await run_task(server.url)
@@ -57,7 +60,7 @@ async def test_a_user_who_may_not_load_functions_runs_scripts(server: Server) ->
 
 
 async def test_a_task_can_end_on_a_full_server_without_the_library(server: Server) -> None:
-    """A running task can end although a server with full memory refuses to load the missing library."""
+    """A server with full memory refuses to load the missing library, but a running task can still end."""
     store, queue = RedisStore(server.url), RedisQueue(server.url, pool="video")
     new = NewTask(id=new_task_id("video"), pool="video", tenant="t", input_json="{}")
     await store.submit([new])

@@ -1,13 +1,14 @@
-"""Decides which promises were broken, from a history alone. Pure.
+"""Decides which promises were broken, from a history alone. The module is pure.
 
 :func:`check` sorts the lines of a history into :class:`Observations` and runs every function of ``CHECKS`` on them.
-Each check is a pure function that yields violations of one promise:
+Each check is a pure function that yields violations of one promise. The checks are in these modules:
 
-* ``calls``         the responses that clients got, compared with the final records
-* ``task_history``  attempts, steps, strikes and the end of each task, from its stored events and final record
-* ``streams``       what readers and relays received, compared with the stored events
-* ``files``         artifacts: published, readable, the right bytes, none left over
-* ``accounting``    whether charged seconds add up, no key is left, and no task waits, runs or is in a group at the end
+* ``calls``         compares the responses that clients got with the final records
+* ``task_history``  checks attempts, steps, strikes and the end of each task, in its stored events and final record
+* ``streams``       compares what readers and relays received with the stored events
+* ``files``         checks that artifacts are published, readable and correct, and that no other file is left
+* ``accounting``    checks that charged seconds add up, and that at the end no stray key is left and no task waits,
+  runs or is in a group
 
 A violation of one task names the task, so that you can search the history for it.
 """

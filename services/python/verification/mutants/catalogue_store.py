@@ -101,7 +101,7 @@ _TIME = (
     ),
     mutant(
         "grace-forever",
-        "late ticks extend the grace forever, so a dead leader keeps its task",
+        "late ticks extend the grace period forever, so a dead leader keeps its task",
         (_TICK, " and meta('lease_clock') >= meta('grace')", ""),
         tests=f"{_HOUSEKEEPING}::test_a_silent_holder_loses_its_lease_after_an_outage[valkey]",
     ),
@@ -317,7 +317,7 @@ _EVENTS = (
     ),
     mutant(
         "live-stream-trimmed",
-        "the pool's stream keeps 500 events, so a burst removes events that a reader still needs",
+        "the pool's stream keeps only 500 events, so a burst removes events that a reader still needs",
         (_LIMITS, "EVENTS_MAX = 1_000_000", "EVENTS_MAX = 500"),
         tests=f"{_PROMISES}::test_a_burst_of_events_trims_nothing[valkey]",
     ),
@@ -329,7 +329,7 @@ _EVENTS = (
     ),
     mutant(
         "trim-not-reported",
-        "a reader from the beginning does not learn that events were trimmed",
+        "a reader that starts at the beginning does not learn that events were trimmed",
         (_HISTORY, "    set(r, 'trimmed', '1')\n", ""),
         tests=f"{_FACES}::test_a_reader_learns_that_older_events_were_trimmed[valkey]",
     ),

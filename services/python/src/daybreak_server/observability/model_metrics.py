@@ -1,8 +1,8 @@
-"""The metrics of external workers and their models, from the view of the registry that was read last.
+"""The metrics of external workers and their models, from the latest view of the registry.
 
-The series are made from that view at each scrape, so a model that was deleted and a worker that is gone leave none
-behind. Every gateway reads the same registry, so every gateway exports the same values. A gateway that no longer
-reaches Redis omits the series once its view is older than ``pool_metrics.STATE_S`` seconds.
+The series are made from that view at each scrape, so deleted models and lost workers leave no series behind. Every
+gateway reads the same registry, so every gateway exports the same values. A gateway that no longer reaches Redis omits
+the series once its view is older than ``pool_metrics.STATE_S`` seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from daybreak_server.observability.samples import Sample, families
 from daybreak_server.ports.registry import RegistryView, Wake
 
 MODELS_MAX = 100
-"""How many models have separate series: those that were registered first. The others are counted together."""
+"""How many models have series of their own. They are the oldest models. All others are counted together."""
 OTHER = "other"
 
 

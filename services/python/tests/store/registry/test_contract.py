@@ -44,7 +44,7 @@ async def test_a_model_is_registered_once_under_its_alias(registry: Registry) ->
 
 async def test_a_deleted_model_stays_until_it_is_removed(registry: Registry) -> None:
     await registry.add_model(MODEL)
-    await registry.remove_model("small")  # it is not marked, so this changes nothing
+    await registry.remove_model("small")  # the model is not marked as deleted, so this changes nothing
     assert await registry.mark_deleted("small") == replace(MODEL, deleted=True)
     assert (await registry.view()).models["small"].deleted
     assert not await registry.add_model(replace(MODEL, created_ms=8))

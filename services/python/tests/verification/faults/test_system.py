@@ -14,7 +14,7 @@ from verification.faults.system.stress_workload import hold_the_lock
 
 
 def test_without_names_the_quick_cases_run() -> None:
-    """The quick cases kill a rank, the store and Serve's controller, and stop a leader. `--long` runs all cases."""
+    """The quick cases kill a rank, the store and Serve's controller, and suspend a leader. `--long` runs all cases."""
     assert [case.name for case in chosen([], long=False)] == [
         "follower",
         "stopped-leader",
@@ -32,7 +32,7 @@ def test_cases_can_be_chosen_by_name() -> None:
 
 
 def test_only_the_pools_of_the_chosen_cases_start() -> None:
-    """All pools are valid Daybreak settings."""
+    """The pools of all cases are valid settings."""
     pools = pools_for(chosen(["hang"], long=False))
     assert set(pools) == {"pair"}
     assert Settings.model_validate({"pools": pools_for(list(CASES.values()))}).pools["pair"].ranks == 2

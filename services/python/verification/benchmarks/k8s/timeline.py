@@ -29,7 +29,8 @@ class WakeCycle:
     patched_s: float
     """Until the operator has raised the ``replicas`` of the RayCluster."""
     formed_s: float
-    """Until the group has claimed the task. The task's events show this; the numbers of a pool may be a second old."""
+    """Until the group has claimed the task. This is read from the task's events, because the
+    numbers of a pool may be a second old."""
     gone_s: float
     """From the moment when KEDA lowers ``replicas`` until the last pod of the group is gone."""
     phases: dict[str, float]

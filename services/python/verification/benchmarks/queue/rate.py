@@ -2,9 +2,11 @@
 
 The queue's scripts write all records of each task, as they do for clients.
 
-One producer process and two leader processes run on other cores than the server, if the machine has enough cores. While
-the producer submits and the leaders settle, the queue keeps about the same depth, because the producer runs only a
-little ahead of the leaders.
+One producer process submits the tasks, and two leader processes claim and settle them. If the machine has enough cores,
+these processes do not run on the server's core.
+
+While the producer submits and the leaders settle, the queue keeps about the same depth, because the producer runs only
+a little ahead of the leaders.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ WIDTH = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """The figures at one depth."""
+    """The figures at one depth of the queue."""
 
     depth: int
     bytes_a_task: float
@@ -53,8 +55,8 @@ class Rate:
     single_s: float
     """Tasks per second with one group in each leader process, so that each call settles one task."""
     raw_s: float
-    """The baseline: payloads per second through a plain list. RPUSH appends batches of the same size, and LPOP takes
-    one payload at a time. The figure is the median of rounds that alternate with the repeats."""
+    """The baseline: payloads per second through a plain list. RPUSH appends ``BATCH`` payloads at a time, and LPOP
+    takes one at a time. A round of this baseline follows each repeat. The figure is the median of these rounds."""
 
 
 class Counters:
@@ -100,7 +102,7 @@ def measure(server: BenchServer, *, depth: int, tasks: int, repeats: int, cores:
     ended = a_task + (server.info()["used_memory"] - waiting) / half
     settle_us = (server.cpu_s() - cpu) / half * 1e6
     rates, raws = [], []
-    for _ in range(repeats):  # store and list alternate: other load on the machine affects both
+    for _ in range(repeats):  # store and list alternate, so that other load on the machine affects both
         rates.append(tasks / _run(server.url, produced=tasks, settled=tasks, cores=cores))
         raws.append(tasks / _run(server.url, produced=tasks, settled=tasks, cores=cores, raw=True))
     single = half / _run(server.url, produced=half, settled=half, cores=cores, width=1)

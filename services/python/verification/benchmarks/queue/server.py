@@ -16,7 +16,10 @@ from daybreak_server.local.embedded_valkey import server_program
 
 
 def spare_cores() -> tuple[set[int], set[int]]:
-    """Cores for the server and for its clients: one for the server, all others for the clients."""
+    """Cores for the server and for its clients: one for the server, all others for the clients.
+
+    If there is only one core, the server and its clients share it.
+    """
     cores = sorted(os.sched_getaffinity(0))
     return ({cores[0]}, set(cores[1:])) if len(cores) > 1 else (set(cores), set(cores))
 

@@ -55,7 +55,7 @@ class Toxiproxy:
         return int(proxy["listen"].rpartition(":")[2])
 
     def faults(self, name: str) -> dict[str, Callable[[float], None]]:
-        """The faults that Toxiproxy can inject into its proxy ``name``. The keys are the faults' names."""
+        """For each fault, its name and a function that injects it into the proxy ``name`` for a number of seconds."""
 
         def toxic(kind: str, stream: str = "downstream", **attributes: int) -> Callable[[float], None]:
             def inject(seconds: float) -> None:

@@ -49,7 +49,7 @@ def session_with(files: tuple[Path, Path] | None) -> Session:
 
 @cache
 def _definitions() -> Loader:
-    """The loader of botocore's definition of S3. All sessions share it, so that only one spends 0.1 s on loading."""
+    """The loader of botocore's definition of S3. All sessions share it, so only the first spends 0.1 s on loading."""
     return create_loader()
 
 

@@ -3,9 +3,9 @@
 Gateways use such connections for groups and workers; workers use them for their engines and for the gateway. The text
 below says *group* for each of these peers.
 
-The router has its own client because it needs three facts that general clients hide: whether the connection
-was new, whether a byte of an answer has arrived, and how much of an answer is in memory. Also, a request
-takes less time than in a general client. ``httptools`` is the parser.
+Daybreak has its own client because it needs three facts that general clients hide: whether the connection was new,
+whether a byte of an answer has arrived, and how much of an answer is in memory. This client also needs less time for a
+request than a general client. ``httptools`` is the parser.
 
 The life of an exchange: :meth:`HttpConnection.start` writes the request. The parser's callbacks fill the
 :class:`HttpAnswer`: first the head, then parts of the body. While more than ``HIGH_WATER`` bytes of parts wait for the
@@ -64,8 +64,8 @@ class HttpAnswer:
         self.sized = False
         """Whether the head says how long the body is."""
         self.usable = False
-        """Whether the caller may have the answer: a stream once its head has arrived, but an answer of a known length
-        only once its body has begun. A server writes the head before the body, and may be killed in between."""
+        """Whether the caller may have the answer. A stream is usable once its head has arrived. An answer of a known
+        length is usable only once its body has begun, because a server may be killed between the head and the body."""
         self.complete = False
         self.error: AnswerCutOffError | NoAnswerError | None = None
         self.head_only = head_only

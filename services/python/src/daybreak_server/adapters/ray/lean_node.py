@@ -1,7 +1,7 @@
 """The fast start of Ray on one machine: a head without the programs that only a cluster or the dashboard needs.
 
 ``ray.init`` would also start a dashboard, an autoscaler and a log monitor: three Python programs that nothing here
-uses, and which take half of the time of a start. Ray has parameters to leave out the autoscaler and the log monitor,
+uses, and that take half of the time of a start. Ray has parameters to leave out the autoscaler and the log monitor,
 but not the dashboard. So this module uses private parts of Ray. Import it only if
 :mod:`~daybreak_server.adapters.ray.fast_start` allows it.
 """

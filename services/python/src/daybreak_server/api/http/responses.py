@@ -48,7 +48,7 @@ class _JsonResponse(Response):
 async def until_disconnect(receive: Receive, sending: Coroutine[Any, Any, None]) -> None:
     """Run ``sending`` until it ends or the client disconnects. Raises what ``sending`` raises.
 
-    Starlette's own streaming response notices a disconnect only at its next send; this function listens for it.
+    Starlette's own streaming response notices a disconnect only when it next sends. This function notices it at once.
     """
     sender = asyncio.create_task(sending)
     listener = asyncio.create_task(_disconnected(receive))

@@ -1,8 +1,7 @@
 """Publishes how many requests of a pool this gateway has, so that the pool gets the groups that these requests need.
 
-A change that alters how many groups this gateway's requests need is published at once. The number of requests is also
-published once a second, because a published number expires after a few seconds. So the number that a dead
-gateway has published soon disappears.
+A published number expires after a few seconds, so the number of a dead gateway soon disappears. A gateway with requests
+publishes their number once a second. It also publishes at once when its requests need more or fewer groups than before.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.ports.upstreams import UpstreamAnswer
 
 REFUSED_HEADER = b"daybreak-refused"
-"""The header of a refusal. Its value is the reason of the group. The gateway may try the request on another group."""
+"""The header of a refusal. Its value is the reason. The gateway may then try the request on another group or worker."""
 BUSY = b"busy"
 """The reason of a group that is full. Such a group gets requests again after a pause.
 

@@ -1,7 +1,7 @@
 """Keeps the latest view of the registry of workers and models, and passes each new view to its subscribers.
 
 The view is read again when the registry changes. It is also read once a second, because a worker's new load does not
-count as a change. Expired leases end only in the registry's ``tick``, so ``run`` calls ``tick`` for each read.
+count as a change. ``run`` reads the view with the registry's ``tick``, because only ``tick`` ends expired leases.
 """
 
 from __future__ import annotations

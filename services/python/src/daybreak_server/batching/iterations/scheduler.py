@@ -2,19 +2,19 @@
 
 A turn of a session consists of a *prefill* (the model reads its audio and returns a first token) and of *decodes*
 (each returns one more token). A prefill may be divided into pieces, of which only the last returns a token. The number
-of decodes is not known in advance. So the scheduler forms a new batch for each step, which is an *iteration*. Sessions
-whose turn has ended leave, and sessions with new audio join.
+of decodes is not known in advance. So the scheduler forms a new batch for each step of the model (an *iteration*).
+Sessions whose turn has ended leave, and sessions with new audio join.
 
 Sessions wait in two queues, one for each phase, in the order in which they became ready. A *strategy* chooses the
-sessions of each batch among them (:mod:`.strategies` has the built-in ones). The scheduler ensures for every strategy
-that a session has one turn at a time, is in at most one batch, and loses no turn. If a strategy chooses a batch that
-cannot run, the scheduler raises :class:`.WrongChoiceError` and cannot be used any more.
+sessions of each batch from these queues (:mod:`.strategies` has the built-in ones). The scheduler ensures for every
+strategy that a session has one turn at a time, is in at most one batch, and loses no turn. If a strategy chooses a
+batch that cannot run, the scheduler raises :class:`.WrongChoiceError` and cannot be used any more.
 
 The caller owns the clock and the model. It calls :meth:`Scheduler.next` and runs the batch. Then it calls
-:meth:`~Scheduler.decode_ready` for each session whose turn continues, and then :meth:`~Scheduler.complete`. A session
-of the batch for which ``decode_ready`` was not called has ended its turn, unless a part of its prefill is left. In that
-case, it waits for prefill again, before the turns that have not begun. No operation is linear in the number of sessions
-that wait.
+:meth:`~Scheduler.decode_ready` for each session whose turn continues, and then :meth:`~Scheduler.complete`. Every other
+session of the batch has ended its turn, or has a part of its prefill left. In the second case, the session waits for
+prefill again, ahead of the turns that have not begun. No operation takes time in proportion to the number of waiting
+sessions.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Scheduler(Generic[K]):
     ) -> None:
         """
         :param kept: how many records the history keeps.
-        :param block_tokens: as in :class:`Waiting`.
+        :param block_tokens: how many tokens a block of audio counts as. 0: the model reads turns only as a whole.
         """
         self.history: BatchHistory[K] = BatchHistory(kept)
         self._waiting: Waiting[K] = Waiting(block_tokens=block_tokens)
@@ -84,7 +84,7 @@ class Scheduler(Generic[K]):
         """The turns that wait for the end of an earlier turn of the same session."""
         self._running: Batch[K] | None = None
         self._in_flight: set[K] = set()
-        """Sessions of the running batch for which neither ``decode_ready`` nor ``forget`` has been called."""
+        """Sessions of the running batch, without those for which ``decode_ready`` or ``forget`` has been called."""
         self._numbers = itertools.count()
         self._rules = rules or IterationRules()
         self._strategy: BatchStrategy[K] = strategy_names.create(self._rules.strategy)
@@ -128,7 +128,7 @@ class Scheduler(Generic[K]):
         self._waiting.decode.add(session, Ready(now))
 
     def forget(self, session: K) -> bool:
-        """Remove a session. If it is in the running batch, do not call :meth:`decode_ready` for it.
+        """Remove a session. If it is in the running batch, do not call :meth:`decode_ready` for it afterwards.
 
         :returns: whether the scheduler knew the session.
         """
@@ -188,7 +188,7 @@ class Scheduler(Generic[K]):
         return record
 
     def waiting(self, phase: Phase) -> int:
-        """The number of sessions that wait for a phase, or for both phases if ``phase`` is ``MIXED``."""
+        """The number of sessions that wait for ``phase``. For ``MIXED``, the number of all waiting sessions."""
         counts = {Phase.PREFILL: len(self._waiting.prefill), Phase.DECODE: len(self._waiting.decode)}
         return counts.get(phase, sum(counts.values()))
 

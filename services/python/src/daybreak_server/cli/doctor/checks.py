@@ -27,7 +27,7 @@ from daybreak_server.settings.tree import PoolSettings, Settings
 
 GIB = 1 << 30
 OLDEST = {"ray": (2, 60), "torch": (2, 11)}
-"""Package → oldest version that has the functions that Daybreak calls."""
+"""For each package, the oldest version with the functions that Daybreak calls."""
 _VERIFIED = ("video", "speech")
 """The workloads whose model folders can be checked without loading the model."""
 
@@ -166,7 +166,7 @@ def _remote_model(what: str, settings: Settings, url: str, group: str) -> Iterat
 
 
 def _local_model(what: str, spec: str, pool: PoolSettings, group: str) -> Iterator[Check]:
-    """Whether the pool's model can be loaded, as ``daybreakd models verify`` decides it."""
+    """Whether the pool's model can be loaded. ``daybreakd models verify`` makes the same check."""
     if spec == "video":
         from daybreak_server.workloads.video.spec.model_folder import BUILT_IN
         from daybreak_server.workloads.video.spec.verify import verify
@@ -272,7 +272,7 @@ def _processors(settings: Settings) -> Iterator[Check]:
     ranks = sum(pool.groups * pool.ranks for pool in settings.pools.values())
     found = f"{cpus} CPU(s) for {ranks} rank(s)"
     if ranks > cpus:
-        advice = "lower pools.<pool>.ranks or .groups: ranks that share a CPU work, but slowly"
+        advice = "lower pools.<pool>.ranks or .groups: ranks that share a CPU are slow"
         yield warning("processors", found, advice)
     else:
         yield ok("processors", found)

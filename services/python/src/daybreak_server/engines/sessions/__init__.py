@@ -7,5 +7,5 @@
   the model does not wait for Redis, unless thousands of commits are unwritten.
 * ``session_metrics`` measures the sessions, and the steps of the model.
 * ``session_traces`` records the spans of the sessions.
-* ``leader`` is the loop that serves the sessions. ``loops`` gives this loop to a group, which has one rank.
+* ``leader`` is the loop that serves the sessions. ``loops`` gives this loop to a group. Such a group has one rank.
 """

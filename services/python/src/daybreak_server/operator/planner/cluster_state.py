@@ -40,7 +40,7 @@ class ClusterState:
 
     @property
     def missing(self) -> int:
-        """Replicas that KubeRay has yet to create."""
+        """How many replicas KubeRay has yet to create."""
         return max(0, self.cluster.replicas - len(self.replicas))
 
     @property
@@ -56,7 +56,7 @@ class ClusterState:
 
     @property
     def occupied_replicas(self) -> int:
-        """Replicas that still occupy their hosts. Pods on dead nodes do not count: those hosts never become free."""
+        """How many replicas still occupy hosts. Pods on dead nodes do not count: their hosts never become free."""
         return len({pod.replica for pod in self.workers if pod.name not in self.stuck})
 
     @property
@@ -66,7 +66,7 @@ class ClusterState:
 
     @property
     def settled(self) -> bool:
-        """Whether every wanted replica exists and carries a ready group."""
+        """Whether every wanted replica exists and has a ready group, and no replica is leaving."""
         return not self.missing and not self.leaving and self.ready_groups >= self.cluster.replicas
 
     @property
@@ -76,7 +76,7 @@ class ClusterState:
 
     @property
     def busy(self) -> bool:
-        """Whether a group here holds a task, a request or a session."""
+        """Whether a group of this cluster holds a task, a request or a session."""
         return any(is_busy(group) for group in self.groups)
 
     @property
@@ -86,7 +86,7 @@ class ClusterState:
 
 
 def cluster_states(observed: Observed) -> tuple[ClusterState, ...]:
-    """The pool's own RayClusters, the oldest first."""
+    """The pool's own RayClusters that are not being deleted, the oldest first."""
     owned = [c for c in observed.view.clusters if c.owner == observed.pool.uid and not c.deleting]
     return tuple(_cluster_state(observed, c) for c in sorted(owned, key=lambda c: (c.created_at, c.name)))
 

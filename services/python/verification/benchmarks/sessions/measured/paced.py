@@ -1,7 +1,7 @@
 """One run, on one thread: users speak in real time to a group's sessions, scheduler and model.
 
-A turn's audio arrives when it has been spoken. The group writes to memory instead of Redis. It does not react to lag,
-so the length of turns never changes.
+The audio of a turn arrives in one piece, when the user has spoken all of it. The group writes to memory instead of
+Redis. The group does not react to lag, so the length of turns never changes.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class PacedRun:
             self.outcome.gave_up = self._late > self._late_at_most
 
     def _count_unfinished(self) -> None:
-        """Count turns that have not ended but are already too late, with their lag at the end of the run."""
+        """Add the lags of the turns that are too late and have not ended, as if they ended with the run."""
         for user, turns in enumerate(self.turns):
             turn = len(turns)
             while (ready := self._ready(user, turn)) < self._for_s - self._limit_s:

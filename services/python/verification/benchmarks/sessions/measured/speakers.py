@@ -27,7 +27,7 @@ class Speaker:
     place: int
     target: str
     starts_s: float
-    """When the user begins. Each user begins at a different moment of a turn."""
+    """Seconds until the user begins: less than the length of a turn, and different for each user."""
     audio: bytes
 
     def turn(self, number: int, samples: int) -> bytes:
@@ -36,7 +36,7 @@ class Speaker:
 
 
 def speakers(count: int, *, for_s: float, turn_s: float) -> list[Speaker]:
-    """``count`` users, each with audio for at least ``for_s``."""
+    """``count`` users, each with audio for at least ``for_s`` seconds."""
     pause = bytes(int(_PAUSE_S * SAMPLE_RATE) * SAMPLE_BYTES)
     loop = b"".join(clip.audio() + pause for clip in clips())
     size = int((for_s + turn_s) * SAMPLE_RATE) * SAMPLE_BYTES
@@ -55,7 +55,7 @@ def speakers(count: int, *, for_s: float, turn_s: float) -> list[Speaker]:
 
 
 class References:
-    """What the model writes for each user when it serves no other session: every batch then has only this session."""
+    """What the model writes for each user if every batch has only this user's session."""
 
     def __init__(self, model: Speech, *, for_s: float) -> None:
         samples = model.shape.block_samples

@@ -38,13 +38,13 @@ _QUEUE_MAX = 1000
 
 
 class _Follower:
-    """One follower's events, or ``None`` as a sign that it must read the history."""
+    """The unread events of one follower, or ``None`` if the follower must read the history."""
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[SessionEvent | None] = asyncio.Queue()
 
     def put(self, event: SessionEvent | None) -> None:
-        """Add an event. A follower that is too slow gets the sign instead of all its events."""
+        """Add an event. If the follower is too slow, ``None`` replaces all its unread events."""
         if event is None or self.queue.qsize() >= _QUEUE_MAX:
             while not self.queue.empty():
                 self.queue.get_nowait()

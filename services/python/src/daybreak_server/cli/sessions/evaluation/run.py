@@ -106,7 +106,7 @@ class _Run:
         return self._result
 
     async def _prepare(self) -> None:
-        """Choose the recordings that the users speak, and find the reference text of each recording."""
+        """Choose the recordings that the users play, and find the reference text of each recording."""
         target, length_s = self._options.target, self._options.duration_s
         if self._pool.workload == _CLIPS_OF:
             made = [
@@ -165,9 +165,9 @@ class _Run:
             self._say(f"{name}: {users} users, {time.monotonic() - began:.0f} s")
 
     async def _batch_tests(self) -> None:
-        """Measure each batch size with each timeout, and restore the settings of the pool.
+        """Measure each batch size with each timeout. Then restore the settings of the pool.
 
-        Only the strategy ``request`` has a timeout, so these tests use it.
+        Only the strategy ``request`` has a timeout, so these tests use this strategy.
         """
         options, before = self._options, await self._pool.batching()
         try:
