@@ -50,7 +50,7 @@ def test_a_pool_goes_from_no_pods_to_a_video_and_back(deployment: Deployment) ->
 
 
 def _runs_on_two_hosts(deployment: Deployment, started: Event) -> None:
-    """The event `started`, the group's record and Kubernetes show 2 ranks, each in its own pod, and no other pod."""
+    """The group has 2 ranks, each in its own pod, and no other pod. The event `started` also has 2 ranks."""
     pods = {pod.metadata.name for pod in deployment.kube.group_pods("video")}
     (group,) = [
         group for group in deployment.client.pool("video").groups if group.id == started.data["group"]
@@ -85,8 +85,9 @@ def _saw_the_wake(deployment: Deployment, timeline: TaskTimeline) -> None:
     log(f"  the wake in the stream: {streamed}")
     assert streamed == sorted(streamed, key=PHASES.index), "phases are in order"
     assert {f"{phase}_s" for phase in PHASES} <= set(durations), "the pool's record has every phase"
-    # The stream has only the phases that the gateway has polled. While a client waits, the gateway polls every 0.2 s,
-    # but the first poll may be 1.1 s late, and busy cores delay polls further. So only phases above 2 s are required.
+    # The gateway polls the phase, so the stream lacks a phase that begins and ends between two polls. While a client
+    # waits, the gateway polls every 0.2 s. But the first poll may be 1.1 s late, and busy cores delay polls further. So
+    # this test requires only the phases that are longer than 2 s.
     long = {phase for phase in PHASES if durations[f"{phase}_s"] > 2}
     assert long <= set(streamed), "a waiting client sees every long phase"
 
@@ -122,8 +123,8 @@ def test_a_third_task_waits_for_one_of_two_groups(deployment: Deployment) -> Non
 def test_a_deleted_pod_releases_its_task_with_a_checkpoint(deployment: Deployment) -> None:
     """When a pod is deleted during denoising, its group releases the task with a checkpoint and without a strike.
 
-    The video has the same bytes as one from a run without a deletion. The pool has no head at first, so the POST
-    also starts the head.
+    The video has the same bytes as a video from a run without a deletion. The pool has no head at first, so the
+    POST also starts the head.
     """
     deployment.wait_for_zero("video", head=False)
     task = deployment.submit("video", VIDEO)

@@ -1,7 +1,7 @@
-"""Makes a resolved lock file fit CPU and CUDA builds of torch: it pins torch's public version, and no CUDA package.
+"""Makes a lock file fit CPU and CUDA builds of torch: the file then pins torch's public version, and no CUDA package.
 
-`uv pip compile --universal` sees different torch wheels on different machines, and each depends on its own CUDA
-packages. torch installs what its build needs, so the lock pins only the public version, which every build satisfies.
+`uv pip compile --universal` sees different torch wheels on different machines, and each wheel depends on its own CUDA
+packages. pip installs what the wheel needs, so the lock pins only torch's public version, which every build satisfies.
 
     python tools/portable_lock.py LOCK           rewrite the lock file
     python tools/portable_lock.py --check LOCK   fail if it names a registry, a local path or a CUDA package, if it does

@@ -1,4 +1,4 @@
-"""Both clients return correct results although the server fails in many ways."""
+"""``Client`` and ``AsyncClient`` return correct results although the server fails in many ways."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ FAST = Retry(attempts=4, first_s=0.01, max_s=0.05)
 
 
 class Face:
-    """Both clients behind one interface, so that each test is written once and runs for both."""
+    """One interface for ``Client`` and ``AsyncClient``, so that each test is written once and runs with both."""
 
     def __init__(self, kind: str, url: str, retry: Retry) -> None:
         self.kind, self.url, self.retry = kind, url, retry
 
     def call(self, name: str, *args: Any, **kw: Any) -> Any:
-        """Call the client's method. Returns a list if the method iterates."""
+        """Call the client's method. If the method returns an iterator, return its items as a list."""
         if self.kind == "sync":
             with Client(self.url, retry=self.retry) as client:
                 found = getattr(client, name)(*args, **kw)

@@ -4,9 +4,9 @@ In the expressions, ``HERE`` stands for the matcher of the namespace, and ``POOL
 pool. Grafana replaces its variables (``$namespace``, ``$pool``, ``$tenant``, ``$__rate_interval``) when it sends a
 query; :meth:`Query.filled` does the same for Prometheus alone.
 
-A dashboard shows one namespace, that is, one release. Every gateway exports the same values of what is stored in Redis.
-So queries of these values begin with ``max by (…)``, or with ``grown`` (by how much a total grew in a window), and only
-then sum over pools or states. What each process counts for itself is added up with ``sum by (…)``.
+A dashboard shows one namespace, that is, one release. Values that are stored in Redis are the same in every gateway. So
+a query of such a value first takes ``max by (…)``, or ``grown`` (by how much a total grew in a window), and then sums
+over pools or states. Values that each process counts for itself are added up with ``sum by (…)``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from daybreak_server.observability.promql import scoped
 NAMESPACE_MATCHER = 'namespace=~"$namespace"'
 POOL_MATCHER = f'{NAMESPACE_MATCHER},pool=~"$pool"'
 SCRAPE_INTERVAL = "30s"
-"""How often Prometheus scrapes; the chart's ``monitoring.interval`` replaces it. Grafana makes ``$__rate_interval``
-from it: four scrapes, so that a missed one leaves no gap."""
+"""How often Prometheus scrapes; the chart's ``monitoring.interval`` replaces it. Grafana sets ``$__rate_interval`` to
+at least four times this interval, so that a missed scrape leaves no gap."""
 KUBERNETES = "needs Kubernetes"
 GPU = "needs a GPU"
 
@@ -123,7 +123,7 @@ class Panel:
     runbook: str = ""
     """The anchor of an entry in docs/runbooks.md."""
     deeper: str = ""
-    """The uid of a dashboard that explains the panel further. Default: the first uid in its dashboard's ``deeper``."""
+    """The uid of a dashboard that explains the panel further. Default: the first in the dashboard's ``deeper``."""
     warn: float | None = None
     """The value from which the panel is orange."""
     alarm: float | None = None
@@ -134,11 +134,11 @@ class Panel:
     pictured: bool = False
     """Whether the pictures in the documentation show the panel."""
     pictured_note: str = ""
-    """What a reader must know besides the picture."""
+    """A note that the pictures show below the panel."""
 
     @property
     def description(self) -> str:
-        """The text behind the panel's *i*."""
+        """The text that Grafana shows at the panel's info icon (*i*)."""
         return f"{self.shows}\n\n**Bad:** {self.bad}"
 
 
@@ -170,7 +170,7 @@ class Dashboard:
 
 
 def query(expression: str, legend: str = "", *, no_data: str = "") -> Query:
-    """A query, with runs of spaces in its expression reduced to one."""
+    """A query. In its expression, several spaces or line breaks in a row become one space."""
     return Query(expression=" ".join(expression.split()), legend=legend, no_data=no_data)
 
 

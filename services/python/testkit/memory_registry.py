@@ -45,7 +45,7 @@ class MemoryRegistry:
         self._changed = asyncio.Event()
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there is no connection to close."""
 
     async def view(self) -> RegistryView:
         return self._snapshot()
@@ -219,7 +219,7 @@ class MemoryRegistry:
 
 
 def _summary(worker: WorkerRecord) -> object:
-    """Fields of a worker. A change of one of them is a change of the registry. Loads and free memory are left out."""
+    """The fields whose changes count as changes of the registry. Loads and free memory are not among them."""
     replicas = sorted(
         (report.alias, report.state, report.devices, report.reason, report.capacity)
         for report in worker.replicas

@@ -1,4 +1,4 @@
-"""The requests of the run in :mod:`testkit.observed`. They are answered, break off, wait or are refused."""
+"""The requests of the run in :mod:`testkit.observed`. Some are answered or cut off, others wait or are refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SETTINGS = {
 
 
 class ObservedRequests:
-    """Clients of groups that answer requests. ``gateway``: the address of the API."""
+    """Sends requests to pools of kind ``online``. ``gateway``: the address of the API."""
 
     def __init__(self, gateway: str) -> None:
         self._gateway = gateway
@@ -87,13 +87,13 @@ class ObservedRequests:
         return wait_until(look, 180, f"the group of {pool}")
 
     def play(self) -> None:
-        """Send requests that are answered, that break off, that wait, and that are refused."""
+        """Send requests that are answered, that are cut off, that wait, and that are refused."""
         self.answering_group()
         for _ in range(4):
             assert set(self.ask_often(6, latency_s=0.3)) == {200}
         assert self.ask(chunks=5, chunk_s=0.1, tokens=20) == 200
         assert self.ask(chunks=2, fault="error", fault_at=2) == 0
-        # All requests must be sent before the first one ends, even on a busy machine.
+        # Each request takes 1 s, so that even a busy machine sends all of them before the first one ends.
         statuses = set(self.ask_often(CAPACITY + LINE + 6, latency_s=1.0))
         assert statuses == {200, 503}, statuses
         with contextlib.ExitStack() as others:

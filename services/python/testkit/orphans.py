@@ -1,8 +1,8 @@
-"""A pytest plugin that fails a run that leaves processes behind. It names each process and, if known, its test.
+"""A pytest plugin. A run that leaves processes behind fails. The report names each process and, if known, its test.
 
 A process that a test starts inherits an environment variable with the mark of the run, unless the test replaces the
-process's whole environment. Some servers overwrite their environment with their title (Redis, Valkey, Ray's workers).
-A process without the variable is recognised by its parent, or by a working directory below the run's temporary folder.
+process's whole environment. Redis, Valkey and Ray's workers write their process title over their environment. A
+process without the variable is recognised by its parent, or by a working directory below the run's temporary folder.
 After all fixtures are closed, processes get some time to end by themselves. Processes that remain fail the run and are
 killed. Each xdist worker checks what it started and reports to the controller, which checks once more after all workers
 have ended.
@@ -39,7 +39,7 @@ class Run:
     """The folder that contains the temporary folders of the tests."""
 
     def processes(self) -> list[psutil.Process]:
-        """The run's living processes, without this one, its ancestors and the fork server's resource tracker."""
+        """The run's living processes, except this process, its ancestors and the fork server's resource tracker."""
         me = psutil.Process()
         processes = {process.pid: process for process in psutil.process_iter() if self._started(process)}
         for parent in [me, *processes.values()]:
@@ -72,7 +72,7 @@ def describe(process: psutil.Process) -> str:
 
 
 def kill_leftovers(run: Run, grace_s: float) -> list[str]:
-    """Wait up to ``grace_s`` until no process of the run is left. Kill those that remain, and return descriptions."""
+    """Wait up to ``grace_s`` until no process of the run is left. Kill those that remain, and describe them."""
     deadline = time.monotonic() + grace_s
     while (leftovers := run.processes()) and time.monotonic() < deadline:
         psutil.wait_procs(leftovers, timeout=0.2)

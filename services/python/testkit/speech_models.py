@@ -83,7 +83,7 @@ def _write(file: Path, content: object) -> None:
 
 
 def loaded(folder: Path | None = None, **options: Any) -> Speech:
-    """The workload with the model of this folder, or with the built-in model."""
+    """The workload with the model in ``folder``. Without a folder, the workload has the built-in model."""
     torch.set_num_threads(1)  # with more threads, matrix products this small are slower
     model = Speech()
     model.load(Group(options={**({"model": str(folder)} if folder else {}), **options}))

@@ -207,7 +207,7 @@ def download(
         task = client.get(task_id)
         if not (names or task.artifacts):
             raise typer.Exit(_no_files(output, task))
-        # Only a single NAME can be written to a file of another name. Everything else goes into a folder.
+        # With a single NAME, --out may be a file. In all other cases, the files go into a folder.
         if len(names or ()) != 1 or out is None:
             destination = Destination(os.path.join(folder or out or OUT / task.id, ""))
         artifacts = [artifact_of(task, name) for name in names] if names else task.artifacts

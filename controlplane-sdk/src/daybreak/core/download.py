@@ -134,7 +134,7 @@ def _complete_part(task: Task, artifact: Artifact, part: Path, retry: Retry) -> 
 
 
 def _write_body(artifact: Artifact, part: Path, offset: int) -> Operation[None]:
-    """Write the open response to the part file, from ``offset`` on. If the connection breaks, received bytes stay."""
+    """Write the response to the part file, from ``offset`` on. If the connection breaks, received bytes are kept."""
     written = offset
     buffer = bytearray()
 

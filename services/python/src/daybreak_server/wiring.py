@@ -109,7 +109,7 @@ def build_blobs(settings: Settings) -> Blobs:
 
 
 def build_store(settings: Settings) -> RedisStore:
-    """The store alone, for the operator and other clients without an API."""
+    """The store alone, for the operator and other processes that serve no API."""
     redis = settings.redis
     return RedisStore(redis_endpoint(settings), prefix=redis.prefix, timeout_s=redis.timeout_s)
 
@@ -180,7 +180,7 @@ def build_services(settings: Settings, *, meter: Meter | None = None) -> Service
 
 
 def build_tracing(settings: TracingSettings, *, service: str) -> Tracing:
-    """What records the traces of this process; ``service`` is its name in them."""
+    """The recorder of this process's traces. ``service`` is the name of the process in these traces."""
     if not settings.enabled:
         return NO_TRACING
     from daybreak_server.observability.tracing import open_tracing  # imports OpenTelemetry
@@ -215,7 +215,7 @@ def target_loads(settings: Settings) -> dict[str, float]:
 
 
 def session_limits(settings: Settings) -> Callable[[str], SessionLimits]:
-    """The limits of the sessions of a pool, by its name."""
+    """A function from a pool's name to the limits of the pool's sessions."""
     loads = target_loads(settings)
     found = {
         name: SessionLimits(
@@ -300,8 +300,8 @@ def build_rank(
     """A rank of a group of ``pool``, not started yet.
 
     ``queue``: opens the queue of the pool, if groups of this process share it (:func:`shared_queue`).
-    ``with_watchdog``: whether a leader starts a watchdog process. It keeps the lease when the leader's threads cannot
-    run, and kills this process when its work stalls, so this process must hold no other rank.
+    ``with_watchdog``: whether a leader starts a watchdog process, which keeps the lease when the leader's threads
+    cannot run. The watchdog kills this process when the leader's work stalls, so this process must hold no other rank.
     """
     spec = workload_spec(settings.pools[pool])
     metrics = RankMetrics(meter, pool=pool, rank=rank)
@@ -356,7 +356,7 @@ BUILDERS: Mapping[PoolKind, Callable[[WorkloadSpec[Any], GroupConfig, RankDeps, 
 
 
 def model_fetch(settings: Settings, pool: str) -> Callable[[Callable[[int, int], None]], str] | None:
-    """The function that downloads the pool's model to this node; ``None`` if the model is a local folder."""
+    """The function that downloads the pool's model to this node; ``None`` if the model is not in S3."""
     url = settings.pools[pool].model
     if url is None or not url.startswith("s3://"):
         return None
@@ -382,7 +382,7 @@ def report_failure(settings: Settings, pool: str, *, rank: int, why: Cause) -> N
 
 
 def build_watchdog(settings: Settings, pool: str) -> Watchdog:
-    """The process that keeps a leader's lease, not started yet."""
+    """A leader's watchdog, whose process is not started yet."""
     command = (sys.executable, "-m", "daybreak_server.entrypoints.watchdog")
     config = {
         "endpoint": asdict(redis_endpoint(settings)),

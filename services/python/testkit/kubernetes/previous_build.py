@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 _OLDEST = Path("services/python/verification")
-"""Every source tree with the present names of the keys in Redis has this folder. Trees without it are older, and the
-build under test cannot read the queues of their builds."""
+"""Every source tree whose build uses the present names of keys in Redis has this folder. A tree without the folder is
+older, and the build under test cannot read the queues of its build."""
 
 
 class IncompatibleBuildError(AssertionError):
@@ -17,7 +17,7 @@ def require_compatible_queues(chart: Path) -> None:
     """Check that the build under test can read the queues of the older build whose chart is in the folder ``chart``.
 
     :param chart: ``<tree>/deploy/helm/daybreak``, where ``<tree>`` is the source tree of the older build.
-    :raises IncompatibleBuildError: if the older build has other names of the keys in Redis.
+    :raises IncompatibleBuildError: if the older build uses other names for the keys in Redis.
     """
     tree = chart.resolve().parents[2]
     if not (tree / _OLDEST).is_dir():

@@ -143,7 +143,7 @@ def test_subscribers_with_different_prefixes_get_their_own_links(
 
 
 def test_without_a_setting_there_is_no_prefix(api: Api) -> None:
-    """The server ignores the header of an untrusted proxy, and answers a path with an unknown prefix with 404."""
+    """The server ignores the header of an untrusted proxy. For a path with an unknown prefix, it returns 404."""
     response = api.client.post(
         "/v1/tasks", json={"pool": "echo", "input": {}}, headers={"X-Forwarded-Prefix": "/evil"}
     )
@@ -173,7 +173,7 @@ def test_without_a_setting_there_is_no_prefix(api: Api) -> None:
     ],
 )
 def test_only_a_trusted_proxys_valid_prefix_counts(client: str, header: str | None, prefix: str) -> None:
-    """The header's value must be a path, because it appears in pages."""
+    """The server puts the header's value into pages, so it accepts only a plain path."""
     prefixes = PathPrefixes(HttpSettings(root_path=KEPT, trusted_proxies=("10.0.0.0/8",)))
     headers = [] if header is None else [(b"x-forwarded-prefix", header.encode())]
     assert prefixes.of({"client": (client, 1), "headers": headers}) == prefix
@@ -194,7 +194,7 @@ def test_a_root_path_must_be_a_path_that_hides_no_route(path: str) -> None:
 
 
 async def test_a_mounted_app_uses_its_mount_path(api: Api) -> None:
-    """Another app, or the route prefix of Ray Serve, sets the ASGI root path."""
+    """An app that mounts this one, or Ray Serve's route prefix, sets the ASGI root path."""
     transport = httpx2.ASGITransport(api.server.config.app, root_path="/mounted")
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
         for path in ("/mounted/", "/mounted"):

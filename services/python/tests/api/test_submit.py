@@ -22,7 +22,7 @@ from testkit.waiting import wait_until
 
 
 def test_an_accepted_task_has_the_fields_of_the_wire(api: Api) -> None:
-    """The 202 has Location, links, queue position and wake. A field that does not apply is absent, not null."""
+    """The response has Location, links, queue position and wake. A field that does not apply is absent, not null."""
     response = api.client.post(
         "/v1/tasks",
         json={"pool": "echo", "input": {"message": "hi"}, "priority": "high", "metadata": {"order": "42"}},
@@ -47,7 +47,7 @@ TRACE = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "congo=t61
 
 
 def test_each_way_to_submit_passes_the_callers_trace_to_the_group(api: Api, leader: FakeLeader) -> None:
-    """The group gets the metadata, and the trace, so that a rank can continue it. Clients do not see the tracestate."""
+    """The group gets the metadata, and a trace that a rank can continue. Clients do not see the tracestate."""
     expected = TraceContext(**TRACE)
     task = {"pool": "echo", "input": {}, "metadata": {"order": "42"}}
     shown = api.client.post("/v1/tasks", json=task, headers=TRACE).json()
@@ -232,7 +232,7 @@ def _estimate_with_history(api: Api, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_replay_is_a_new_task_from_an_ended_one(api: Api, leader: FakeLeader) -> None:
-    """A replay copies input, metadata and priority, names its origin, and is idempotent under a key."""
+    """A replay copies input, metadata and priority, and names the old task. A repeated key returns the same replay."""
     task = api.submit({"message": "again"}, priority="low", metadata={"a": "b"})
     early = api.client.post(f"/v1/tasks/{task['id']}/replay")
     assert (early.status_code, early.json()["code"]) == (409, "conflict")
@@ -324,7 +324,7 @@ def test_a_chunked_body_is_read(api: Api) -> None:
 
 
 def test_only_valid_inputs_are_remembered_for_the_redaction_of_the_log(api: Api) -> None:
-    """Refused requests cannot fill the memory, and cannot push the inputs of real tasks out of it."""
+    """Inputs of refused requests are not remembered, so they cannot displace the inputs of accepted tasks."""
 
     def remembered(text: str) -> bool:
         return any(text in found for known in private_inputs.known() for found in known.texts)

@@ -164,7 +164,7 @@ def test_a_delete_that_removes_empty_folders_does_not_disturb_uploads(tmp_path: 
 
 @pytest.mark.parametrize("url", ["file://host/x", "file:", "gs://bucket", "s3:///x", "folder", ""])
 def test_a_url_that_is_not_a_store_is_refused_with_an_example(url: str) -> None:
-    """The error contains the form of a valid URL."""
+    """The error shows what a valid URL looks like."""
 
     class Address:
         s3 = ArtifactSettings().s3

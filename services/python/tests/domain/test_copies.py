@@ -1,7 +1,7 @@
 """The wire package, ``docs/wire.md`` and the client have the same states, phases and defaults as the domain.
 
 The client must not import the server, and ``docs/wire.md`` is written by hand, so each has its own lists. These tests
-compare them with those of the domain.
+compare these lists with the lists of the domain.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def test_a_task_state_is_waiting_running_or_terminal() -> None:
 
 
 def test_a_wake_passes_the_cluster_phases_and_then_the_group_phases() -> None:
-    """The partial lists that other modules use make up the whole list, in order."""
+    """Joined in order, the partial lists that other modules use are the whole list of phases."""
     assert (*pools.CLUSTER_PHASES, *pools.GROUP_PHASES, WakePhase.READY) == pools.WAKE_PHASES
 
 

@@ -66,7 +66,7 @@ def test_requests_are_answered_beside_a_task_and_go_first(
 
 
 def test_lines_without_a_result_say_why_in_the_output(bulk_serving: Start, tmp_path: Path) -> None:
-    """One line is not JSON, the workload refuses one, one breaks the model, and the result of one is not JSON."""
+    """One line is not JSON, one is refused, one makes the model fail, and one has a result that JSON cannot express."""
     meter = PrometheusMeter(exported_by(Exporter.RANK))
     pool, _, _ = bulk_serving(meter=meter)
     lines: list[Any] = [*range(300)]

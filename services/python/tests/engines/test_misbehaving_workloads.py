@@ -142,7 +142,7 @@ def test_scalars_of_other_libraries_are_accepted_in_steps(misbehaving: Pool, ste
 def test_an_invalid_step_is_a_permanent_error_that_names_the_field(
     misbehaving: Pool, steps: str, message: str
 ) -> None:
-    """A retry would yield the same step. The group takes the next task."""
+    """A retry would yield the same step, so the task fails at once. The group then takes the next task."""
     if steps == "many":
         pytest.importorskip("torch")
     record = misbehaving.wait(misbehaving.submit(steps=steps), State.FAILED)
@@ -151,12 +151,12 @@ def test_an_invalid_step_is_a_permanent_error_that_names_the_field(
 
 
 def test_every_step_of_the_odd_workload_is_tested() -> None:
-    """A step that is added to the workload must be added here."""
+    """A step that is added to the workload must be added to the tests above."""
     assert len(STEPS) == 4 + 10
 
 
 def test_artifacts_keep_their_names_and_none_is_lost(misbehaving: Pool) -> None:
-    """Names keep their ending and the letters of every script. Names that some file system confuses get a number."""
+    """Names keep their ending and letters of all languages. If a file system confuses two names, one gets a number."""
     wanted = ["日本.mp4", "中国.mp4", "Ünder.txt", "U\u0308nder.txt", "clip.mp4", "CLIP.mp4"]
     wanted += ["a/b.txt", "a\\b.txt", "..", ".hidden", "con.txt", "🎬.mp4", "🎥.mp4"]
     wanted += ["語" * 400 + ".mp4", "not UTF-8", "clip.mp4"]

@@ -1,4 +1,4 @@
-"""Which groups count in the estimate of a task's wait, on a real server."""
+"""Which groups count in the estimate of a task's wait. The tests use a real Valkey or Redis server."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ from verification.mutants.mutant import MisplacedError, Mutant
 from verification.mutants.tree import Tree
 
 TIMEOUT_S = 120
-"""The time limit of one test with a bug. A test that hangs because of the bug fails then, so it catches the bug."""
+"""The time limit of one test with a bug. A test that hangs because of the bug fails at this limit. That
+counts as catching the bug."""
 WITHOUT_BUG_TIMEOUT_S = 1200
 """The time limit of one test without a bug. It is long, because other steps of CI may leave little CPU time."""
 _TIMED_OUT, _KILLED = 124, 137
@@ -43,7 +44,7 @@ def run(
     """Run tests on the copy with ``workers`` processes. The stdout of the result includes stderr."""
     options = ["-q", "-p", "no:cacheprovider", "-rfE", f"--timeout={timeout_s}", "--hypothesis-seed=1"]
     options += [f"-n{workers}", "--dist=loadfile"] if workers > 1 else []
-    # A limit for the whole run, because a Hypothesis test may search for long. `timeout` also ends the tests' servers.
+    # The whole run has a limit, because a Hypothesis test may take long. `timeout` also ends the tests' servers.
     limit = ["timeout", "--kill-after=5", str(timeout_s + 60 * len(tests))]
     command = [
         *limit,

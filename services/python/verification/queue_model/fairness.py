@@ -25,8 +25,8 @@ def order(priority: int, sequence: int) -> int:
 
 @dataclass(slots=True)
 class FairQueue:
-    """The waiting tasks of a pool, and the virtual times: ``vtime`` of the pool, ``shares`` of the tenants. Ids are any
-    strings."""
+    """The waiting tasks of a pool, and the virtual times: ``vtime`` of the pool, ``shares`` of the tenants. Any string
+    may be an id."""
 
     vtime: float = 0.0
     shares: dict[str, float] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class FairQueue:
         self.shares[tenant] = self.shares.get(tenant, 0.0) + (used_s / self.weight(tenant) - charge)
 
     def forget(self, tenant: str) -> None:
-        """Forget a tenant without tasks, unless its virtual time is ahead of the pool's."""
+        """Forget a tenant that has no waiting task, unless its virtual time is ahead of the pool's."""
         if tenant not in self._waiting and self.shares.get(tenant, 0.0) <= self.vtime:
             self.shares.pop(tenant, None)
             self.weights.pop(tenant, None)

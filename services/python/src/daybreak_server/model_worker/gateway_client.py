@@ -59,7 +59,7 @@ class GatewayClient:
         self._timeout_s = timeout_s
 
     async def register(self, worker: WorkerRegistration) -> WorkerRegistered:
-        """Register. :raises GatewayError:"""
+        """Register the worker. :raises GatewayError:"""
         answer = await self._call(b"POST", "/v1/workers", worker.model_dump_json().encode())
         return _read(WorkerRegistered, answer)
 
@@ -135,7 +135,7 @@ def _read(kind: type[_Reply], answer: bytes) -> _Reply:
 
 
 def _detail(answer: bytes) -> str:
-    """The message of an error in OpenAI's format or in problem+json. For any other answer, its beginning."""
+    """The message of an error in OpenAI's format or in problem+json. Of any other answer, the beginning."""
     try:
         found: Any = json.loads(answer)
         error = found.get("error")

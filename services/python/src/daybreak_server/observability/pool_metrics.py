@@ -5,8 +5,8 @@ maximum over instances, never the sum. No total decreases when a group, a gatewa
 
 A gateway that no longer reaches Redis must not determine the maximum forever. So it stops exporting gauges, except
 ``daybreak_redis_up``, once its last reading is :data:`STATE_S` old. It exports totals longer, to bridge a short outage:
-they only grow, so an old total cannot raise the maximum. After :data:`TOTALS_S` it leaves out totals too, because Redis
-may have lost its data since.
+they only grow, so an old total cannot raise the maximum. After :data:`TOTALS_S` it stops exporting totals too, because
+Redis may have lost its data since.
 """
 
 from __future__ import annotations

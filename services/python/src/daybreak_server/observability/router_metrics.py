@@ -17,7 +17,7 @@ OUTCOMES = (
     "group_failed",
     "shutting_down",
 )
-"""The outcomes that alerts and panels use. The code of any other error is an outcome once the error has occurred."""
+"""The outcomes that alerts and panels use. The code of another error becomes an outcome when the error first occurs."""
 RETRY_REASONS = ("busy", "leaves", "unreachable", "no_answer")
 
 
@@ -48,7 +48,7 @@ class RouterMetrics:
         series.inc()
 
     def retried(self, reason: str) -> None:
-        """Count a try that ended without an answer, for one of ``RETRY_REASONS``."""
+        """Count a try that ended without an answer. ``reason`` is one of ``RETRY_REASONS``."""
         self._meter.counter(catalogue.ROUTER_RETRIES, self._pool, reason).inc()
 
     def waited(self, seconds: float) -> None:

@@ -61,7 +61,7 @@ class Pod:
     replica: str = ""
     """KubeRay's name for the worker replica to which this host belongs; the pod's name if a replica has one host."""
     running: bool = False
-    """Whether its containers run, ready or not."""
+    """Whether the pod's containers run, ready or not."""
     ready: bool = False
     terminating: bool = False
     ends_at: float | None = None
@@ -80,11 +80,11 @@ class RayCluster:
     uid: str
     resource_version: str
     owner: str = ""
-    """The uid of the GeneratorPool that owns it."""
+    """The uid of the GeneratorPool that owns the cluster."""
     revision: str = ""
-    """The revision of the template that it was created from."""
+    """The revision of the template that the cluster was created from."""
     ranks: int = 1
-    """Ranks of each of its groups."""
+    """The number of ranks in each group."""
     created_at: float = 0.0
     worker_group: str = ""
     index: int = 0
@@ -94,15 +94,15 @@ class RayCluster:
     workers_to_delete: tuple[str, ...] = ()
     suspend: bool = False
     suspended: bool = False
-    """Whether all its pods are gone because it is suspended."""
+    """Whether the cluster is suspended and all its pods are gone."""
     deleting: bool = False
     head_service: str | None = None
     auth_secret: str | None = None
     """The Secret that holds the token that the head requires; ``None`` if the head requires none."""
     problem: Cause | None = None
-    """What went wrong according to KubeRay: a pod that it may not create, a spec that it refuses."""
+    """What went wrong according to KubeRay, such as a pod that it is forbidden to create, or a spec that it refuses."""
     acknowledged: bool = True
-    """Whether KubeRay has observed the latest spec: the status has the number of workers that the spec asks for."""
+    """Whether KubeRay has observed the number of workers in the latest spec: the status then has the same number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,13 +113,13 @@ class ServeView:
     """Serve's status (``DEPLOYING``, ``RUNNING``, ``UNHEALTHY``, ``DEPLOY_FAILED``, …); ``None``: not deployed."""
     message: str = ""
     attempt: int | None = None
-    """The ``attempt`` argument that it was deployed with."""
+    """The argument ``attempt`` that the application was deployed with."""
     built: bool = True
     """Whether Serve has built the application. Until then it has no deployment that can be scaled."""
     target: int = 0
-    """Ranks that Serve is asked to run."""
+    """The number of ranks that Serve is asked to run."""
     running: int = 0
-    """Ranks that run and are not stopping."""
+    """The number of ranks that run and are not stopping."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,12 +131,12 @@ class KubeWarning:
     about: str
     at: float
     cause: Cause | None = None
-    """The cause that it indicates, if known."""
+    """The cause that the warning indicates, if known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterView:
-    """What Kubernetes last reported about one pool. May lag behind."""
+    """What Kubernetes last reported about one pool. The view may lag behind the cluster."""
 
     kuberay: bool = True
     """Whether KubeRay's RayCluster kind is installed."""
@@ -167,7 +167,7 @@ class Cluster(Protocol):
         """Replace the status of a GeneratorPool."""
 
     async def emit(self, pool: str, *, uid: str, kind: str, reason: str, message: str) -> None:
-        """Record an Event about a GeneratorPool. A repeated Event only increments its count."""
+        """Record an Event about a GeneratorPool. Each pool and reason has one Event, which counts its repetitions."""
 
 
 class ServeApi(Protocol):

@@ -20,7 +20,7 @@ class UnknownWorkloadError(LookupError):
 
 
 class WrongKindError(UnknownWorkloadError):
-    """This version does not serve the workload's kind, or the pool does not fit it: the pool has another kind, or has
+    """This version does not serve the workload's kind, or the pool does not fit this kind: it has another kind, or has
     settings or a number of ranks that this kind does not allow."""
 
 
@@ -37,7 +37,7 @@ def spec(
 
     :param kind: The kind of its pool, if the pool states one.
     :param not_for_jobs: The settings of its pool that only a pool of kind ``online`` or ``sessions`` may have.
-    :param ranks: The ranks of a group of its pool.
+    :param ranks: The number of ranks in a group of its pool.
     :raises UnknownWorkloadError: when there is no such workload, or it cannot be used in this pool.
     """
     if ":" in name:
@@ -84,7 +84,7 @@ def implementation(workload_spec: WorkloadSpec[Any]) -> Workload[Any]:
 
 @cache
 def _installed() -> EntryPoints:
-    """The entry points of all installed workloads. The search reads a file of each installed package."""
+    """The entry points of all installed workloads. The search reads a file of each package, so it runs once."""
     return entry_points(group=GROUP)
 
 

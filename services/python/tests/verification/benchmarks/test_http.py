@@ -23,7 +23,7 @@ def test_a_quick_run_writes_a_table(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_an_unexpected_response_ends_the_load() -> None:
-    """The benchmark must not count an unexpected response as a fast one."""
+    """The benchmark must not count an unexpected response as a fast success."""
     with plan.testbed(Cores.here()) as bench, pytest.raises(RuntimeError, match="unexpected response"):
         load.run(
             bench.servers["daybreak"].port,

@@ -32,8 +32,8 @@ class Effort:
     rounds: int
     seconds: float
     tuned_s: float
-    """The seconds for which each setting is tried with short texts, and then with mixed texts. With 0, each server runs
-    with its first setting."""
+    """The seconds for which each setting is tried with short texts, and then as long again with mixed texts. If 0, each
+    server runs with its first setting."""
     outlier_s: float
     clients: Sequence[int] = (1, 8, 32, 64)
     kinds: Sequence[str] = tuple(KINDS)
@@ -70,7 +70,7 @@ class Figures:
     rss_mib: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Resident memory before the first outliers and after the last ones."""
     idle: dict[str, float] = field(default_factory=dict)
-    """The share of one core that a server uses without requests."""
+    """The share of one core that a server uses while it has no requests."""
     differences: dict[str, float] = field(default_factory=dict)
     """The largest difference between a number in a server's vectors and the same number in Daybreak's vectors."""
     chosen: dict[str, Variant] = field(default_factory=dict)
@@ -192,8 +192,8 @@ def rounds(servers: Sequence[Server], effort: Effort, figures: Figures, *, seed:
 
 
 def outliers(servers: Sequence[Server], effort: Effort, figures: Figures, *, seed: int) -> None:
-    """Measure short texts: first alone, then while one more client sends a text of 8,000 tokens several times a
-    second."""
+    """Measure each server with short texts: first without outliers, and then while one more client sends a text of
+    8,000 tokens several times a second."""
     chance = random.Random(seed)
     for number in range(effort.rounds):
         order = list(servers)

@@ -56,12 +56,12 @@ class Operator:
 
     @property
     def memory_mib(self) -> float:
-        """Its resident memory now."""
+        """The operator's resident memory now."""
         return self.metrics()["process_resident_memory_bytes"][0] / 2**20
 
     @property
     def peak_memory_mib(self) -> float:
-        """The largest resident memory that it has had."""
+        """The largest resident memory that the operator has had."""
         return peak_memory_mib(self._process.pid)
 
     @property
@@ -75,7 +75,7 @@ class Operator:
         return sum(self.metrics().get(CALLS, []))
 
     def stop(self) -> None:
-        """Stop it with SIGTERM, as Kubernetes does."""
+        """Stop the operator with SIGTERM, as Kubernetes does."""
         self._process.terminate()
         self._process.wait(60)
         self._out.close()

@@ -17,7 +17,7 @@ COLORS = ("#4b5563", "#ea580c", "#9333ea", "#059669", "#be185d", "#2563eb")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """A scene: for each strategy, tokens per second and milliseconds of lag."""
+    """A scene. Each line is the name of a strategy and its points: tokens per second, and the lag in milliseconds."""
 
     title: str
     lines: Sequence[tuple[str, Sequence[tuple[float, float]]]]

@@ -21,8 +21,8 @@ from verification.results import Row
 def run_cuts(context: ScenarioContext) -> list[Row]:
     """Follow long tasks with many readers, and cut their streams.
 
-    A stream is cut at each chunk with a probability of 25 %: half of the cuts are before the chunk, the others in the
-    middle of it.
+    At each chunk, the stream is cut with a probability of 25 %. Half of the cuts are before the chunk, and half
+    are in its middle.
     """
     wanted = context.repeats(1000, 5000)
     with (
@@ -61,7 +61,7 @@ def run_cuts(context: ScenarioContext) -> list[Row]:
 
 @scenario("cancel", "measures how long a group takes to stop after a cancel", alone=True)
 def run_cancel(context: ScenarioContext) -> list[Row]:
-    """Cancel tasks with steps of 0.3 s. Measure the time from the response to the cancel until the terminal event."""
+    """Cancel tasks with steps of 0.3 s. Measure the time from the cancel's response to the terminal event."""
     count, groups, step_s = context.repeats(200, 600), 8, 0.3
     pools = (PoolOptions(groups=groups),)
     with (

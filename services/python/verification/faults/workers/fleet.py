@@ -35,7 +35,7 @@ _ENGINE_END_S = 15.0
 
 
 class Fleet:
-    """The workers and their model, in a context manager."""
+    """A context manager that starts the workers, registers their model, and stops the workers at the end."""
 
     def __init__(self, cluster: FaultCluster, *, workers: int) -> None:
         self._cluster = cluster
@@ -120,7 +120,7 @@ class Fleet:
         self._start(name)
 
     def engines(self) -> Iterator[tuple[int, str]]:
-        """The live engines, as pairs of process id and worker. The log of an engine's runs is named after both."""
+        """The live engines, as pairs of process id and worker. The log of an engine's runs has both in its name."""
         for file in runs_folder(self._cluster.folder).glob("*.jsonl"):
             worker, _, pid = file.stem.rpartition(".")
             if _lives(int(pid)):
@@ -164,7 +164,7 @@ class Fleet:
 
     def _is_ready(self) -> bool:
         shown = self._get(f"/v1/models/{MODEL}")
-        live = {worker for _, worker in self.engines()}  # the gateway's answer may be as old as a heartbeat
+        live = {worker for _, worker in self.engines()}  # the gateway may lag behind by one heartbeat
         return (
             shown is not None
             and sorted(shown.get("workers") or ()) == list(self._names)

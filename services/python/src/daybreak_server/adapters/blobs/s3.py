@@ -37,16 +37,16 @@ _MAX_PARTS: Final = 10_000
 _PROBE_TRIES: Final = 5
 _MAX_URL_S: Final = 7 * 86400
 _NONCE: Final = "daybreak-upload"
-"""Metadata with the upload's random id. If the response was lost, the upload recognises its own file by this id."""
+"""The metadata key of the upload's random id. If a response is lost, the upload recognises its own file by the id."""
 
 _Result = TypeVar("_Result")
 
 
 class S3Blobs:
-    """Files below ``s3://bucket/prefix``. Threads may share an instance. Processes may use the same files at once.
+    """Files below ``s3://bucket/prefix``. Threads may share an instance, and several processes may use the same files.
 
-    A file is written by one PutObject, or by a multipart upload whose completion makes it visible. Both carry
-    SHA-256 checksums, and the header ``If-None-Match: *``, so that no file is ever overwritten. On a server that
+    A file is written by one PutObject, or by a multipart upload, whose completion makes the file visible. Both ways
+    send SHA-256 checksums, and the header ``If-None-Match: *``, so that no file is ever overwritten. On a server that
     ignores this header, a check before the upload finds most existing files. A server that does not support checksums
     gets none.
     """
@@ -91,7 +91,7 @@ class S3Blobs:
         }
         with source.open("rb") as reader, self._translated(key):
             size = os.fstat(reader.fileno()).st_size
-            # Some servers ignore If-None-Match. This check also notices a taken key before the bytes are sent.
+            # Some servers ignore If-None-Match. This check helps there, and it finds a taken key before bytes are sent.
             with suppress(ClientError):
                 self._client.head_object(**self._at(key))
                 raise BlobExistsError(f"{key} already exists, and files are never overwritten")

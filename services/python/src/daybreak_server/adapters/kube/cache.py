@@ -1,9 +1,10 @@
 """The newest known state of the namespace's objects, by pool.
 
-Watches feed the cache, and :meth:`Cache.view` reads it. From time to time a full list corrects it, because a watch that
-restarts does not report what was deleted while it was down. A list and the watches run at the same time, so every entry
-remembers when it arrived: a list never overwrites what a watch reported after the list began. When all pages of a list
-are in, :meth:`Cache.sweep` removes the objects that neither the list nor a watch has reported since the list began.
+Watches feed the cache, and :meth:`Cache.view` reads it. A watch that restarts does not report what was deleted while it
+was down. So from time to time, a full list of all objects corrects the cache. The list and the watches run at the same
+time. Every entry has the time of its arrival, so the list never overwrites what a watch has reported since the list
+began. After the last page of the list, :meth:`Cache.sweep` removes the objects that neither the list nor a watch has
+reported since the list began.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A small table of texts that every process of a Ray cluster can read and write, and that ends with the cluster.
 
-Ray's own key-value store holds the table. The store exists before anything else, and an access takes a millisecond.
-The store's functions are internal to Ray. If the installed Ray lacks one of them, a named actor without a CPU holds
-the table instead, and one warning says so.
+Ray's own key-value store holds the table. The store exists as soon as the cluster does, and an access takes a
+millisecond. The store's functions are internal to Ray. If the installed Ray lacks one of them, a named actor that
+reserves no CPU holds the table instead, and one warning says so.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How to connect to Redis: a single server, TLS, a Unix socket, or the current master according to Sentinel.
+"""How to connect to Redis: to a single server (TCP, TLS or a Unix socket), or to the master that Sentinel names.
 
 Every connection of the store is made here. With Sentinel, each new connection asks for the master's address, so a
 process that loses its connection in a failover finds the new master by itself. Calls during the failover fail as they
@@ -174,8 +174,9 @@ def _options(timeout_s: float) -> dict[str, Any]:
 class _Sentinels(sync_sentinel.Sentinel):
     """Gives each lookup its own copy of the list of Sentinels.
 
-    The base class moves the Sentinel that answered to the front of the list while other connections iterate over it.
-    If two lookups move a Sentinel at once, another Sentinel may drop out of the list. It is then never asked or closed.
+    When a Sentinel has answered, the base class moves it to the front of the list, while other lookups iterate over the
+    list. If two lookups move a Sentinel at once, another Sentinel may drop out of the list. That Sentinel is then never
+    asked or closed.
     """
 
     def discover_master(self, service_name: str) -> Any:
@@ -207,7 +208,7 @@ class _MasterPool(sync_sentinel.SentinelConnectionPool):
 
 
 class _Pool(redis.asyncio.ConnectionPool):
-    """Never returns a connection that was reset while idle. The base class only notices an orderly close."""
+    """Never returns a connection that was reset while idle. The base class notices only an orderly close."""
 
     async def ensure_connection(self, connection: Any) -> None:
         writer = getattr(connection, "_writer", None)

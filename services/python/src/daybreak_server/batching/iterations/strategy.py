@@ -33,7 +33,7 @@ class Choice(Generic[K]):
 
 @dataclass(frozen=True, slots=True)
 class WaitUntil:
-    """No batch starts now. The scheduler asks again at this time, or when a session has become ready."""
+    """No batch starts now. The scheduler asks again at this time, or earlier if a session becomes ready."""
 
     at: float
 
@@ -47,7 +47,7 @@ class BatchStrategy(ABC, Generic[K]):
 
     @abstractmethod
     def choose(self, waiting: Waiting[K], rules: IterationRules, now: float) -> Choice[K] | WaitUntil | None:
-        """The sessions of the next batch, for an idle device.
+        """The sessions of the next batch. The scheduler calls this when the device is idle.
 
         If the result is ``None``, no batch runs until another session becomes ready. So a strategy returns ``None``
         only if no session waits. The strategy must itself prevent starvation and overtaking; the scheduler does not.

@@ -39,11 +39,11 @@ class RankDeps:
     local_rank: int = 0
     """The index of the rank's device among the devices that this process sees."""
     label: str = ""
-    """The name of this node for people, such as a pod's name. If it is empty, ``host`` is used."""
+    """The name under which people know this node, such as a pod's name. If it is empty, ``host`` is used."""
     watchdog: Callable[[], Watchdog] | None = None
     """Makes the leader's watchdog. Only for a process that runs no other rank, because the watchdog may kill it."""
     places: Mapping[str, Callable[[], Blobs]] = field(default_factory=dict)
-    """The places from which tasks of an ``online`` pool may read files: by name, the function that opens the place."""
+    """The places from which tasks of an ``online`` pool may read files: name of the place → function that opens it."""
     fetch_model: Callable[[Callable[[int, int], None]], str] | None = None
     """Downloads the model and returns its folder. Its argument is a callback that gets the progress: the
     number of bytes that are present, and the total number.
@@ -57,4 +57,4 @@ class RankDeps:
     metrics: RankMetrics = field(default_factory=RankMetrics)
     tracing: Tracing = NO_TRACING
     wake: Mapping[str, float] = field(default_factory=dict)
-    """The durations, in seconds, of the wake phases before this rank started."""
+    """The durations, in seconds, of the wake phases that ended before this rank started."""

@@ -2,9 +2,9 @@
 
 A change of the template (an image, a model, the number of ranks) creates a second RayCluster beside the old one. The
 operator removes no old group until the new head has started and accepted the application. So if the new image cannot be
-pulled, the pool keeps all its groups. Then groups are replaced one by one: an old group drains and goes, which frees
-its hosts for a new group, and the new group must be ready before the next old one goes. Both RayClusters serve the same
-queue.
+pulled, the pool keeps all its groups. Then groups are replaced one by one: an old group drains and is removed, which
+frees its hosts for a new group. The new group must be ready before the next old group is removed. Both RayClusters
+serve the same queue.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def opened(state: ClusterState | None, *, attempt: int) -> bool:
 
 
 def failed(state: ClusterState) -> bool:
-    """Whether the template evidently cannot run. A head that does not answer at the moment is no evidence of this."""
+    """Whether the template evidently cannot run. If a head does not answer at the moment, that is no evidence."""
     if state.serve is not None and state.serve.status == "DEPLOY_FAILED":
         return True
     return state.head is not None and state.head.waiting is not None
@@ -36,7 +36,7 @@ def failed(state: ClusterState) -> bool:
 def shares(
     current: ClusterState | None, outgoing: Sequence[ClusterState], *, wanted: int, attempt: int
 ) -> dict[str, int]:
-    """The number of groups of each RayCluster, by its name. ``""`` stands for ``current``.
+    """RayCluster's name → the number of groups that it should have. The name ``""`` stands for ``current``.
 
     ``outgoing`` is sorted from the oldest RayCluster to the newest.
     """
@@ -60,7 +60,7 @@ def shares(
 
 
 def _spread(outgoing: Sequence[ClusterState], wanted: int, *, grow: bool) -> dict[str, int]:
-    """Share the groups, beginning with the newest RayCluster, which may get more than it has now if ``grow`` is set."""
+    """Divide the ``wanted`` groups, newest RayCluster first. With ``grow``, the newest may get more than it has now."""
     share: dict[str, int] = {}
     remaining = wanted
     for position, state in enumerate(reversed(outgoing)):

@@ -1,8 +1,8 @@
 """Streams audio through the causal encoder, block by block, for the sessions of a batch.
 
-A session has a slot. The slot has the last samples and frames that the features and convolutions need, and a ring with
-the keys and values of the blocks that the next block sees. The size of a block does not depend on the length of a
-turn, so sessions whose turns have different lengths share a batch.
+A session has a slot. The slot has the last samples and frames that the features and convolutions need. It also has a
+ring buffer with the keys and values of the blocks to which the next block attends. The size of a block does not depend
+on the length of a turn, so sessions whose turns have different lengths share a batch.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class CausalEncoder:
 
     @torch.inference_mode()
     def encode(self, slots: Sequence[int], audio: Tensor) -> Tensor:
-        """One block of each slot: samples [batch, block_samples] to embeddings [batch, block_embeddings, width]."""
+        """Encode a block per slot: samples [batch, block_samples] to embeddings [batch, block_embeddings, width]."""
         encoder, config = self.module, self.module.config
         at = torch.tensor(slots, device=self._device)
         samples = torch.cat((self._samples[at], audio.to(self._device)), 1)
@@ -81,7 +81,7 @@ class CausalEncoder:
         seen: Tensor,
         new: list[tuple[Tensor, Tensor]],
     ) -> Attend:
-        """The attention of one layer to the ring and to the block itself. Adds to ``new`` what the ring gets later."""
+        """The attention of one layer to the ring and the new block. Adds to ``new`` what the ring gets later."""
 
         def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             keys = rotate(keys, by)
@@ -96,5 +96,5 @@ class CausalEncoder:
 
     @staticmethod
     def _with_ring(ring: Tensor, block: Tensor) -> Tensor:
-        """What the ring has, and the new block after it: [batch, heads, time, head_dim]."""
+        """The contents of the ring, followed by the new block: [batch, heads, time, head_dim]."""
         return torch.cat((ring.flatten(1, 2), block), 1).transpose(1, 2)

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from daybreak_server.workloads.serving import Request, RequestError
 
 CUT_HEADER = "daybreak-cut"
-"""The header that lists which texts were cut. Texts are numbered from 0. At most 500 of them are listed."""
+"""The header that lists the numbers of the texts that were cut, counting from 0. It lists at most 500."""
 
 
 def wrong(field: str, message: str, *, code: str = "invalid_input") -> NoReturn:

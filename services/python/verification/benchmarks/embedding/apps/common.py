@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 MODEL, COUNTS, MAX_BATCH, WAIT_MS = "BENCH_MODEL", "BENCH_COUNTS", "BENCH_MAX_BATCH", "BENCH_WAIT_MS"
-"""Environment variables: the folder of the model, the file of the counts, and the settings of the batches."""
+"""The names of environment variables: for the model's folder, the file of the counts, and the settings of batches."""
 _WORDS, _WORD = 2, 8
 
 
 class BatchCount:
-    """Counts batches and their items in a file that is mapped into memory. One process writes."""
+    """Counts batches and their items in a file that is mapped into memory. Only one process writes to the file."""
 
     def __init__(self, path: Path) -> None:
         with path.open("w+b") as file:
@@ -71,7 +71,7 @@ class Encoder:
 
 
 def text_of(body: dict[str, Any]) -> tuple[str, bool]:
-    """The text of a request, and whether its answer must be in base64."""
+    """The text of a request, and whether the answer must have the vector in base64."""
     return body["input"], body.get("encoding_format") == "base64"
 
 

@@ -46,7 +46,7 @@ def _weights(up: int, down: int) -> tuple[tuple[float, ...], ...]:
 
 
 def half_width(up: int, down: int) -> int:
-    """How many input samples the filter sees on each side."""
+    """The number of input samples that the filter uses on each side of an output sample."""
     return math.ceil(_CROSSINGS * max(1.0, down / up))
 
 
