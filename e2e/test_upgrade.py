@@ -108,7 +108,7 @@ def test_uninstall_leaves_only_what_the_page_lists(deployment: Deployment) -> No
     deployment.follow(task).wait_for_end(timeout_s=WAKE_S)
     deployment.release.uninstall()
     documented = _documented_leftovers()
-    log(f"  only these objects must stay: {', '.join(sorted(documented))}")
+    log(f"  these objects must stay, and no others: {', '.join(sorted(documented))}")
     with suppress(TimeoutError):  # the assertion below names the differences
         wait_until(
             lambda: _leftovers(deployment) == documented, timeout_s=180, what="the removal of everything else"

@@ -11,8 +11,8 @@ TURNS = 2
 
 
 class Alternate(BatchStrategy[str]):
-    """Prefill and decode alternate, so neither starves. At most two turns begin at once, so each interruption of the
-    sessions that write is short."""
+    """Prefill and decode alternate, so neither starves. A prefill takes at most two turns, so the sessions that decode
+    never wait long."""
 
     def choose(self, waiting: Waiting[str], rules: IterationRules, now: float) -> Choice[str] | None:
         """The sessions of the next batch."""

@@ -63,7 +63,7 @@ ANNOTATIONS = (
 
 
 def as_json(dashboard: Dashboard, titles: dict[str, str]) -> str:
-    """The dashboard as Grafana's JSON. ``titles`` has the title of each dashboard by its uid, for links."""
+    """The dashboard as Grafana's JSON. ``titles``: the uid of each dashboard → its title, for links."""
     made = (
         build.Dashboard(dashboard.title)
         .uid(dashboard.uid)
@@ -218,7 +218,7 @@ def _drawn(panel: Panel) -> Any:
 
 
 def _table(panel: Panel) -> Any:
-    """A column for each label, and one for each query, which has the query's legend as its title."""
+    """A column for each label, and a column for each query. The title of a query's column is the query's legend."""
     made = table.Panel()
     several = len(panel.queries) > 1
     names = [f"Value #{chr(ord('A') + index)}" if several else "Value" for index in range(len(panel.queries))]

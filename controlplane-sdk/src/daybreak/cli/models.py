@@ -49,7 +49,7 @@ def register(
     wait: options.WaitOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Register a model. Workers that have its engine start it at its first request, or at once with --min-replicas.
+    """Register a model. A worker with its engine starts the model at the first request, or at once with --min-replicas.
 
     Examples:
 
@@ -113,7 +113,7 @@ def list_models(context: typer.Context, as_json: JsonOption = False) -> None:
 
 @app.command()
 def show(context: typer.Context, alias: options.Alias, as_json: JsonOption = False) -> None:
-    """Show a model: its state and the reason, its replicas, its options, and the last lines of an engine that failed.
+    """Show a model: its state and the reason, its replicas, its options, and the last output of an engine that failed.
 
     Example:
 

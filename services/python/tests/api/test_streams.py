@@ -212,7 +212,8 @@ def _wake(api: Api, task: str, phase: str) -> dict[str, Any] | None:
 
 
 def test_the_number_of_streams_is_limited(start_api: Callable[..., Api]) -> None:
-    """Beyond the limit, SSE gets 429 with Retry-After, a WebSocket closes with 4429. A closed stream frees its slot."""
+    """Beyond the limit, SSE gets 429 with Retry-After, and a WebSocket closes with 4429. A stream that closes frees
+    its slot."""
     api = start_api(http={"max_streams": 2, "max_streams_per_tenant": 1})
     task = api.submit()
     other = api.submit(headers={"Daybreak-Tenant": "other"})
@@ -260,7 +261,7 @@ def test_a_websocket_closes_with_the_code_of_the_error(
 
 @pytest.mark.parametrize("path", ["/", "/v1/tasks", "/v1/nothing/here", "/docs"])
 def test_a_websocket_to_an_unknown_path_is_404(api: Api, path: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The response to the handshake is a problem with 404, not the server's default of 403. No warning is logged."""
+    """The handshake gets 404 with a JSON problem, not the server's default of 403. No warning is logged."""
     with pytest.raises(InvalidStatus) as refused:
         connect(api.url.replace("http", "ws", 1) + path, open_timeout=60)
     response = refused.value.response

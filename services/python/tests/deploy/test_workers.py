@@ -1,4 +1,4 @@
-"""Tests of the chart's workers: model servers in any image, beside Daybreak's worker."""
+"""Tests of the chart's workers. A pod runs the image of a model server, and starts Daybreak's worker in it."""
 
 from __future__ import annotations
 

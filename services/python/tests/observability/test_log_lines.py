@@ -69,7 +69,7 @@ def test_a_pod_logs_json() -> None:
     ids=["a file", "a terminal without colours", "a terminal in a pod"],
 )
 def test_a_person_gets_plain_text(show: Callable[..., str], variables: dict[str, str]) -> None:
-    """Outside a pod, and on a terminal, the log is text; NO_COLOR removes the colours of a terminal."""
+    """Outside a pod, and on a terminal even in a pod, the log is text. NO_COLOR removes the colours of a terminal."""
     text = show(HELLO, **variables)
     assert "hello you" in text
     assert not text.startswith("{")
@@ -278,7 +278,7 @@ for _ in range(5):
 
 
 def test_a_container_that_is_not_read_does_not_stop_a_rank(container: Container) -> None:
-    """Lines that do not fit are dropped, and the next line that fits says how many."""
+    """Lines that do not fit into the pipe are dropped. A note before the next line says how many were dropped."""
     program = """
 for number in range(3000): log.info("line %d", number, extra={"error": "x" * 100})
 sys.stdout.write("full\\n"); sys.stdout.flush()

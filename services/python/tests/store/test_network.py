@@ -102,7 +102,7 @@ def test_a_report_whose_answer_is_lost_writes_no_event_twice(server: Server, dri
         try:
             claim = queue.claim(GroupRecord(id=GroupId("g"), state=GroupState.IDLE, ranks=1), wait_s=5)
             assert claim is not None
-            # Load the scripts now. Else the answer that is lost below would be the error about missing scripts.
+            # Load the scripts now. Otherwise, the answer that is lost below would be the error about missing scripts.
             queue.report(claim.lease, [])
             outbox, checkpoint = EventBuffer(), CheckpointRef(key="c", step=1)
             outbox.step(Step(phase="echo", fraction=0.1, step=1, steps=10), fraction=0.1, eta_s=None)

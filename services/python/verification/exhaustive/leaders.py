@@ -23,7 +23,7 @@ from verification.exhaustive.rules import reply_violation, script_violation, tas
 
 OUTCOMES = ("finish", "retryable error", "permanent error", "release")
 OLD = -1
-"""The number that stands for every attempt that the store has forgotten, because the store treats all of them alike."""
+"""Stands for the number of any attempt that the store has forgotten. The store treats all such attempts alike."""
 
 Values = tuple[Any, ...]
 Tasks = tuple[Values, ...]
@@ -59,7 +59,8 @@ class Effect(NamedTuple):
 
 @dataclass(slots=True)
 class World:
-    """One search: the store, the number of tasks, whether claims may arrive late, and the moves of tasks so far."""
+    """One search: the store, the number of tasks, whether claims may arrive late, and the moves that tasks have
+    made so far."""
 
     kind: type[Store] = Store
     tasks: int = 2
@@ -104,7 +105,7 @@ class World:
         tasks, leaders, in_flight, outage = state
         for i, task in enumerate(tasks):
             if i and tasks[i - 1][STATE] == "-":
-                break  # by symmetry, the first submitted task is task 0
+                break  # tasks are alike, so they are submitted in order
             yield ("submit", i, False), ("submit", i, False), leaders, in_flight
             if task[STATE] == "-":
                 yield ("submit", i, True), ("submit", i, True), leaders, in_flight
@@ -158,7 +159,7 @@ class World:
                     ("settle", i, number, outcome, w),
                 )
                 yield (outcome, w, i), settle_only, with_leader(IDLE), in_flight
-                if number != OLD or outcome == "finish":  # the store ignores a zombie's outcome
+                if number != OLD or outcome == "finish":  # the outcome of a zombie has no effect, so try one
                     yield (f"{outcome} and claim", w, i), settle_and_claim, after_claim, in_flight
                     unanswered = with_leader(("resettling", i, number))
                     yield (f"{outcome} and claim, reply lost", w, i), settle_and_claim, unanswered, in_flight

@@ -1,4 +1,4 @@
-"""Checks files of weights by the headers of safetensors files. It does not read the weights, and needs no torch.
+"""Checks files of weights by their safetensors headers. It does not read the weights, and needs no torch.
 
 A model that was copied only in part, or cloned without Git LFS, would fail only when a group loads it. The headers show
 such damage in a second. They do not show a flipped bit in the weights: the download tool must verify their checksums.

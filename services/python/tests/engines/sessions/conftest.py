@@ -182,7 +182,7 @@ def pool_of(settings: Settings, folder: Path) -> SpeechPool:
 
 
 def noise(seconds: float, *, seed: int = 1) -> bytes:
-    """Audio that differs for each seed. Its length is not a whole number of blocks."""
+    """Random audio, which differs for each seed."""
     import random
 
     return random.Random(seed).randbytes(int(seconds * SAMPLE_RATE) * SAMPLE_BYTES)

@@ -1,4 +1,5 @@
-"""The queues that are compared, and their settings. The best variant of a queue counts; the JSON has all variants."""
+"""The queues that are compared, and their settings. The report's table shows only the best variants of each queue;
+the JSON has all variants."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PYTHONPATH = HERE.parents[2]
-"""`services/python`, the folder from which the modules in `apps` import each other. The processes of the other queues
-cannot import Daybreak itself."""
+"""`services/python`, the folder from which the modules in `apps` import each other. Only Daybreak's environment
+contains Daybreak itself."""
 ENVIRONMENTS = HERE.parents[4] / "build" / "competitors"
 
 

@@ -37,7 +37,7 @@ class Baselines:
         self.whole_s: list[float] = []
 
     def capture(self, pool: str) -> None:
-        """Remember the spec of a pod of this pool's group, which must be running now."""
+        """Remember the spec of one pod of the pool's group. The group must be running now."""
         (pod, *_) = self._deployment.kube.group_pods(pool)
         self._templates[pool] = self._deployment.kube.api.sanitize_for_serialization(pod)
 

@@ -1,7 +1,8 @@
 """Measures the time from a submit until a waiting leader has the task, and compares it with a bare BLPOP.
 
 Two processes use the production classes on one server. Raw and Daybreak samples alternate, so that other load on the
-machine affects both. A raw sample is one RPUSH by the same client library, and one BLPOP that waits for it.
+machine affects both kinds of sample. A raw sample is one RPUSH by the same client library, and one BLPOP
+that waits for it.
 """
 
 from __future__ import annotations

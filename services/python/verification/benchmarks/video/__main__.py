@@ -1,8 +1,9 @@
 """``python -m verification.benchmarks.video [--quick] [--part PART …]``: measures the video pool.
 
-The parts are ``bare`` (Daybreak beside ``torchrun``, alternating), ``costs`` (previews and checkpoints) and ``start``
-(how long `daybreakd up` takes to be ready, and a killed gang to be ready again). Without ``--part`` all parts run. With
-``--part``, the rows of the other parts in ``docs/figures/video.json`` stay as they are.
+The parts are ``bare`` (tasks on Daybreak, in turn with the same tasks under ``torchrun``), ``costs`` (what previews and
+checkpoints cost) and ``start`` (the time until `daybreakd up` is ready, and until a killed gang is ready again).
+Without ``--part`` all parts run. With ``--part``, the rows of the other parts in ``docs/figures/video.json`` stay as
+they are.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m verification.faults.environment``: inject faults of the network, disk, memory, clocks and S3.
+"""``python -m verification.faults.environment``: injects faults of the network, disk, memory, clocks and S3.
 
 A run of all scenarios saves ``docs/figures/faults-environment.json``.
 """

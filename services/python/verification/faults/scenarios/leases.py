@@ -71,7 +71,7 @@ def _after(lines: Sequence[Line], task: str, since: float, kind: str) -> float |
 
 
 def _held_by(cluster: FaultCluster, pool: str) -> dict[str, str]:
-    """The task that each group holds, by the names of the group's hosts."""
+    """The names of a group's hosts, as one text → the task that the group holds."""
     keys, held = cluster.keys(pool), {}
     with cluster.client() as client:
         for task in client.zrange(keys.single("leases"), 0, -1):
@@ -176,9 +176,8 @@ def run_live_long(context: ScenarioContext) -> list[Row]:
     """Run steps that sleep, that compute in Python, and that hold the GIL for 0.1 s or 1.25 leases. During the tasks,
     the server is down for 2 leases."""
     lease_s, rounds = 6.0, context.repeats(1, 3)
-    short_s = (
-        lease_s / 80
-    )  # so the stream keeps the events of all steps of a task, and the checker can read them all
+    # 800 of these steps last ten leases. The stream keeps the events of 800 steps, so the checker can read them all.
+    short_s = lease_s / 80
     kinds = (("sleep", short_s), ("compute", short_s), ("hold_gil", 0.1), ("hold_gil", 1.25 * lease_s))
     with (
         context.cluster(pools=(PoolOptions(groups=4),), lease_s=lease_s, watchdogs=True) as cluster,

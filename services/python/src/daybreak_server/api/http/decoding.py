@@ -112,7 +112,7 @@ def _check_unique(pairs: Sequence[tuple[str, Any]]) -> None:
 
 
 _KEYS = json.JSONDecoder(object_pairs_hook=_check_unique, parse_int=len, parse_float=len)
-"""A second pass that only looks for duplicate keys, because pydantic's faster parser ignores all but the last of them.
+"""A second pass, which only looks for duplicate keys. pydantic's faster parser accepts them, and keeps the last value.
 This pass does not parse numbers (``len`` accepts any text), because ``int`` refuses very long numbers."""
 
 

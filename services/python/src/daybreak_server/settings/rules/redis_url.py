@@ -1,6 +1,6 @@
 """Checks the URL of a Redis server, because redis-py accepts too much.
 
-redis-py takes any argument of its connections from the query of the URL, which overrides what the program passes:
+In redis-py, the query of the URL can set any argument of a connection, and overrides what the program passes:
 ``protocol=3`` or ``decode_responses=True`` change the type of every reply and break everything. So this module accepts
 only options that do not change replies. redis-py also ignores parts that it cannot use (a database that is not a
 number, the host of a ``unix://`` URL), and its error messages quote the password. This module refuses such parts, with
@@ -40,7 +40,7 @@ _HOST = re.compile(r"[^\s/?#@\[\]:,]+|\[[0-9A-Fa-f:.%a-z]+\]")
 def checked(url: str) -> str:
     """Check a URL. :returns: the URL without surrounding space.
 
-    :raises ValueError: with what to write instead. The message quotes nothing of the URL but the name of an option.
+    :raises ValueError: The message says what to write instead. It quotes at most the name of an option from the URL.
     """
     url = url.strip()
     if any(not c.isprintable() or c.isspace() for c in url):

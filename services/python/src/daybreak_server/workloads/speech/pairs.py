@@ -1,4 +1,5 @@
-"""The language pairs of a model's folder. The API uses this module to refuse other pairs, so it imports no torch."""
+"""The language pairs that a model's folder lists. The API uses this module to refuse other pairs, so this
+module imports no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from daybreak_server.workloads.languages import LanguagePair
 
 
 def pairs_in(content: Mapping[str, Any]) -> tuple[LanguagePair, ...]:
-    """The pairs of a vocabulary. It has the fields ``source``, ``names``, and ``targets`` or ``markers``."""
+    """The pairs of a vocabulary, which has the fields ``source``, ``names``, and ``targets`` or ``markers``."""
     source, names = content["source"], content["names"]
     return tuple(
         LanguagePair(source=source, target=code, source_name=names[source], target_name=names[code])

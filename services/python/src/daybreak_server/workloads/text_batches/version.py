@@ -1,6 +1,7 @@
 """The version of a group's results: a digest of the model's files and of the options.
 
-One output may hold the results of two groups only if they have the same version.
+One output may hold the results of two groups only if both groups have the same version.
+
 The files of a model have gigabytes, so only samples of a large file are read. Training usually changes nearly all
 weights, so the samples of two models differ even if their files have the same names, sizes and headers.
 """
@@ -23,7 +24,8 @@ _NO_RESULTS = {"model", "model_name", "batching", "max_inputs", "cache_mb"}
 def version_of(folder: str, options: TextOptions) -> str:
     """A digest of the model in ``folder`` and of the options that its results depend on.
 
-    It is the same on every machine that has the same files, whatever their times and the path of the folder.
+    It is the same on every machine that has the same files. The times of the files and the path of the folder do not
+    matter.
     """
     digest = hashlib.sha256(options.model_dump_json(exclude=_NO_RESULTS).encode())
     root = Path(folder)

@@ -30,7 +30,7 @@ class Line:
     end: int
     """The offset of the first byte after it."""
     size: int
-    """How many bytes the value was read from; 0 if there is an ``error``."""
+    """The number of bytes from which the value was read; 0 if there is an ``error``."""
     value: Any = None
     error: LineError | None = None
 
@@ -38,10 +38,10 @@ class Line:
 def read_lines(file: BinaryIO, *, max_line_bytes: int, number: int = 0, offset: int = 0) -> Iterator[Line]:
     """The lines after line ``number``, which ends at ``offset``.
 
-    :param max_line_bytes: The size of the longest line, without its line break.
+    :param max_line_bytes: The largest allowed size of a line, without its line break.
     """
     file.seek(offset)
-    while data := file.readline(max_line_bytes + 2):  # the longest line, and a line break of two bytes
+    while data := file.readline(max_line_bytes + 2):  # the longest allowed line, and a line break of two bytes
         number += 1
         offset += len(data)
         ended = data.endswith(b"\n")

@@ -1,4 +1,4 @@
-"""Checks the first image of a video in the API: its base64, the format of the file, and the size in the header.
+"""Checks in the API the image with which a video begins: its base64, the file's format, and the size in the header.
 
 The API does not install Pillow, so this module uses the standard library only. A file that passes has a readable
 header. The leader of a group decodes its pixels later, and fails the task if it cannot (``first_image.py``).
@@ -72,7 +72,7 @@ def standard_base64(text: str) -> str:
             )
         text = unquote(text)
     text = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
-    # A length of 4n+1 is never valid base64. Without padding it fails to decode, as it should.
+    # A text of length 4n+1 is never valid base64. It gets no padding here, so it fails to decode, as it should.
     missing = {2: "==", 3: "="}.get(len(text) % 4, "")
     return text + missing
 
