@@ -23,7 +23,7 @@ CONTROLS = {chr(code) for code in (*range(9), *range(11, 32), *range(0x7F, 0xA0)
 
 @pytest.fixture
 def evil(scripted: Any, make: Any) -> dict[str, Any]:
-    """A server in which every text contains control characters."""
+    """A server whose responses have control characters in every text."""
     task: dict[str, Any] = make.task(
         state="failed",
         input={"prompt": EVIL, EVIL: 1},
@@ -239,7 +239,7 @@ WORLD = "赤い円 🎈"
 def test_any_prompt_prints_in_any_encoding(
     process: Any, scripted: Any, make: Any, served: bytes, encoding: str
 ) -> None:
-    """The prompt prints in the task's description, and as JSON that parses to the same text."""
+    """The command prints the prompt in the task's description, and as JSON that parses to the same text."""
     inner = scripted.answers[0]
 
     def answer(seen: Any) -> Any:

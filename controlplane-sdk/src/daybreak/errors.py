@@ -7,7 +7,7 @@
   │     └── ``UnreachableError``   no connection was made; the server did nothing
   ├── ``ProtocolError``            the response is not one of Daybreak's; is another server at this address?
   ├── ``ApiError``                 the server returned an error; ``problem`` is the whole error
-  │     ├── ``BadRequestError``    any other 4xx: the request is malformed or too large, for example
+  │     ├── ``BadRequestError``    a 4xx not listed below: the request is malformed or too large, for example
   │     ├── ``AuthError``          401, 403
   │     ├── ``NotFoundError``      404
   │     ├── ``ConflictError``      409, and an Idempotency-Key that was used with another body

@@ -17,9 +17,9 @@ capabilities:
 {{- end -}}
 
 {{/* Secrets are mounted as files, and a process reads a Secret's file each time that it uses the Secret. The kubelet
-     updates the files within two minutes after a Secret has changed, so no pod needs a restart. All other settings come
-     from the settings file. The paths of the Secret files come from the environment: during an upgrade, pods of the
-     previous version read the same settings file, and they may not have these files. */}}
+     updates the files within two minutes after a Secret has changed, so no pod needs a restart. The paths of the files
+     come from the environment, not from the settings file: during an upgrade, pods of the previous version read this
+     settings file too, and these pods may lack the files. All other settings come from the settings file. */}}
 {{- define "daybreak.env" -}}
 - name: DAYBREAK_CONFIG
   value: /etc/daybreak/daybreak.yaml

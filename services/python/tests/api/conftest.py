@@ -22,7 +22,7 @@ from daybreak_server.adapters.redis.queue import RedisQueue
 
 @pytest.fixture
 def start_api(valkey: Server, tmp_path: Path) -> Iterator[Callable[..., Api]]:
-    """Starts servers, each with the usual settings and the changes of the call, and stops them after the test."""
+    """Starts servers, and stops them after the test. Each has the usual settings, changed by the call's arguments."""
     with ExitStack() as stack:
 
         def start(port: int = 0, **changes: Any) -> Api:
@@ -55,7 +55,7 @@ def start_leader(
 
 @pytest.fixture
 def api_blobs(tmp_path: Path) -> LocalBlobs:
-    """The blob store that the servers and the stand-ins for leaders of a test share."""
+    """The blob store that a test's servers and stand-ins for leaders share."""
     return LocalBlobs(tmp_path / "blobs")
 
 

@@ -114,7 +114,7 @@ def test_an_unreachable_server_is_a_temporary_error(source: Path) -> None:
 
 
 def test_an_endpoint_that_is_not_a_url_is_refused() -> None:
-    """The store refuses the endpoint at once, even if no settings have validated it."""
+    """The store refuses the endpoint at once, even if the settings were built without validation."""
     address = s3_address("http://h")
     nonsense = address.model_copy(update={"s3": address.s3.model_copy(update={"endpoint_url": "nonsense"})})
     with pytest.raises(BlobRefusedError, match="ENDPOINT_URL"):
@@ -165,7 +165,7 @@ def test_an_upload_succeeds_although_its_response_is_lost(s3: Place, tmp_path: P
 
 
 def test_a_failed_probe_removes_its_file(s3: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The probe removes its file even if it cannot read it."""
+    """The probe removes its file even if it cannot read the file."""
     client = s3.blobs._client  # type: ignore[attr-defined]
 
     def refused(**_: object) -> None:
@@ -240,7 +240,7 @@ def test_each_error_of_a_server_becomes_an_error_of_the_port(
     kind: type[BlobError],
     words: str,
 ) -> None:
-    """The message of the port's error says what to do."""
+    """The error's message says what to do."""
     monkeypatch.setattr(_Answering, "status", status)
     monkeypatch.setattr(_Answering, "code", code)
     with pytest.raises(kind, match=words) as caught:
@@ -249,7 +249,7 @@ def test_each_error_of_a_server_becomes_an_error_of_the_port(
 
 
 def test_objects_of_others_are_not_part_of_the_store(s3: Place, source: Path) -> None:
-    """Other objects in the bucket, and names that no key can have, are neither listed nor deleted."""
+    """Objects outside the store's prefix, and objects whose names no key can have, are neither listed nor deleted."""
     bucket, _, prefix = s3.address.url.removeprefix("s3://").partition("/")
     client = s3_client(s3.address.s3.endpoint_url)
     try:
@@ -265,6 +265,6 @@ def test_objects_of_others_are_not_part_of_the_store(s3: Place, source: Path) ->
 
 
 def test_reading_a_deleted_file_raises_not_found(s3: Place) -> None:
-    """A file that was deleted after it was listed is not found."""
+    """A caller may have listed the file before another process deleted it."""
     with pytest.raises(BlobNotFoundError, match="there is no file gone"):
         s3.blobs.open("gone")

@@ -37,7 +37,7 @@ def test_an_image_is_labelled_with_its_version_and_revision(builder: str, tmp_pa
     assert result.returncode == 0, result.stderr
     project = tomllib.loads((REPOSITORY / "services/python/pyproject.toml").read_text(encoding="utf-8"))
     version = project["project"]["version"]
-    # An archive of the tree has no revision.
+    # A tree that was unpacked from an archive has no revision.
     revision = try_run("git", "-C", REPOSITORY, "rev-parse", "--verify", "HEAD").stdout.strip() or "unknown"
     assert result.stdout.split() == [
         *("build", "-t", "somewhere/daybreak:1"),

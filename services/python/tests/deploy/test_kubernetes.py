@@ -1,4 +1,5 @@
-"""A real API server checks the chart, the plain manifests and invalid GeneratorPools. Dry runs write nothing.
+"""A real API server checks the chart, the plain manifests and invalid GeneratorPools. All requests that would write
+are dry runs.
 
 The server is the one in ``KUBECONFIG``. ``.ci/run`` runs the tests twice: first on a cluster without the kinds of
 Prometheus and of the Gateway API, then with these kinds. It leaves out the first run if the cluster already has them.

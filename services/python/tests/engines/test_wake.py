@@ -1,4 +1,4 @@
-"""A group's wake until its first claim: its phases, and the reason that it reports when the wake fails."""
+"""The wake of a group, until its first claim: the phases, and the reason that the group reports if its wake fails."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_missing_model_is_the_cause(
 
 
 def test_a_record_has_the_start_of_its_current_phase(pools: Callable[..., Pool]) -> None:
-    """A new phase sets `since_ms`, which the ETA needs; an update within the same phase does not change it."""
+    """A new phase sets `since_ms`, which the ETA needs; an update within a phase keeps `since_ms`."""
     pool = pools()
     queue = wiring.build_queue(pool.settings, "echo")
     record = GroupRecord(id=new_group_id(), state=GroupState.LOADING, phase="model", since_ms=1)
@@ -98,7 +98,7 @@ def test_a_record_has_the_start_of_its_current_phase(pools: Callable[..., Pool])
 def test_a_failed_model_download_is_reported_and_retried(
     pools: Callable[..., Pool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same process retries until the download works. Until then, the pool shows why it fails."""
+    """The same process retries until the download works. Until then, the pool shows why the download fails."""
     monkeypatch.setattr("daybreak_server.engines.gang.rank_lifecycle.DOWNLOAD_RETRY_S", 1)
     calls_file = tmp_path / "calls"
     pool = pools(workload="testkit.recording:SPEC", options={"calls_file": str(calls_file)})
@@ -173,7 +173,7 @@ class RefusingBlobs:
 def test_a_group_takes_no_task_while_its_files_are_refused(
     pools: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch, refused_from: str
 ) -> None:
-    """The pool shows the reason, tasks wait, and the group continues by itself once its files are accepted.
+    """The pool shows the reason, tasks wait, and the group continues by itself once the blob store accepts files.
 
     Only a task that the group had already claimed gets a strike.
     """

@@ -82,7 +82,8 @@ def why(request: pytest.FixtureRequest, tmp_path: Path) -> Why:
 
 
 def variables(extra: dict[str, str]) -> dict[str, str]:
-    """An environment without Daybreak's variables, in which Ray listens on loopback only and uses a fixed token."""
+    """This process's environment without variables of Daybreak and Ray, plus ``extra``. In it, Ray listens on loopback
+    only and uses a fixed token."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("DAYBREAK_", "RAY_"))}
     ray = {
         "RAY_USAGE_STATS_ENABLED": "0",

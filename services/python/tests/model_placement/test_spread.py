@@ -1,4 +1,7 @@
-"""Of two replicas of a model on one worker, one moves to a worker that has none. Requests do not notice."""
+"""If a worker has two replicas of a model and another worker has none, one of the two moves to the other worker.
+
+During the move, the model has at least as many ready replicas as before.
+"""
 
 from __future__ import annotations
 
@@ -129,7 +132,7 @@ def test_a_new_replica_that_fails_ends_the_move_and_the_next_try_comes_later() -
 
 
 def test_the_replica_that_answers_stays_and_the_one_that_fails_moves() -> None:
-    """One worker may lack room for two replicas. Then the second replica never becomes ready."""
+    """A worker may lack room for its second replica, which then never becomes ready."""
     gpus = {0: 80 * GB, 1: 80 * GB}
     world = World(
         model(replicas=2, min_replicas=2), workers=[worker("a", devices=gpus), worker("b", devices=gpus)]
@@ -230,7 +233,7 @@ def test_demand_takes_the_new_replica_as_one_more() -> None:
 
 
 def test_a_move_makes_no_replica_more_wanted() -> None:
-    """Until a model is idle, it wants as many replicas as it has loaded. The new replica of a move does not count."""
+    """The wanted number of replicas falls only when the model is idle. The new replica of a move does not raise it."""
     world = World(model(replicas=3), workers=[worker("a"), worker("b")], placed=["a", "a"])
     world.view = replace(world.view, demand={"chat": Demand(requests=1, idle_s=0)})
     world.step()

@@ -56,7 +56,7 @@ def test_hosts_of_a_possibly_busy_group_stay(groups: tuple[GroupRecord, ...]) ->
 
 
 def test_kuberay_is_never_left_to_choose() -> None:
-    """If a named pod is gone, or there is one replica more than planned, KubeRay itself would choose what to delete."""
+    """If a named pod is gone, or one replica too many exists, a scale-down would let KubeRay choose the pods."""
     gone = [pod for pod in PODS if not pod.name.startswith("a")]
     assert refusal(REMOVE, cluster=RC, pods=gone, store=store()) == "pod a0 no longer exists"
     more = [*PODS, *hosts(RC, "c")]

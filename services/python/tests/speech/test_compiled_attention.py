@@ -1,4 +1,4 @@
-"""Compiled FlexAttention, on a CPU: it computes what plain attention does, and is compiled once for many batches.
+"""Compiled FlexAttention, on a CPU: it gives the results of plain attention, and is compiled once for many batches.
 
 The command ``make gpu`` tests the kernels for GPUs.
 """
@@ -59,7 +59,7 @@ def _spans(counts: Sequence[int]) -> list[Span]:
 
 @pytest.fixture
 def fixed_threads() -> Iterator[None]:
-    """Set the number of threads. torch compiles code for one number, and may change this number unless it is set."""
+    """Set the number of threads, so that torch does not change it. torch compiles code for one number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

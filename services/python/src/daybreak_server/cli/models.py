@@ -30,8 +30,8 @@ def verify_model(
 ) -> None:
     """Check a model folder, without loading the model.
 
-    All files must be present and complete, Daybreak must support the classes, and the parts of a speech translator must
-    fit together. The check takes a few seconds.
+    The check reports missing and incomplete files, classes that Daybreak does not support, and parts of a speech
+    translator that do not fit together. It takes a few seconds.
     """
     findings = _verify(folder)
     wrong = any(finding.level == "error" for finding in findings)

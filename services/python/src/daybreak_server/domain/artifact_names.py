@@ -1,11 +1,11 @@
-"""Names of artifacts that are valid in every file system, URL and header, made from the names that workloads choose.
+"""Turns the names that workloads choose for artifacts into names that are valid in every file system, URL and header.
 
 A name keeps the letters, accents, joiners and digits of every script. It also keeps dots, underscores, hyphens, and a
 short extension. A hyphen replaces each run of other characters, such as spaces and separators. Dots and hyphens at both
 ends are removed, names that Windows reserves get the prefix ``file-``, and names longer than ``NAME_MAX_BYTES`` are
 cut.
 
-Keys in the blob store are pure ASCII, because S3 servers differ in how they treat other keys.
+Keys in the blob store are pure ASCII, because S3 servers differ in how they treat keys with other characters.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NAME_MAX_BYTES = 180
 _ENDING_MAX_BYTES = 20
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+")
 _JOINERS = "\u200c\u200d"
-"""Zero-width (non-)joiners, which Persian and Hindi spelling needs. Other format characters can only deceive."""
+"""Zero-width (non-)joiners, which Persian and Hindi spelling needs. Other format characters could only deceive."""
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.IGNORECASE)
 _TYPE = re.compile(r"[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+(; ?[A-Za-z0-9-]+=[A-Za-z0-9._-]+)*")
 
@@ -54,8 +54,8 @@ def distinct_name(name: str, taken: Collection[str]) -> str:
 
 
 def key_segment(name: str) -> str:
-    """The segment of an object's key for ``name``: the name itself if it is plain ASCII, otherwise a digest of the
-    name, followed by its extension if that is plain ASCII."""
+    """The segment of an object's key for ``name``: the name itself if it is plain ASCII. Otherwise a digest of the
+    name, followed by the name's extension if the extension is plain ASCII."""
     if _PLAIN.fullmatch(name):
         return name
     ending = PurePosixPath(name).suffix
@@ -90,5 +90,5 @@ def _is_kept(char: str) -> bool:
 
 
 def _folded(name: str) -> str:
-    """The same text for all names that some file system treats as equal."""
+    """Return the same text for any two names that some file system treats as equal."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())

@@ -65,9 +65,10 @@ def refusal(
     """Why a worker may not register a URL; ``None`` if it may.
 
     :param addresses: All addresses of the URL's host.
-    :param allowed_networks: The networks in which workers may be; if there are none, ``trusted`` decides.
+    :param allowed_networks: The networks in which workers may be. If the list is empty, ``trusted`` decides.
     :param registered_from: The address from which the worker sends its request.
-    :param trusted: Whether every worker must know the secret ``workers.token``. If so, any address is allowed.
+    :param trusted: Whether every worker must know the secret ``workers.token``. If so, and if ``allowed_networks`` is
+        empty, any address is allowed.
     """
     networks = [ip_network(network) for network in allowed_networks]
     for address in addresses:

@@ -32,9 +32,9 @@ class SessionSettings(Section):
         str(_DEFAULTS.strategy),
         description="Which sessions share a batch. There are two phases: *prefill* reads the audio of a turn, and "
         "*decode* writes its text, a token in each step. `iteration`: sessions join and leave between any two steps, "
-        "and a batch has one phase. `mixed`: the same, but a batch may have both phases. `request`: turns run to their "
-        "end before others begin. `single`: one turn at a time. Or the name of an installed strategy, or "
-        "`package.module:Class` for one of your own.",
+        "and a batch has one phase. `mixed`: the same, but a batch may have both phases. `request`: the turns of a "
+        "batch run to their end before other turns begin. `single`: one turn at a time. The value can also be the name "
+        "of an installed strategy, or `package.module:Class` for one of your own.",
     )
     max_batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)] = Field(
         _DEFAULTS.max_batch_size, description="Maximum number of sessions in a batch, from 1 to 32."
@@ -47,7 +47,7 @@ class SessionSettings(Section):
     gather_size: Count = Field(
         _DEFAULTS.gather_size,
         description="In the strategy `iteration`: while any session decodes, prefill waits until this many turns are "
-        "ready. 1: it does not wait.",
+        "ready. 1: prefill does not wait.",
     )
     gather_wait_ms: DurationOrNone = Field(
         _DEFAULTS.gather_wait_s * 1000,
@@ -55,7 +55,8 @@ class SessionSettings(Section):
     )
     batch_timeout_ms: DurationOrNone = Field(
         _DEFAULTS.batch_timeout_s * 1000,
-        description="How long the first turn of a batch waits for others in the strategy `request`, in milliseconds.",
+        description="In the strategy `request`: how long the first turn of a batch waits for other turns, in "
+        "milliseconds.",
     )
     max_batch_tokens: Annotated[int, Field(ge=0, le=MAX_COUNT)] = Field(
         _DEFAULTS.max_batch_tokens,
@@ -66,8 +67,8 @@ class SessionSettings(Section):
     lag_limit_ms: Duration = Field(
         2000.0,
         description="When the sessions of a group are further behind their speakers than this, the group works in "
-        "longer turns. If the turns of all groups have the maximum length and the groups are still further behind, the "
-        "pool refuses new sessions. In milliseconds.",
+        "longer turns. If the turns of all groups already have the maximum length, and their sessions still lag more "
+        "than this, the pool refuses new sessions. In milliseconds.",
     )
     latency_multiplier: Count = Field(
         1,
@@ -75,7 +76,7 @@ class SessionSettings(Section):
         "falls behind.",
     )
     max_latency_multiplier: Count = Field(
-        4, description="The largest number of blocks in a turn when the group lags."
+        4, description="When a group lags, it lengthens its turns to at most this many blocks."
     )
 
     def values(self) -> dict[str, Any]:

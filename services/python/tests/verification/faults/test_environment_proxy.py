@@ -78,7 +78,7 @@ def _request(sock: socket.socket, line: bytes) -> bytes:
 
 
 def _refused(proxy: TcpProxy) -> bool:
-    """Whether a new connection ends or is reset, at the first read or already at the connect."""
+    """Whether a new connection is closed or reset, while it connects or at its first read."""
     try:
         with _connect(proxy) as sock:
             return sock.recv(1) == b""
@@ -110,7 +110,7 @@ def test_a_cut_resets_open_connections_and_down_refuses_new_ones(proxy: TcpProxy
 
 
 def test_a_half_open_connection_swallows_bytes_and_never_ends(proxy: TcpProxy, echo: Echo) -> None:
-    """The connection accepts bytes and returns nothing, not even an end. It stays dead after the conditions change."""
+    """The connection accepts bytes and returns nothing, and never ends. It stays dead after the conditions change."""
     proxy.set_conditions(HALF_OPEN)
     with _connect(proxy, timeout=0.2) as sock:
         sock.sendall(b"lost\n")
@@ -150,7 +150,7 @@ def test_a_fault_can_affect_one_direction_only(proxy: TcpProxy, echo: Echo) -> N
 
 
 def test_a_request_whose_reply_is_lost_takes_effect(proxy: TcpProxy, echo: Echo) -> None:
-    """Only the first request that matches loses its reply. The next one gets its reply."""
+    """Only the first request that matches loses its reply. The next matching request gets its reply."""
     proxy.lose_replies(1, match=b"this")
     with _connect(proxy) as sock:
         assert _request(sock, b"that\n") == b"that\n"

@@ -12,7 +12,7 @@ from verification.benchmarks.sessions.simulation import Load, Run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """A strategy: its name in the table, and its rules. If it has several rules, the table shows the best result."""
+    """A strategy: its name in the table, and one or more sets of rules. The table shows the result of the best set."""
 
     name: str
     rules: tuple[IterationRules, ...]

@@ -41,7 +41,7 @@ def unsettled(observations: Observations) -> Iterator[Violation]:
 
 
 def idempotent(observations: Observations) -> Iterator[Violation]:
-    """One idempotency key has one task, in responses and in the store."""
+    """Each idempotency key belongs to one task only, in responses and in the store."""
     ids: dict[str, set[str]] = {}
     for call in observations.calls_to("submit"):
         ids.setdefault(call.request["key"], set()).add(call.response["task"])
@@ -70,12 +70,15 @@ def cancelled(observations: Observations) -> Iterator[Violation]:
             )
         if state not in TERMINAL and final["state"] != "cancelled":
             yield Violation(
-                kind="cancel", task=task, what=f"a cancel was accepted, the task {final['state']}"
+                kind="cancel", task=task, what=f"a cancel was accepted, but the task {final['state']}"
             )
 
 
 def never_back(observations: Observations) -> Iterator[Violation]:
-    """Once a client has seen a task end, no client sees another state later; attempts and strikes never fall."""
+    """Once a client has seen a task end, no client sees another state later.
+
+    The number of an attempt and the number of strikes never fall.
+    """
     ends: dict[str, tuple[float, str]] = {}
     looks: list[tuple[float, float, str, str]] = []
     numbers: list[tuple[float, float, str, int, int]] = []
@@ -122,6 +125,6 @@ def _falling(numbers: list[tuple[float, float, str, int, int]]) -> Iterator[Viol
 
 
 def clients_failed(observations: Observations) -> Iterator[Violation]:
-    """Every client gets a response that it can read, because it retries for long enough."""
+    """Clients retry for so long that each of them gets a response that it can read."""
     for line in observations.failed_clients:
         yield Violation(kind="client", task=None, what=line["error"])

@@ -1,7 +1,7 @@
 """The meter of ranks and of ``APIEntrypoint``: Ray collects their metrics and exports them from each node.
 
-Ray prefixes the names with ``ray_`` and adds further labels (worker, node, session). It drops the series of a
-process that has ended. It also drops a gauge that was not set for two of its report intervals, so the meter
+Ray prefixes the names with ``ray_`` and adds further labels (worker, node, session). Ray drops the series of a
+process that has ended. Ray also drops a gauge that was not set during two of Ray's report intervals, so the meter
 sets each gauge again every second. In this way a gauge keeps its last value, as in Prometheus' own client.
 """
 

@@ -1,4 +1,4 @@
-"""A password in a file, which Kubernetes replaces when the Secret behind it changes."""
+"""A password in a file. Kubernetes replaces the file when the file's Secret changes."""
 
 from __future__ import annotations
 

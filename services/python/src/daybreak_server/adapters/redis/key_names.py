@@ -127,8 +127,8 @@ SINGLE = {
     "session_groups": Key(
         "hash",
         "the last measurements of each group of a sessions pool: lag, whether it is full, latency multiplier, room, "
-        "how many turns wait by phase, its throughput, the sizes of its batches, and the time at which they expire, on "
-        "the lease clock",
+        "how many turns wait for each phase, throughput, the sizes of its batches, and the time at which these "
+        "measurements expire, on the lease clock",
     ),
     "session_events": Key(
         "stream",
@@ -159,7 +159,7 @@ FAMILIES = {
             "list",
             f"a task's events, at most about {EV_MAX:,}. Events that the record already shows are not stored: "
             "`queued`; a `succeeded` without artifacts; and the first `started` unless it names a wake. This `started` "
-            "is added when another event follows it",
+            "is stored together with the next event that is stored",
         ),
     ),
     "preview": Family(
@@ -213,8 +213,8 @@ FAMILIES = {
         "id",
         Key(
             "stream",
-            "a session's audio that its model still needs. The id of an entry is the position of its end, so a group "
-            "reads what follows the position that it has; deleted when the session ends",
+            "a session's audio that its model still needs. The id of an entry is the position at which its audio ends. "
+            "So a group that has the audio up to a position can read what follows; deleted when the session ends",
         ),
     ),
     "session_turns": Family(
@@ -256,7 +256,7 @@ FAMILIES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaggedKeys:
-    """Keys with one hash tag. A subclass says which keys there are, and its tag."""
+    """Keys with one hash tag. A subclass defines the keys and the tag."""
 
     prefix: str
     singles: ClassVar[Mapping[str, Key]]
@@ -318,7 +318,7 @@ def _is_of_sessions(name: str) -> bool:
 def lua_names() -> str:
     """Lua definitions of all keys (``K_live``, ``k_task(id)``) of the pool that ``name_keys`` was last called for.
 
-    Those of sessions are in the table ``S`` (``S.sessions``, ``S.key.session(id)``), because a chunk of Lua may
+    The keys of sessions are in the table ``S`` (``S.sessions``, ``S.key.session(id)``), because a chunk of Lua may
     have at most 200 locals. ``prelude.py`` defines the table.
     """
     singles = sorted(name for name in SINGLE if not _is_of_sessions(name))

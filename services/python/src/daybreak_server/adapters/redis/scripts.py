@@ -2,11 +2,11 @@
 
 The text of the library is, in this order:
 
-1. constants (``prelude.py``), key names (``key_names.py``) and readers of arguments (``arguments.py``), generated;
+1. generated constants (``prelude.py``), key names (``key_names.py``) and readers of arguments (``arguments.py``);
 2. the clock and the fragments (the files whose names begin with an underscore), in the order of their dependencies;
 3. ``begin``, which resets the state of the fragments when a call begins;
-4. each script, in a separate block, with the constants that only it needs. The first line of its file has its flags,
-   and its ``run(ARGV)`` does the work.
+4. each script, in a separate block, with the constants that only this script needs. The first line of its file has its
+   flags, and its ``run(ARGV)`` does the work.
 
 The names of the library and its functions end in the hash of the text, so that several versions can live on one server
 during a rolling update. If the library cannot be loaded, because the permission or the memory for it is missing, each

@@ -74,7 +74,7 @@ class Feed:
         return topic
 
     def detach(self, task: TaskId, subscriber: Subscriber) -> None:
-        """Send the subscriber nothing more. The last subscriber stops the reader."""
+        """Send the subscriber nothing more. If it was the last subscriber, the reader stops."""
         topic = self._topics.get(task)
         if topic is not None:
             topic.subscribers.discard(subscriber)
@@ -99,13 +99,13 @@ class Feed:
             raise StoreUnavailableError("the event log does not respond") from exc
 
     def cache_history(self, topic: Topic, after: frames.EventKey | None, history: list[Frame]) -> None:
-        """Cache history that one subscriber has read, for later subscribers."""
+        """Cache, for later subscribers, the history that a subscriber has read."""
         before = topic.cached
         topic.cache_history(after, history)
         self._account(topic, before)
 
     def publish(self, task: TaskId, frame: Frame) -> None:
-        """Send a frame that is not in the event log to all subscribers of the task."""
+        """Send all subscribers of the task a frame that is not in the event log."""
         topic = self._topics.get(task)
         if topic is not None:
             topic.publish(frame)

@@ -5,7 +5,7 @@ an opening (which may be empty), the embeddings of the blocks, and the marker, w
 prefill can be cut between any two blocks, because all that the next block needs is in the caches. Each *decode* step
 then feeds the last token back and returns the next one. The end-of-turn token is never fed back. All sessions of a
 batch share each matrix multiplication of the language model, whatever their positions, and whether they prefill or
-decode. Only attention keeps them apart: each session sees its own pages of cache.
+decode. Only attention keeps the sessions apart: each sees only its own pages of cache.
 
 The memory of all caches is reserved once. It suffices for a fixed number of sessions, each with the most memory that a
 session can ever need. So memory cannot run out later.
@@ -129,7 +129,7 @@ class Speech:
         return options.attention
 
     def _turn_positions(self, blocks: int) -> int:
-        """The most positions of a turn of this many blocks, including the silence after the last audio."""
+        """The most positions that a turn of this many blocks can have, including the silence after the last audio."""
         blocks += self._parts.silence_blocks
         vocabulary = self._vocabulary
         frame = max(len(vocabulary.opening(pair)) + len(vocabulary.marker(pair)) for pair in vocabulary.pairs)
@@ -271,7 +271,7 @@ class Speech:
     def step(
         self, prefill: Sequence[Prefill], decode: Sequence[str]
     ) -> tuple[Sequence[StepResult], Sequence[StepResult]]:
-        """Run both phases in one call: prefill pieces of turns, and decode other sessions."""
+        """Run both phases in one call: read pieces of turns, and decode other sessions."""
         answers: dict[str, StepResult] = {}
         reading: list[_Reading] = []
         writing: dict[str, _Session] = {}
@@ -290,7 +290,7 @@ class Speech:
         return [answers[item.session] for item in prefill], [answers[name] for name in decode]
 
     def _reading(self, item: Prefill) -> _Reading:
-        """The input of a piece of a turn. :raises SessionFailedError: if it cannot be read."""
+        """The input for one piece of a turn. :raises SessionFailedError: if the piece cannot be read."""
         session = self._session(item.session)
         if session.next:
             raise SessionFailedError(f"the present turn of session {item.session} has not ended")

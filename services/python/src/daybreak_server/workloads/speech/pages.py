@@ -27,7 +27,7 @@ class PagePool:
 
     @property
     def used(self) -> int:
-        """How many pages sessions have."""
+        """The number of pages that belong to sessions."""
         return self.pages - len(self._free)
 
     def take(self, count: int) -> list[int]:
@@ -55,8 +55,8 @@ class PageTable:
                    base  visible                  end
 
     ``base`` is the first position of the first page. The model sees the positions from ``visible`` to before ``end``.
-    Positions before ``visible`` have left the window, but share a page with one that the model sees. Positions from
-    ``end`` on are free.
+    Positions before ``visible`` have left the window, but share a page with a position that the model sees. Positions
+    from ``end`` on are free.
     """
 
     def __init__(self, pool: PagePool, window: int) -> None:

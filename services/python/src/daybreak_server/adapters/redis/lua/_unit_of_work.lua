@@ -116,7 +116,7 @@ local function write(r)
   r.sets = nil
 end
 
--- The pool's numbers, read together when the first is needed, and its totals, which scripts only increment.
+-- The pool's numbers, all read when a script first needs one of them, and its totals, which scripts only increment.
 local NUMBERS = { 'seq', 'vtime', 'lease_clock', 'ticked_ms', 'grace', 'wake_ms', 'mean_s', 'seconds_per_cost',
   'equal_weights' }
 local numbers, numbers_changed, totals
@@ -132,7 +132,7 @@ end
 
 local function meta(name) return number(name) or 0 end
 
--- `text` is the value without loss, as Redis stores it. The call of `meta` reads the stored numbers first.
+-- `text` is the text that Redis stores: the value without loss. The call of `meta` reads the stored numbers first.
 local function set_meta(name, value, text)
   meta(name)
   numbers[name] = value
