@@ -146,6 +146,8 @@ def _redis_disk(found: RedisFacts) -> Iterator[Check]:
         yield error(what, "the append-only file is off: a restart loses accepted tasks", advice)
     elif found.appendfsync == "no":
         advice = "CONFIG SET appendfsync everysec (or always: no loss, at a tenth of the speed)"
-        yield warning(what, "appendfsync is `no`: a crash of the machine loses about the last 30 s of tasks", advice)
+        yield warning(
+            what, "appendfsync is `no`: a crash of the machine loses about the last 30 s of tasks", advice
+        )
     else:
         yield ok(what, f"append-only file, fsync {found.appendfsync or 'unknown'}")
