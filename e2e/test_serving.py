@@ -31,7 +31,7 @@ DEADLINE_S = float(WAKE_S)
 
 @pytest.fixture(scope="module")
 def serve_url(deployment: Deployment) -> str:
-    """Adds the pool to the shared installation. A later upgrade may remove it. :returns: the URL for its requests."""
+    """Adds the pool to the shared installation. Later tests may remove it. :returns: the URL for its requests."""
     add_every_kind(deployment)
     gateway = deployment.port_forward(f"{NAME}-gateway", GATEWAY_PORT)
     return f"{gateway.url}/v1/pools/{POOL}/serve/"

@@ -2,17 +2,18 @@
 
 :func:`trace_of` folds the events into a :class:`TaskTrace`: the time from the submit to the end (or to now) is divided
 into *parts*. A part is a wait or an attempt, or *unknown* if its events were deleted. Parts follow each other without a
-gap. Each part may be divided into *pieces* in the same way: a wait into the delay, the queue and the phases of a wake,
-an attempt into the phases of its work. So no two parts and no two pieces overlap, the pieces of a part add up to the
-part, and the parts add up to the whole. Times are whole milliseconds, so the sums are exact.
+gap. Each part may be divided into *pieces* in the same way. The pieces of a wait are the delay, the queue and the
+phases of a wake. The pieces of an attempt are the phases of its work. So no two parts and no two pieces overlap, the
+pieces of a part add up to the part, and the parts add up to the whole. Times are whole milliseconds, so the sums are
+exact.
 
 Events say when something *ended*: a ``progress`` event comes after its step, so the time since the previous event
-belongs to the phase that the ``progress`` event names. After a lease was lost or a step stalled, the time since the
-last sign of work is ``silent``.
+belongs to the phase that the ``progress`` event names. If a lease was lost or a step stalled, the time from the last
+sign of work to the end of the attempt is ``silent``.
 
-Histories that this version does not expect still give a trace. If the time of an event is before that of an earlier
-event, the time of the earlier event counts. An event of an attempt that has no ``started`` begins that attempt. Unknown
-events change nothing.
+Histories that this version does not expect still give a trace. If an event has an earlier time than the event before
+it, it counts with the time of that event. If an attempt has no ``started`` event, its first event begins it. Events of
+unknown types change nothing.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ class TaskTrace:
 
 
 def trace_of(task: Task, events: Iterable[Event], *, now: datetime | None = None) -> TaskTrace:
-    """The trace of a task from its record and its events, in their order.
+    """The trace of a task from its record and its events. The events must be in order.
 
     :param now: Where the trace ends if the task has not ended; the current time by default.
     """
@@ -225,7 +226,10 @@ class _Folding:
         }
 
     def _split_by_wake(self, stamps: Mapping[str, Any]) -> None:
-        """Divide the wait by the phases of the wake, which follow each other. The last ended ``since_ready_s`` ago."""
+        """Divide the wait by the phases of the wake, which follow each other.
+
+        The last phase ended ``since_ready_s`` before the attempt started.
+        """
         took = [
             (phase, round(seconds * 1000))
             for phase in WAKE_PHASES
@@ -264,7 +268,7 @@ class _Folding:
         )
 
     def _attempt(self, event: Event) -> _Open:
-        """The attempt that the event belongs to. Without a ``started``, it begins here."""
+        """The attempt that the event belongs to. If no ``started`` event has begun it, this event begins it."""
         if self._open.kind is not PartKind.ATTEMPT:
             self._close(outcome=None, message=None)
             self._open = _Open(PartKind.ATTEMPT, self._now_ms, facts={"attempt": event.attempt})

@@ -57,7 +57,7 @@ class Kube:
     def resource_names(self) -> set[str]:
         """The names of all objects in the namespace except Events, as `kubectl get -o name` prints them.
 
-        Includes Daybreak's cluster-wide objects: its CRDs, and the roles that are named after the namespace.
+        The set also has Daybreak's cluster-wide objects: its CRDs, and the roles that are named after the namespace.
         """
         kinds = _kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
         listed_kinds = ",".join(kind for kind in kinds if kind.partition(".")[0] != "events")
@@ -118,7 +118,7 @@ class Kube:
         return before
 
     def deployment(self, name: str) -> client.V1Deployment:
-        """A Deployment outside the namespace, such as KEDA's, which must exist exactly once in the cluster."""
+        """The Deployment with this name, such as KEDA's, in any namespace. The cluster must have exactly one."""
         (deployment,) = self.apps.list_deployment_for_all_namespaces(
             field_selector=f"metadata.name={name}"
         ).items

@@ -88,7 +88,7 @@ def test_a_worker_without_gpus_runs_models_in_its_own_memory() -> None:
 
 
 def test_a_model_of_unknown_size_has_its_device_for_itself() -> None:
-    """Nothing is placed beside it, and it is not placed beside anything."""
+    """Nothing is placed beside such a model, and it is not placed beside anything."""
     placed = place([model("unknown", None), model("known", 1, replicas=2)], [gpus("a", 80, 80)])
     assert placed.replicas == (at("known", "a", 1), at("known", "a", 1), at("unknown", "a", 0))
     refused = place([model("unknown", None)], [gpus("a", 80)], [])

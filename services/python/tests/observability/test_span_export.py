@@ -1,4 +1,4 @@
-"""A collector that is away costs one warning; tracing that is off costs nothing; a bug in the tracing costs no task."""
+"""A missing collector causes one warning, disabled tracing imports nothing, and a bug in the tracing fails no task."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from testkit.waiting import wait_until
 
 
 class Flaky(SpanExporter):
-    """Fails as often as a test wants."""
+    """Fails while ``broken`` is true or an exception."""
 
     def __init__(self) -> None:
         self.broken: bool | Exception = True
@@ -134,7 +134,10 @@ def test_a_wait_for_the_export_is_bounded() -> None:
 
 
 def test_without_tracing_nothing_of_it_is_imported() -> None:
-    """Neither a gateway nor a rank imports it. (redis-py imports OpenTelemetry's metrics if they are installed.)"""
+    """With tracing off, a gateway and a rank import none of its packages.
+
+    The test ignores OpenTelemetry's metrics, which redis-py imports if they are installed.
+    """
     program = """
 import sys
 from daybreak_server import wiring
@@ -172,7 +175,7 @@ def test_a_bug_in_the_tracing_costs_no_task(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Every call of the SDK fails, and the task succeeds without a trace."""
+    """No span can be started, and no span id can be made. The task succeeds all the same, without a trace."""
 
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("a bug in the tracing")

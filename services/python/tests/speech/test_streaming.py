@@ -175,7 +175,7 @@ def test_a_wrong_item_of_a_batch_does_not_affect_the_others(model: Speech) -> No
     assert "not open" in messages["absent"]
     assert "has not ended" in messages["busy"]
     assert _ids([finish(model, [answers[2]])["good"]]) == expected
-    assert isinstance(model.decode(["good"])[0], SessionFailedError), "its turn has ended"
+    assert isinstance(model.decode(["good"])[0], SessionFailedError), "decode ran after the end of the turn"
     assert token(model.prefill([Prefill(session="good", audio=audio)])[0]).session == "good"
 
 

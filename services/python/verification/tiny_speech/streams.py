@@ -149,7 +149,7 @@ class Streams:
     def _with_noise(self, mel: Floats, gain: float, silent: bool) -> Floats:
         """Add noise as power to most streams, normalise, and hide two groups of bands in half of the streams.
 
-        Some noises begin or end inside the stream, because a session may end with digital silence.
+        Some noises begin or end inside the stream, because a session may begin or end with digital silence.
         """
         rng = self._rng
         if rng.random() < 0.85:

@@ -15,7 +15,7 @@ T = TypeVar("T")
 LogValue = str | int | float
 
 TASK_INDEPENDENT = ("pool", "rank", "request_id")
-"""The bound fields that a line keeps if it is about another task than the bound one."""
+"""The bound fields that a log line keeps if the line is about a task other than the bound task."""
 
 _FIELDS: ContextVar[Mapping[str, LogValue]] = ContextVar("log_fields", default={})  # noqa: B039 - never changed
 

@@ -26,7 +26,7 @@ class ChangeKind(StrEnum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"
     DELETED = "deleted"
-    """An ended task was deleted, because its retention is over or somebody asked for it."""
+    """An ended task was deleted, because its retention was over, or because its deletion was requested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,7 +81,7 @@ class Up:
         return DemoError(" ".join(why) or f"`daybreakd up` exited with code {self.process.returncode}")
 
     def stop(self) -> None:
-        """Let ``up`` stop its processes. If this takes too long, kill ``up``; its reaper then ends its processes."""
+        """Let ``up`` stop its processes. If this takes too long, kill ``up``. Its reaper then ends the rest."""
         if self.process.poll() is None:
             # A second Ctrl-C must not interrupt the shutdown halfway.
             previous = signal.signal(signal.SIGINT, signal.SIG_IGN)

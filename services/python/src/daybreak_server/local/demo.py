@@ -1,4 +1,4 @@
-"""``daybreakd demo``: makes an MP4 from one prompt with all real processes, then stops everything that it started.
+"""``daybreakd demo``: runs all processes of Daybreak, makes an MP4 from one prompt, and stops what it started.
 
 The demo runs ``daybreakd up`` in a child process, with a data folder and a port of its own, and ``daybreak generate``
 in another child process. The demo sends the task as soon as the gateway accepts tasks, so that the progress bar also
@@ -53,7 +53,7 @@ def run_demo(settings: Settings) -> int:
 def _demo_settings(settings: Settings) -> Settings:
     """The user's settings with a separate data folder, any free port, and only the pool `video`, with one group.
 
-    So the demo does not disturb `make up`. But if the settings name a Redis or a blob store, the demo uses it, too.
+    So the demo does not disturb a running `make up`. But if the settings name a Redis or a blob store, both use it.
     """
     pool = settings.pools.get(POOL, PoolSettings())
     pool = pool.model_copy(update={"groups": 1, "ranks": max(pool.ranks, RANKS)})

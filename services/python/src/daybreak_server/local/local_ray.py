@@ -4,9 +4,9 @@ It deploys the pools first, and the app ``api`` once the groups are ready, or af
 because ``up`` also runs a gateway outside Ray, through which users reach the API.
 
 * The main thread polls Serve twice a second, and less often once all applications run, because each answer costs Serve
-  and this process some CPU time. It writes the status of the applications to ``ray.json`` and deploys those that are
-  missing. Serve may be unreachable for a while, because Ray restarts its controller. If Serve does not answer
-  for ``_SERVE_TIMEOUT_S``, this process exits.
+  and this process some CPU time. The thread writes the status of the applications to ``ray.json`` and deploys those
+  that are missing. Serve may not answer for a while, when Ray restarts Serve's controller. If Serve does not
+  answer for ``_SERVE_TIMEOUT_S``, this process exits.
 * A second thread watches Ray's own processes. When one of them dies, this process exits at once.
 * The supervisor of ``up`` watches this process. When this process exits, the supervisor starts it again, which also
   restarts Ray.

@@ -1,8 +1,9 @@
 """Prometheus beside ``daybreakd up``: scrapes this instance and evaluates Daybreak's alerts (``up --observe``).
 
 It runs the ``prometheus`` of the machine, on a free port of the loopback address, with its data in the instance's
-folder. Its rules are those rules of the chart that need only the gateway and Ray. Ray chooses the port of its metrics
-when it starts, so :mod:`~daybreak_server.local.local_ray` writes it to a file, which Prometheus watches.
+folder. Its rules are those rules of the chart that need only the gateway and Ray. When Ray starts, it chooses the port
+of its metrics. :mod:`~daybreak_server.local.local_ray` writes the address with this port to a file, which Prometheus
+watches.
 
 A subfolder has provisioning files for Grafana. A Grafana that starts with them has this Prometheus as its data source
 and, if Daybreak runs from its source tree, the dashboards.
@@ -110,7 +111,7 @@ def scrape_config(
     ray_interval: str = "5s",
     alertmanager: str = "",
 ) -> dict[str, Any]:
-    """Prometheus' configuration, with the names and labels that the chart's monitors give.
+    """Prometheus' configuration. Metrics get the same names and labels as from the monitors of the chart.
 
     :param gateway: the gateway's URL.
     :param ray: the file with Ray's targets.

@@ -57,7 +57,7 @@ def _stats() -> dict[int, tuple[str, int]]:
 
 
 def descendants(root: int, *, without: frozenset[int] = frozenset()) -> set[int]:
-    """The processes below ``root``, but neither those in ``without`` nor what is below them."""
+    """The processes below ``root``, except those in ``without`` and all processes below these."""
     listed = parents()
     found: set[int] = set()
     added = {root}

@@ -1,7 +1,7 @@
 """The metrics of streaming sessions; :mod:`~daybreak_server.observability.catalogue` lists them with all others.
 
-Redis holds the totals, and every gateway exports them, so all gateways export the same values. Each group measures its
-own model.
+Redis holds the totals, and every gateway exports them, so all gateways export the same values. Each group exports what
+it measures of its own model (``daybreak_rank_…``).
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class Blobs(Protocol):
     """
 
     def upload(self, key: str, source: Path, *, content_type: str) -> Iterator[int]:
-        """Upload a file part by part, and yield the number of bytes sent so far after each part.
+        """Upload a file part by part. After each part, yield the number of bytes sent so far.
 
         When the iterator ends, the file is visible, complete and durable. If the caller closes it early, no file is
         left. An existing file is never overwritten.
@@ -95,7 +95,7 @@ class Blobs(Protocol):
         """The files below a prefix (``""``: all files), ordered by key. Content types are guessed from names."""
 
     def delete(self, prefix: str) -> int:
-        """Delete every file below a prefix, or the single file with that key. Returns the number of files.
+        """Delete the file whose key is ``prefix``, and every file below ``prefix``. Returns the number of files.
 
         Also removes what interrupted uploads left behind. ``""`` raises :class:`BlobKeyError`.
         """

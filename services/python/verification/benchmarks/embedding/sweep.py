@@ -1,5 +1,5 @@
-"""The part ``picture`` measures requests per second by batch size and timeout. PATCH requests change batch size and
-timeout while Daybreak runs."""
+"""The part ``picture`` of the benchmark: requests per second by batch size and timeout. The program changes these two
+settings with PATCH requests while Daybreak runs."""
 
 from __future__ import annotations
 

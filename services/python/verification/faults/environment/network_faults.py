@@ -1,4 +1,4 @@
-"""Network faults on three kinds of links: gateways to the server, groups to the server, and clients to gateways.
+"""Network faults on three kinds of links: gateways to the Redis server, groups to this server, clients to gateways.
 
 The scenarios ``network-…`` run under load, and a checker judges the recorded history. The note of each row counts the
 faults of each kind. ``store-away`` runs without load: it submits one task at a time, and counts the task's attempts.
@@ -221,10 +221,10 @@ def _ended(cluster: FaultCluster, task: str) -> dict[str, object]:
 
 @scenario(
     "store-away",
-    "the server is unreachable for 2 × lease: for all, and no lease ends; then for groups only, and they lose tasks",
+    "the server is unreachable for 2 × lease, first by all: no lease ends; then by groups only: they lose their tasks",
 )
 def store_disconnect(context: ScenarioContext) -> list[Row]:
-    """First no component reaches the server, then only the groups cannot reach it."""
+    """First no component can reach the server. Later, only the groups cannot reach it."""
     proxies: dict[str, TcpProxy] = {}
     with (
         ExitStack() as stack,

@@ -7,8 +7,8 @@ the injected faults. Each rule is a pure function that yields the violations of 
 * ``cut_by_a_fault``: an answer that had begun breaks off only if its group or its gateway was killed.
 * ``complete``: an answer that looks complete is complete, and the received prefix of a cut-off answer is correct.
 * ``no_retry_after_first_byte``: no request runs or is sent again after the first byte of its answer.
-* ``alive_stays``: if a group has begun to run a request, another one runs it only if the first one was killed, or if
-  the client sent the request again.
+* ``alive_stays``: if a group has begun to run a request, another group runs it only if the first group was killed,
+  or if the client sent the request again.
 * ``bounded``: each time that a client sends a request, at most ``router.max_tries`` groups run it.
 * ``accounted``: each answer comes from a group that ran the request, and each end of a run has a beginning.
 * ``no_orphans``: no engine outlives its worker.
@@ -43,7 +43,7 @@ def check(lines: Iterable[Line]) -> Verdict:
 def answered(seen: ServingObservations) -> Iterator[Violation]:
     """Each request gets a complete answer within its deadline, unless its answer begins and then breaks off."""
     if not seen.settled:
-        yield _violation("unsettled", None, "the history ends before the clients")
+        yield _violation("unsettled", None, "the history ends before the clients have ended")
     for request in seen.requests.values():
         last = request.last
         if last is None:
@@ -120,11 +120,11 @@ def no_retry_after_first_byte(seen: ServingObservations) -> Iterator[Violation]:
 
 def alive_stays(seen: ServingObservations) -> Iterator[Violation]:
     """After a group has begun to run a request, no other group runs it, unless the first group was killed or the client
-    sent the request again. A slow group is no reason."""
+    sent the request again. It does not matter how slow the first group is."""
     for request in seen.requests.values():
         for run, following in pairwise(request.runs):
             if run.send != following.send:
-                continue  # the gateway was killed, and the client sent it again
+                continue  # the client sent the request again, so another group may run it
             kills = seen.group_kills(run.pid)
             if not any(run.began - NOTICED_S <= at <= following.began + NOTICED_S for at in kills):
                 yield _violation(

@@ -4,8 +4,8 @@
 * ``scenarios``  the scenarios, each of which tests one promise and saves its figures
 
 The engine is :mod:`verification.faults.workers_engine`, a model server that gives each request the answer
-that it asks for (``verification.faults.wish``). It logs each of its runs in a file. The clients, the history and the
-checker are those of :mod:`verification.faults.serving`.
+that the request asks for (``verification.faults.wish``). The engine logs in a file when the work on a request begins
+and ends. The clients, the history and the checker are those of :mod:`verification.faults.serving`.
 """
 
 from __future__ import annotations

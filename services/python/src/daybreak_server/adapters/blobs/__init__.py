@@ -22,7 +22,7 @@ class S3Access(Protocol):
 
     @property
     def path_style(self) -> bool:
-        """Whether the URL has the bucket in the path instead of the host name."""
+        """Whether the URL has the bucket in its path, and not in its host name."""
 
     @property
     def public_endpoint_url(self) -> str | None:
@@ -50,9 +50,11 @@ class StoreAddress(Protocol):
 
 
 def open_blobs(address: StoreAddress) -> Blobs:
-    """The store at ``address`` (pass ``settings.artifacts``). Makes no request yet; ``probe()`` does.
+    """The store at ``address`` (pass ``settings.artifacts``).
 
-    :raises BlobRefusedError: when the URL names no store, or its folder cannot be created.
+    Opening the store sends no request to it. To check that the store works, call its method ``probe``.
+
+    :raises BlobRefusedError: when the URL names no store, or when the folder of the URL cannot be created.
     """
     parts = urlsplit(address.url)
     if parts.scheme == "file":

@@ -80,7 +80,7 @@ def pod(body: Mapping[str, Any]) -> Pod:
         running=running,
         ready=_true(conditions.get("Ready")),
         terminating=bool(meta.get("deletionTimestamp")),
-        # The timestamp is the end of the grace period, not the time of the deletion.
+        # This timestamp is the end of the grace period, not the time at which somebody deleted the pod.
         ends_at=moment(meta.get("deletionTimestamp")),
         created_at=moment(meta.get("creationTimestamp")) or 0.0,
         scheduled_at=moment((conditions.get("PodScheduled") or {}).get("lastTransitionTime"))

@@ -1,8 +1,9 @@
 """Who may change workers and models.
 
-A worker gets clients' requests, and a model is a command line on the workers' machines. A client that changes them must
-be on this machine, or send ``workers.token`` or ``admin.token``. A worker registers only with ``workers.token``, or on
-this machine without a token. Everyone may see which models there are.
+A worker receives clients' requests, and a model becomes a command line that runs on the workers' machines. So a client
+that changes workers or models must be on this machine, or send ``workers.token`` or ``admin.token``. A worker can
+register only with ``workers.token``, or without a token if it is on this machine. Everyone may see which models there
+are.
 """
 
 from __future__ import annotations

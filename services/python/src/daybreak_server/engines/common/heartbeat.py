@@ -7,11 +7,11 @@ S3 client needs to give up. An activity that does not beat within its limit has 
 
 Other threads and one other process read the heartbeat:
 
-* the lease renewer breaks a group that has stalled, and renews leases only until then;
+* the lease renewer renews leases until the group has stalled, and then breaks the group;
 * Ray Serve's health check fails for a rank that has stalled (``Rank.unhealthy_reason`` in ``gang/rank_lifecycle.py``);
 * the watchdog reads a copy in shared memory (:class:`Mirror`), because no thread of this process can run while a call
-  in C holds Python's lock. It renews leases for a leader in such a call, and kills a leader that has stalled and has
-  not ended some seconds later.
+  in C holds Python's lock. The watchdog renews leases for a leader in such a call. It kills a leader that has stalled
+  and has not ended some seconds later.
 
 A beat says only that work advances. It never extends a lease by itself.
 """

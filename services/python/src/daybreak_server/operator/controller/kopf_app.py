@@ -115,7 +115,7 @@ class Loops:
             self._stepping_since[pool] = asyncio.get_running_loop().time()
             self._reconciler.metrics.record_begun(pool)
             manifest = self._sink.pools.get(pool)
-            if manifest is None:  # deleted, and the watch missed it
+            if manifest is None:  # the watch missed the deletion, but a later list did not have the pool
                 self._forget(pool)
                 self._reconciler.forget(pool)
                 return
@@ -208,8 +208,8 @@ def run(
 ) -> None:
     """Run until SIGTERM or SIGINT, or until ``stop`` is set.
 
-    ``liveness``: a URL such as ``http://0.0.0.0:8080/healthz``. kopf watches the kinds that exist at the start: if
-    KubeRay is installed later, call ``run`` again.
+    ``liveness``: a URL such as ``http://0.0.0.0:8080/healthz``. kopf watches only the kinds of objects that exist in
+    the cluster when ``run`` begins. If KubeRay is installed later, call ``run`` again.
     """
     kopf.run(
         registry=registry(sink, start),

@@ -31,7 +31,7 @@ class Served:
 def serve(
     pool: GeneratorPool, state: ClusterState, *, replicas: int, application: Application, now: float
 ) -> Served:
-    """One step towards ``replicas`` groups on this head. The current plan gives the RayCluster this many replicas."""
+    """One step towards ``replicas`` groups on this head. The same plan gives the RayCluster this size."""
     if not state.head_ready or state.serve is None or state.cluster.suspend:
         return Served(application=application)
     if state.serve.status in {None, "NOT_STARTED", "DELETING"}:

@@ -78,7 +78,7 @@ def of_tracing(tracing: TracingSettings) -> Iterator[str]:
 def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # a package that contains it is missing
+    except ModuleNotFoundError:  # a package that contains the module is missing
         return False
 
 

@@ -13,7 +13,10 @@ R = TypeVar("R")
 
 
 def text_in(value: Any, field: str) -> str:
-    """The text of a line: the line itself, or a field of its object. :raises LineError: if there is no such text."""
+    """The text of a line: the line itself, or the value of ``field`` if the line is an object.
+
+    :raises LineError: if there is no such text, or if it is empty.
+    """
     text = value.get(field) if isinstance(value, dict) else value
     if isinstance(text, str):
         if not text:
@@ -31,7 +34,7 @@ def text_in(value: Any, field: str) -> str:
 def computed(
     values: Sequence[Any], read: Callable[[Any], P], compute: Callable[[Sequence[P]], Sequence[R]]
 ) -> list[R | LineError]:
-    """The result of each value, in order.
+    """The result of each value, or its error, in the order of the values.
 
     :param read: Makes an input of the model from a value. If it raises a ``LineError`` or a ``RequestError``, the
         line gets this error.

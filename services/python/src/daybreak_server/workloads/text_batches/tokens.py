@@ -1,8 +1,9 @@
 """Turns texts into token ids, on the threads that handle requests and tasks. So batches need no tokenizer, and the
 number of tokens of each text is known before the text joins a batch.
 
-For a fast tokenizer, this module calls the Rust object directly, with truncation and padding off. Several threads may
-call that object at once, unlike the Python wrapper, which sets truncation and padding for each call.
+For a fast tokenizer, this module calls the tokenizer's Rust object directly, with truncation and padding off. Several
+threads may call this object at once. They could not call its Python wrapper at once, because the wrapper sets
+truncation and padding for each call.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ class TextTokenizer:
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _start(self, prefix: str) -> tuple[int, ...]:
-        """The tokens before those of a text."""
+        """The tokens that come before a text: the special tokens, and then those of ``prefix``."""
         return (*self.before, *self.plain(prefix)) if prefix else self.before
 
     def _fitting(self, ids: tuple[int, ...], field: str, start: int) -> Tokens:

@@ -1,4 +1,4 @@
-"""The store of sessions on Redis, as gateways use it. For coroutines."""
+"""The store of sessions on Redis, as gateways use it. Its methods are coroutines."""
 
 from __future__ import annotations
 

@@ -1,18 +1,19 @@
 """Computes a result for each line of a task's file.
 
-:class:`BulkRun` has a method ``run``, like a workload that runs jobs.
+:class:`BulkRun` has the method ``run`` of a workload of kind ``jobs``.
 
-The phases are ``input`` (copying the file), ``resume`` (fetching the parts of earlier attempts) and ``lines``. The step
-number is the number of the last line whose result is written. Each step of the phase ``lines`` has a snapshot: the
-ledger of the output. Before the snapshot is taken, the results written so far are stored. If storing them takes longer
-than ``store_s``, the ledger leaves them out, and ends with the last part that is stored. Deadlines, cancelling,
-releases and strikes work as for every task, because the loop of groups that run jobs also drives this ``run``.
+The phases are ``input`` (copying the file), ``resume`` (fetching the parts of the output that earlier attempts have
+stored) and ``lines``. The step number is the number of the last line whose result is written. Each step of the phase
+``lines`` has a snapshot: the ledger of the output. Before the snapshot is taken, the results written so far are stored
+as a new part. If storing them takes longer than ``store_s``, the ledger ends with the last part that is stored.
+Deadlines, cancelling, releases and strikes work as for every task, because the loop of groups that run jobs also drives
+this ``run``.
 
 The output has one line for each line of the file, in order: ``{"line": 17, …the result}``, or
 ``{"line": 17, "error": {"code": …, "message": …}}``. If the line of the file was an object with an ``"id"``, the
 line of the output has this ``"id"`` too. The ``"id"`` is missing in three errors: in ``line_too_long`` and
-``invalid_json``, because the line was not parsed, and in ``invalid_result``, because the ``"id"`` itself may not be
-valid JSON.
+``invalid_json``, because the line was not parsed, and in ``invalid_result``, because the ``"id"`` itself may be the
+cause of the error.
 """
 
 from __future__ import annotations
