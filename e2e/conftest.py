@@ -96,7 +96,7 @@ def deployment(
 
 @pytest.fixture(autouse=True)
 def _log_test(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Log which test runs and what it proves. After it has passed, no task may be lost or stuck."""
+    """Log which test runs and what it proves. If the test passes, check that no task is lost or stuck."""
     doc = " ".join((request.function.__doc__ or "").split())
     log(f"── {request.node.name}: {doc}")
     yield

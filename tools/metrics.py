@@ -1,10 +1,10 @@
 """Checks that every metric is declared, well named, and has a place.
 
-A metric's declaration is in ``observability/catalogue.py``, or in a catalogue that it lists. This fails
+A metric's declaration is in ``observability/catalogue.py``, or in a catalogue that it lists. The check fails
 
 * for a metric that is made outside the modules in ``METERS``, because then no catalogue lists it;
 * for a name that breaks Prometheus' conventions, or help without a sentence;
-* for a name that a dashboard, an alert or a page uses and no declaration has;
+* for a name that a dashboard, an alert or a page uses, but that no declaration has;
 * for a metric without a place: no panel and no alert uses it, and ``why_unused`` does not say why;
 * for a ``why_unused`` of a metric that is used.
 """

@@ -41,7 +41,7 @@ class ServeClient:
 
 
 def keep(serve: ServeClient, config: dict[str, Any]) -> str | None:
-    """Deploy what is missing or failed. Serve retries a failed application only with new arguments.
+    """Deploy what is missing or failed. Serve retries a failed application only if its arguments have changed.
 
     :returns: what was done; ``None`` if nothing.
     """

@@ -177,8 +177,8 @@ def test_an_outage_of_redis_keeps_the_last_totals_and_shows_that_it_is_down(
 
 
 def test_a_slow_subscriber_and_each_script_are_counted(api: Api, leader: FakeLeader) -> None:
-    """A client that returns after events were trimmed has missed some. One that opens the stream
-    for the first time has missed none."""
+    """A client that returns after events were trimmed has missed some, which counts as a reset. A client that opens
+    the stream for the first time has missed none."""
     task = api.submit()["id"]
     claim = leader.claim()
     first = next(iter(read_some(api, task)))

@@ -1,4 +1,4 @@
-"""The sweeper deletes files of unknown tasks after their retention, and keeps all other files."""
+"""The sweeper deletes old files of unknown tasks and old probe files. It keeps all other files."""
 
 from __future__ import annotations
 

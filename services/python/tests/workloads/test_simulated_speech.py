@@ -31,7 +31,7 @@ def model(**options: float) -> SimulatedSpeech:
 
 
 def speech(blocks: int, seed: int = 0) -> list[bytes]:
-    """Audio that is different for each seed, block by block."""
+    """Blocks of random audio. Each seed gives different audio."""
     return [random.Random(f"{seed} {number}").randbytes(BLOCK) for number in range(blocks)]
 
 
@@ -76,7 +76,7 @@ def test_the_text_consists_of_sentences_of_words(pair: LanguagePair) -> None:
 
 
 def test_the_same_audio_gives_the_same_text_in_every_process() -> None:
-    """A group on another machine must agree: nothing depends on hash seeds or the clock."""
+    """A group on another machine must write the same text, so nothing may depend on hash seeds or the clock."""
     code = (
         "from tests.workloads.test_simulated_speech import speech, text, turns\n"
         "print(ascii(text(turns(speech(20)))))"
@@ -181,7 +181,7 @@ def test_one_session_fails_alone() -> None:
 
 
 def test_sessions_are_bounded_and_their_memory_returns() -> None:
-    """The admission of sessions relies on this."""
+    """The model refuses a session above ``max_sessions``, and ``close`` frees the memory of a session."""
     speaker = model(max_sessions=2)
     speaker.open("a", GERMAN)
     speaker.open("b", GERMAN)
@@ -233,7 +233,7 @@ def test_a_step_takes_as_long_as_its_options_say() -> None:
 
 
 def test_it_is_installed_as_a_workload_and_needs_no_torch() -> None:
-    """A pool can name the workload in its settings, and starts at once."""
+    """A pool can name the workload in its settings. Its groups start quickly, because they import no torch."""
     (entry,) = entry_points(group="daybreak.workloads", name="simulated-speech")
     assert entry.load() is SPEC
     code = f"import sys, {SimulatedSpeech.__module__}; print({{'torch', 'numpy'}} & set(sys.modules))"

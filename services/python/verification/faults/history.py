@@ -2,7 +2,7 @@
 
 A call takes two lines with the same ``i``. When the call begins, the kind of the line is ``invoke``. When it ends, the
 kind is ``ok``, ``refused`` (the call certainly had no effect) or ``unknown`` (the call may have had an effect). A call
-that does not end has only the first line. Everything else, such as an event of a stream or a fault, takes one line.
+that does not end has only the first line. Everything else, such as a fault or an event of a stream, takes one line.
 ``t`` is the number of seconds since the history began, on the monotonic clock.
 """
 

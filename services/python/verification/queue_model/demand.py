@@ -19,7 +19,7 @@ class ModelDemand:
         self.requests: dict[str, tuple[int, int]] = {}
         """By gateway: the number of its requests, and the end of its lease on the lease clock."""
         self.needed_since: list[int] = []
-        """One time for each wanted group: when the group was first needed."""
+        """For each wanted group, the time at which it was first needed."""
 
     def publish(self, gateway: str, requests: int, *, ttl_ms: int) -> int:
         """Record how many requests a gateway has. Returns the number of groups wanted."""
@@ -30,7 +30,7 @@ class ModelDemand:
         return len(self.needed_since)
 
     def update(self) -> None:
-        """Forget the requests of gateways whose leases are over, and count the groups that the other requests need."""
+        """Forget the requests of gateways whose leases are over. Count the groups that the remaining requests need."""
         clock, grace = self._pool.lease_clock, self._pool.grace
         self.requests = {name: held for name, held in self.requests.items() if clock < max(held[1], grace)}
         if self.target_load is None:

@@ -3,15 +3,16 @@
 The method:
 
 - data: `draw.py` synthesizes sentences of the grammar in advance, and `streams.py` joins many of them into streams;
-- loss: cross-entropy on the tokens of each turn and on its end, plus 0.5 times CTC over the English words, which
-  teaches the encoder to recognize words before the language model can use its output;
+- loss: cross-entropy on the tokens of each turn and on its end, plus 0.5 times CTC over the English words. CTC
+  teaches the encoder to recognize words before the language model can use the encoder's output;
 - AdamW; warm-up, a plateau, and a linear decay over the last 35 % of the steps (`DECAY`);
 - result: an average of the weights (EMA), which is written every 100 steps, so that there is always a
   recent model.
 
 Several processes (`--processes`) train together, each with one thread. They average their gradients at each step. To
-start the decay early, write a number of steps to the file `decay` in the output folder. Unless the decay has already
-begun, it starts within ten steps, and the training ends after that number of further steps.
+start the decay early, write a number of steps to the file `decay` in the output folder. The decay then starts within
+ten steps and takes this number of steps. Then the training ends. If the decay has already begun, the file has no
+effect.
 """
 
 from __future__ import annotations

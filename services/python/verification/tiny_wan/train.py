@@ -10,8 +10,8 @@ The method and its sources:
   can split over 2, 4 or 8 ranks; and a UMT5 encoder of two layers over bytes. Both are trained together;
 - objective: rectified flow (Liu et al., arXiv 2209.03003), v = noise - data. The noise levels are drawn uniformly
   and then shifted, as in SD3 (Esser et al., arXiv 2403.03206, eq. 23), towards more noise, where the direction of
-  motion is decided. The shift is 5 at first. In the last part, when only outlines are left to learn, it is 3, as in
-  sampling;
+  motion is decided. The shift is 5 at first. In the last part of the training, when only outlines are left to learn,
+  the shift is 3, as in sampling;
 - 10 % of the captions are dropped, for classifier-free guidance (Ho & Salimans, arXiv 2207.12598);
 - AdamW with warm-up, a plateau and a cosine to 1 % over the last part (WSD; MiniCPM, arXiv 2404.06395), and a
   moving average of the weights. This average, rounded to bfloat16, is the model that is shipped.
@@ -320,7 +320,7 @@ def work(rank: int, recipe: Recipe, out: Path, resume: bool) -> None:
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool) -> None:
-    """Train for the recipe's seconds, which include those before a resume; then export and score all 60 subjects."""
+    """Train for the recipe's seconds, which include those before a resume. Then export the model and score it."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "meeting").unlink(missing_ok=True)
     spawn(work, args=(recipe, out, resume), nprocs=recipe.workers)  # type: ignore[no-untyped-call]

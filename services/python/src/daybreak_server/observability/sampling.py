@@ -1,8 +1,8 @@
 """Decides for which requests a gateway begins a trace, among those that come without a ``traceparent``.
 
 A random share of these requests is selected, by default all. Only a limited number of the selected requests per second
-begins a trace. So by default, every request has a trace while few arrive, and thousands of short tasks per second cost
-no more than a few traces. The limit is one token bucket for all pools. It holds as many tokens as one second allows,
+begins a trace. So by default, every request has a trace while few arrive, and thousands of short tasks per second begin
+only a few traces. The limit is one token bucket for all pools. The bucket holds as many tokens as one second allows,
 but at least one.
 """
 

@@ -1,4 +1,4 @@
-"""What the spans of tasks, requests and sessions have in common: how they fail, and their context in headers."""
+"""What the spans of tasks, requests and sessions share: the mark of a failed span, and a span's context for headers."""
 
 from __future__ import annotations
 

@@ -42,8 +42,9 @@ class SessionFailedError(WorkloadError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastTurn:
-    """A turn that was computed before the group claimed the session, mostly by another group: its audio and its tokens.
+    """The audio and the tokens of a turn that was computed before the present group claimed the session.
 
+    Usually another group computed the turn.
     ``complete``: no token follows.
     """
 
@@ -157,5 +158,5 @@ class MixedSessionModel(SessionModel, Protocol):
     ) -> tuple[Sequence[StepResult], Sequence[StepResult]]:
         """Do what :meth:`prefill` and :meth:`decode` do. Each list may be empty. No session is in both lists.
 
-        The result of an unfinished piece is ``None``, unless it fails.
+        The result of an unfinished piece is ``None``, or a :class:`SessionFailedError` if the piece fails.
         """

@@ -30,7 +30,7 @@ def test_a_few_clients_lose_no_event(part: str, tmp_path: Path) -> None:
 
 
 def test_the_events_that_the_benchmark_writes_are_the_tasks_history(valkey: Server) -> None:
-    """A client that reconnects reads these events like those that the script `report` writes."""
+    """A client that reconnects finds these events in the task's history, as if the script `report` had written them."""
     (task,) = asyncio.run(running_tasks(valkey.url, 1))
     writer = Writer(valkey.port, [task])
     writer.write(seconds=2)
@@ -59,7 +59,7 @@ def test_the_relay_is_measured_beside_its_baseline(tmp_path: Path) -> None:
 def test_a_consumer_that_fails_gives_no_rate(
     valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A consumer that fails or does not start ends the measurement, because it would look like a fast consumer."""
+    """If a consumer fails or does not start, the measurement fails. An early end would look like a high rate."""
     with valkey.client() as client:
         client.xadd(relaying.KEY, {"task": "echo_1"})
     with pytest.raises(AssertionError, match="a consumer failed with exit code 1"):

@@ -30,7 +30,7 @@ from verification.faults.scenario_catalogue import ScenarioContext, SkippedError
 from verification.results import Row
 
 LEASE_S = 5.0
-"""The lease clock advances by at most 2 s when an outage ends. A longer lease therefore survives the outage."""
+"""The lease clock advances by at most 2 s when an outage ends, so a lease of 5 s survives the outage."""
 
 RUNNING = {"input": {"steps": 50, "step_s": 0.1, "message": "long"}}
 """Five seconds of work: longer than the faults last."""
@@ -188,7 +188,7 @@ def _on_disk(context: ScenarioContext, fsync: str) -> Iterator[tuple[FaultCluste
     "the AOF's disk is full under `everysec`: 503, running tasks wait, the server recovers",
 )
 def disk_full_everysec(context: ScenarioContext) -> list[Row]:
-    """ENOSPC for some seconds while tasks run and clients submit."""
+    """The disk is full (ENOSPC) for some seconds while tasks run and clients submit."""
     return _disk_full(context, "everysec", for_s=2.5)
 
 

@@ -1,5 +1,5 @@
-"""Limits on what one call of a script reads or keeps. Redis does nothing else while a script runs, so each call's
-work is bounded.
+"""Limits on what one call of a script reads or keeps. Redis does nothing else while a script runs, so the work of
+each call must be bounded.
 
 The scripts receive these numbers, like those of ``domain/policy.py``, through ``prelude.py``.
 """
@@ -31,8 +31,8 @@ OTHER_TENANTS_MAX = 32
 wait, the position is a lower bound."""
 
 ESTIMATE_GROUPS_MAX = 32
-"""Groups whose state an estimate of a wait reads. If a pool has more groups, the estimate assumes that the others are
-like those that it has read."""
+"""Groups that one estimate of a waiting time reads. If a pool has more groups, the estimate assumes that the others
+are like those that it has read."""
 
 ETA_TASKS_MAX = 16
 """Running tasks whose remaining time counts for an estimate."""

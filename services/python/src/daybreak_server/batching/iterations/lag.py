@@ -82,8 +82,8 @@ class LagState:
     high_since: float | None = None
     low_since: float | None = None
     full: bool = False
-    """The multiplier is at its maximum, and the lag still exceeds the limit, so the group admits no new
-    session."""
+    """The lag exceeded the limit although the multiplier was at its maximum. The group admits no new session until the
+    lag has been small for some time."""
 
 
 def observe(state: LagState, lag_s: float, now: float, rules: LagRules) -> LagState:

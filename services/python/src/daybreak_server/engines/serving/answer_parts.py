@@ -5,8 +5,8 @@ waits for the first bytes of the body. So if an error occurs before them, the cl
 error response, or the router can try another group.
 
 An empty part sends no bytes. But after each part, the ranks agree whether to continue, and each part shows that the
-work advances. So a workload can yield ``b""`` while it computes. Only the leader's answer is sent, so the followers may
-yield only ``b""``.
+work advances. So a workload can yield ``b""`` while it computes. Only the leader's answer is sent, so each part of a
+follower's answer may be ``b""``.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _OWN_HEADERS = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "daybreak-refused"})
 """Headers that are left out of a workload's answer, because the HTTP server and the engine set them. If a workload
-could set ``daybreak-refused``, a gateway would think that the group had refused the request, and send it to one group
-after another."""
+could set ``daybreak-refused``, a gateway would think that the group had refused the request, and would send the
+request to one group after another."""
 _WITHOUT_BODY = (204, 304)
 _CHUNKED_TYPE = ("content-type", "application/octet-stream")
 

@@ -129,7 +129,7 @@ class ServingLeader:
 
     @property
     def lease_age_s(self) -> float | None:
-        """Seconds since the lease of the group's task was renewed. ``None`` without a task: a request has no lease."""
+        """Seconds since the lease of the group's task was renewed. ``None`` without a task; requests have no lease."""
         return None if self._tasks is None else self._tasks.lease_age_s
 
     def run(self) -> bool:
@@ -327,7 +327,7 @@ def _failed(report: RankReport) -> Failed:
 
 
 def _device_setter(device: str) -> Callable[[], None]:
-    """A function that gives another thread this thread's CUDA device. Each thread of a process has its own device."""
+    """A function that gives the calling thread the CUDA device of this thread. CUDA has a current device per thread."""
     if device != "cuda" or "torch" not in sys.modules:
         return lambda: None
     cuda = sys.modules["torch"].cuda

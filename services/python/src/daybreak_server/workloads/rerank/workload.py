@@ -80,7 +80,7 @@ class Rerank:
         return computed(values, read, scored)
 
     def set_batching(self, settings: Mapping[str, object]) -> None:
-        """Change how batches form, from the next one on."""
+        """Change how batches form, from the next batch on."""
         self._batches.set_batching(settings)
 
     def _answering(self, read: Callable[..., RerankRequest]) -> Callable[[Request], Response]:

@@ -122,11 +122,11 @@ class SimulatedSpeech:
         return _Turn(digest=turn, words=words.length(turn, len(audio) / self._block_bytes), last=last)
 
     def prefill(self, batch: Sequence[Prefill]) -> Sequence[Token | SessionFailedError]:
-        """Begin a turn of each session, and give each its first token."""
+        """Begin a turn in each session, and return the first token of each turn."""
         return [answer for answer in self.step(batch, ())[0] if answer is not None]
 
     def decode(self, sessions: Sequence[str]) -> Sequence[Token | SessionFailedError]:
-        """Give each session its next token."""
+        """Return the next token of each session."""
         return [answer for answer in self.step((), sessions)[1] if answer is not None]
 
     def step(

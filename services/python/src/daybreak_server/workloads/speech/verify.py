@@ -138,7 +138,7 @@ def _causal_encoder(
         with torch.device("meta"):
             expected = _shapes(SpeechEncoder(config).state_dict())
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as exc:
-        yield error(f"{path}: encoder does not describe an encoder ({exc}); {_SEE}.")
+        yield error(f"{path}: the object 'encoder' does not describe an encoder ({exc}); {_SEE}.")
         return
     if language_model is not None and config.output != language_model.width:
         yield error(

@@ -14,8 +14,8 @@ resets[#resets + 1] = function()
   head, second_share, second_name, wakeups, recheck = nil, nil, nil, 0, false
 end
 
--- Whether a tenant may have another weight than 1. If not, scripts read no weights. `tick` sets `equal_weights`. Before
--- the first tick `equal_weights` is missing, so scripts read the weights that an earlier version stored.
+-- Whether any tenant may have a weight other than 1. If not, scripts read no weights. `tick` sets `equal_weights`.
+-- Before the first tick `equal_weights` is missing, so scripts read the weights that an earlier version stored.
 local function weights_differ() return number('equal_weights') ~= 1 end
 
 local function tenant(name)
@@ -49,7 +49,7 @@ end
 
 -- How long the oldest waiting task of each priority has waited, in ms; -1 if none waits. In `live`, each priority has a
 -- band of scores for its waiting tasks. Two other kinds of tasks have scores below all bands: tasks in `due_soon`, and
--- tasks that an earlier version queued. These tasks count as soon as they are due.
+-- tasks that an earlier version queued. These tasks count as waiting from the time at which they are due.
 local function oldest_waits()
   local waits = {}
   for priority = 0, PRIORITIES - 1 do
@@ -174,8 +174,8 @@ local function before(a_share, a_name, b_share, b_name)
   return a_share < b_share or (a_share == b_share and a_name < b_name)
 end
 
--- The next tenant, found without first writing the moved tenants to Redis; nil if that is not possible. It is possible
--- if no tenant has moved, or if a single one has moved that is among the first two and still has waiting tasks.
+-- The next tenant, found without first writing the tenants in `moved` to Redis; nil if that is not possible. It is
+-- possible if `moved` is empty, or if it has a single tenant, which is among the first two and still has waiting tasks.
 -- `stored`: the first two tenants, as Redis has them.
 local function first_of(stored)
   if #moved > 1 or not stored[1] then return nil end

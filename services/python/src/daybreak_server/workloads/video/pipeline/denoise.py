@@ -1,7 +1,7 @@
 """The denoise loop of Wan 2.2 as a generator. It yields once per step, and computes what ``WanPipeline`` computes.
 
 The loop is UniPC (Zhao et al. 2023) over flow matching with classifier-free guidance (Ho & Salimans 2022). Wan 2.2 has
-two families. T2V-A14B has two transformers (*experts*): one for the timesteps from a boundary on, and one for those
+two families. T2V-A14B has two transformers (*experts*): one for the timesteps at or above a boundary, and one for those
 below it. TI2V-5B has one transformer, in which each token has its own timestep, so that a video may continue from a
 first image. The tiny model of the package has one transformer and one timestep for all tokens.
 
