@@ -40,7 +40,8 @@ _HOST = re.compile(r"[^\s/?#@\[\]:,]+|\[[0-9A-Fa-f:.%a-z]+\]")
 def checked(url: str) -> str:
     """Check a URL. :returns: the URL without surrounding space.
 
-    :raises ValueError: with what to write instead. The message quotes nothing of the URL but the name of an option.
+    :raises ValueError: if the URL is refused. The message says what to write instead. It never quotes the URL, except
+        the name of an option.
     """
     url = url.strip()
     if any(not c.isprintable() or c.isspace() for c in url):
