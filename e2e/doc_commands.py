@@ -1,4 +1,4 @@
-"""Runs the commands of the documentation. Only names are replaced, such as the namespace."""
+"""Runs the commands that the documentation shows. It replaces only names, such as the namespace."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Page:
 
     def section(self, heading: str) -> str:
         """The text from a heading to the next one. :raises AssertionError: if the heading does not exist."""
-        # Hide the comments of code blocks from the search for headings. The length does not change, so offsets hold.
+        # Hide the comments of code blocks from the search for headings. All offsets stay the same.
         without_code = _FENCED.sub(lambda match: re.sub(r"^#", "·", match[0], flags=re.MULTILINE), self._text)
         match = re.search(
             rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", without_code, re.MULTILINE | re.DOTALL
@@ -41,7 +41,7 @@ class Page:
 
 
 def step(block: str, *numbers: int) -> str:
-    """Some numbered steps of a block. A step begins with `# <number>  what it does`."""
+    """The steps of a block that have these numbers. A step begins with `# <number>  what it does`."""
     starts = [(int(match[1]), match.start()) for match in _STEP.finditer(block)]
     ends = [start for _, start in starts[1:]] + [len(block)]
     parts = {number: block[start:end] for (number, start), end in zip(starts, ends, strict=True)}

@@ -23,7 +23,8 @@ run()
 
 
 class DemoProcess:
-    """``daybreakd DEMO ARGUMENTS…`` in ``folder``, with these environment variables and no others of Daybreak."""
+    """Runs ``daybreakd DEMO ARGUMENTS…`` in ``folder``. Of all ``DAYBREAK_…`` variables, it gets only those in
+    ``variables``."""
 
     def __init__(self, folder: Path, demo: str, *arguments: str, **variables: str) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("DAYBREAK_")}

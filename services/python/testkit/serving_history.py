@@ -63,7 +63,7 @@ class RequestHistory:
 
 
 def history_of(scripts: list[tuple[Script, float]], *, settled: bool = True) -> list[Line]:
-    """The history of these requests. ``scripts`` has the script of each request, and the second at which it begins."""
+    """The history of these requests. ``scripts`` has, for each request, its script and its start time in seconds."""
     histories = []
     for number, (script, began) in enumerate(scripts, 1):
         history = RequestHistory(number, began)

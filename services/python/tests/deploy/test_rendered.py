@@ -380,7 +380,7 @@ def test_another_version_of_the_chart_replaces_no_group(tmp_path: Path) -> None:
 
 
 def test_another_version_of_the_chart_does_not_restart_redis(tmp_path: Path) -> None:
-    """Redis's template must have no label with a version either. While Redis restarts, gateways refuse tasks."""
+    """Redis's template must have no label with a version. While Redis restarts, gateways refuse tasks."""
     current, following = (
         render(chart=chart).object("StatefulSet", "daybreak-redis")
         for chart in (CHART, next_release(tmp_path))

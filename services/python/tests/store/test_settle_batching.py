@@ -1,4 +1,5 @@
-"""Tests of a queue that threads share: each settlement gets its own answer, even in a batch or if a call fails."""
+"""Tests of a queue that threads share: each settlement gets its own answer, even if threads share
+a call or the call fails."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ THREADS, TASKS = 12, 180
 
 @pytest.fixture
 def queue(server: Server) -> Iterator[SharedQueue]:
-    """A shared queue that is open."""
+    """An open shared queue."""
     shared = SharedQueue(server.url, pool="video")
     shared.open()
     yield shared
@@ -71,7 +72,8 @@ async def test_many_groups_settle_every_task_once(server: Server, queue: SharedQ
 async def test_a_settlement_that_the_server_refuses_fails_no_other(
     server: Server, queue: SharedQueue
 ) -> None:
-    """If the server refuses a batch, the queue sends each settlement alone. In an outage, every settlement fails."""
+    """If the server refuses a batch, the queue sends each settlement alone. In an outage, every settlement of
+    the batch fails."""
     await fill(server, 2)
     first, second = (queue.claim(group(number), wait_s=0) for number in range(2))
     assert isinstance(first, Claim)

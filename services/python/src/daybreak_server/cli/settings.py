@@ -1,4 +1,4 @@
-"""The settings for people to read: on the terminal, as JSON, and as the page docs/settings.md."""
+"""Shows the settings to people: on the terminal, as JSON, and as the page docs/settings.md."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class SettingRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingSection:
-    """The settings of one section of the tree, and what it is for."""
+    """The settings of one section of the tree. ``title`` says what the section is for."""
 
     name: str
     title: str
@@ -93,7 +93,8 @@ class SettingSection:
 
 
 def sections(settings: Settings) -> list[SettingSection]:
-    """All settings in the order of the tree: a section for each group of settings, each pool, tenant and engine."""
+    """All settings in the order of the tree: a section for each part of the tree, and for each pool, tenant and
+    engine."""
     values = settings.model_dump(mode="json")
     unchanged = {
         **Settings(data_dir=settings.data_dir).model_dump(mode="json"),

@@ -1,4 +1,4 @@
-"""The GPUs of this machine, as NVIDIA's management library (NVML) lists them. Without the library there are none.
+"""The GPUs of this machine, as NVIDIA's management library (NVML) lists them. Without the library, no GPU is listed.
 
 NVML numbers GPUs in the order of the PCI bus, whereas CUDA begins with the fastest. So the environment of an
 engine sets ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` beside ``CUDA_VISIBLE_DEVICES``.
@@ -77,7 +77,7 @@ class Gpus:
 
 
 def environment_of(indices: Sequence[int], *, machine_has_gpus: bool) -> dict[str, str]:
-    """The variables that give an engine these GPUs and no others; none on a machine without GPUs."""
+    """The variables that give an engine these GPUs and no others; no variables on a machine without GPUs."""
     if not machine_has_gpus:
         return {}
     return {

@@ -1,4 +1,4 @@
-"""The work queue as the leader of a group uses it. All calls block. Calls about a claimed task are fenced."""
+"""The work queue as the leader of a group uses it. Calls about a claimed task are fenced."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class WorkQueue(Protocol):
         """Replace the task's preview (≤ 32 KiB). With a stale lease nothing is written."""
 
     def settle(self, lease: Lease, outcome: Outcome, *, claim_next: GroupRecord | None = None) -> Settled:
-        """End the attempt and, in the same call, claim the next task for the group ``claim_next``, if given."""
+        """End the attempt. If ``claim_next`` is a group, the same call claims the next task for this group."""
 
     def register(self, record: GroupRecord, *, ttl_s: float) -> GroupRecord:
         """Register a group or refresh its registration. The returned record has the group's drain mark."""
@@ -60,8 +60,8 @@ class WorkQueue(Protocol):
     def deregister_dead(self, record: GroupRecord, *, worked_on: Sequence[SessionId] | None = None) -> None:
         """Remove a group that has died, and count it as lost. Tasks that it still holds are released.
 
-        ``worked_on``: the streaming sessions that it worked on last, one of which may be the cause; ``None`` if they
-        are unknown.
+        ``worked_on``: the streaming sessions that the group worked on last, one of which may have caused its death;
+        ``None`` if they are unknown.
         """
 
     def report_failure(self, cause: Cause, *, rank: int = 0) -> None:

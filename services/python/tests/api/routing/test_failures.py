@@ -35,7 +35,7 @@ def test_a_group_that_dies_before_it_answers_is_replaced_by_another_one(start_ga
     other.kill()
     groups.register(*groups.start(1))
     wait_until(lambda: groups.backends[-1].lines("begin"), 60, "the request to reach the third group")
-    groups.backends[-1].kill()  # the third group that breaks is the last one that is tried
+    groups.backends[-1].kill()  # after three broken groups, the gateway gives the request up
     client.join(60)
     assert responses[0].status_code == 502
     assert responses[0].json()["code"] == "group_failed"

@@ -17,7 +17,7 @@ from testkit.session_memory import MemorySessions, spoken
 from testkit.waiting import wait_until
 
 pytestmark = pytest.mark.filterwarnings(
-    r"ignore:connect\(\) must be used:DeprecationWarning"  # OpenAI's client is written for websockets before 17.1
+    r"ignore:connect\(\) must be used:DeprecationWarning"  # OpenAI's client is written for websockets < 17.1
 )
 TRANSCRIPTION = {
     "type": "transcription",

@@ -1,4 +1,4 @@
-"""Histories written by hand: `story` is one without violations, and each test plants one error in it."""
+"""Histories written by hand: `story` is a history without violations, and each test plants one error in it."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ PARTS = {
     "log": Mode(log=True),
     "tracing": Mode(traces_per_s=_ON.traces_per_s),
 }
-"""Modes with one part each."""
+"""Modes in which only one part is on."""
 # Lua allows 200 locals, so this reassigns the existing functions instead of defining new ones.
 _COUNT_NOTHING = """
 observe = function() end
@@ -50,7 +50,7 @@ tenant_totals.bill = observe
 
 
 def count_nothing() -> None:
-    """From now on, the Redis scripts of this process count nothing. Call it before the first script runs."""
+    """Make the Redis scripts of this process count nothing. Call this before the first script runs."""
     read = scripts._read
     scripts._read = lambda file: read(file) + (_COUNT_NOTHING if file == "_totals.lua" else "")  # type: ignore[assignment]
 

@@ -1,4 +1,5 @@
-"""Measures the routers in rounds that alternate between them. So a slow phase of the machine affects all routers."""
+"""Measures the routers in rounds. Each round measures every router once, so a slow phase of the machine affects all of
+them."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def _decide(bench: Bench, report: Report) -> None:
 
 
 def chosen(names: Sequence[str], *, long: bool) -> list[Case]:
-    """The cases with these names. Without names: the quick cases, or with ``long`` all cases."""
+    """The cases with these names. Without names: the quick cases; with ``long``: all cases."""
     unknown = [name for name in names if name not in CASES]
     if unknown:
         raise SystemExit(f"unknown case: {', '.join(unknown)}. Choose from: {', '.join(CASES)}")

@@ -1,4 +1,4 @@
-"""The outermost layer: gives each request an id, counts it, and turns an unexpected exception into a 500."""
+"""The outermost layer: gives each request an id, counts the requests, and turns an unexpected exception into a 500."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class RequestMiddleware:
 
     def _early_response(self, scope: Scope) -> Response | ApiError | None:
         """The response to a request that does not reach the app: its headers are too large, its Host or Origin is not
-        allowed, or it is a CORS preflight. ``None`` for all others."""
+        allowed, or it is a CORS preflight. ``None`` for all other requests."""
         size = 0
         for name, value in scope["headers"]:
             size += len(name) + len(value)

@@ -134,7 +134,7 @@ class ModelRequests:
         *,
         wakes: bool = True,
     ) -> Response:
-        """The answer of a group or worker to the unchanged request. ``wakes``: see :meth:`.PoolProxy.answer`."""
+        """The answer of a group or worker to the request with this body. ``wakes``: see :meth:`.PoolProxy.answer`."""
         return await proxy.answer(
             request,
             tenant=caller.tenant,

@@ -1,10 +1,11 @@
-"""Fills a batch of both phases up to a number of tokens, and so divides the prefill of long turns (*chunked prefill*).
+"""Fills a batch with prefills and decodes up to a number of tokens. This limit divides the prefill of a long turn over
+several batches (*chunked prefill*).
 
 The phases are prefill (the model reads a turn's audio, in blocks) and decode (it writes the next token of a turn).
 Without a limit, a step that reads a long turn takes as long as that turn needs, and every session of the batch waits
-for its next token. With a limit, no step takes longer than the step of a full batch. Decodes come first, because users
-wait for their tokens. The rest of the batch is filled with blocks of audio: first of the turn that the model has read
-in part, then of the next ones. So at most the last turn of a batch is cut.
+that long for its next token. With a limit, no step takes longer than the step of a full batch. Decodes come first,
+because users wait for their tokens. The rest of the batch is filled with blocks of audio: first of the turn that the
+model has read in part, then of the next ones. So only the last turn of a batch can be cut.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class LeaderContext(FollowerContext):
         self._lines = 0
 
     def resumed_from(self, step: int) -> None:
-        """Write the step from which this attempt resumes into the task's record."""
+        """Report the step from which this attempt resumes. The task's record then shows this step."""
         self._on_resumed(checked_resume(step))
 
     def log(self, message: str, *, level: str = "info") -> None:

@@ -47,7 +47,7 @@ READ_S = 0.5
 the reader at once."""
 RENEW_S = 1.0
 BEHIND_MAX = 4_000
-"""Commits that may wait for the store before the model pauses."""
+"""How many commits may wait for the store before the model pauses."""
 _CALL_MAX = 200
 """Commits in one call. More would block Redis for too long."""
 
@@ -196,7 +196,8 @@ class StoreThreads:
         return self._unwritten > BEHIND_MAX
 
     def flush(self, *, timeout_s: float) -> bool:
-        """Wait until all commits are written, and return whether they are."""
+        """Wait until the writer has sent all commits and releases. Returns ``False`` if it needs more than
+        ``timeout_s``."""
         with self._writing:
             return self._writing.wait_for(lambda: not self._unwritten, timeout_s)
 

@@ -92,7 +92,7 @@ def _may_change_serve(
     limit = action.max_running if isinstance(action, ScaleApplication) else None
     if limit is not None:
         return "more ranks run than should remain" if serve is None or serve.running > limit else None
-    # Scaling to zero makes Serve stop every group of this RayCluster, and so does another attempt to deploy.
+    # Serve stops every group of this RayCluster, both when it scales to zero and when it deploys again.
     return "a group works here" if _working_on({pod.name for pod in workers}, store) else None
 
 

@@ -80,7 +80,7 @@ def requests(group: GroupRecord) -> int:
 
 
 def is_ready(group: GroupRecord) -> bool:
-    """Whether the group has formed: it can take work, holds some, or drains."""
+    """Whether the group has formed: it can take work, holds work, or drains."""
     return group.state.ready
 
 
@@ -103,7 +103,7 @@ def replicas_of(cluster: RayCluster, pods: Iterable[Pod]) -> tuple[ReplicaPods, 
 def removal_units_of(
     replicas: Sequence[ReplicaPods], groups: Iterable[GroupRecord]
 ) -> tuple[RemovalUnit, ...]:
-    """Join replicas that share a group into removal units."""
+    """The removal units. Replicas that share a group are in the same unit."""
     replica_of_host = {host: replica.name for replica in replicas for host in replica.hosts}
     parent = {replica.name: replica.name for replica in replicas}
 

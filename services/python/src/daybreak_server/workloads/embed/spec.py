@@ -19,14 +19,14 @@ class EmbedOptions(TextOptions):
     """The options of a pool of the workload ``embed``."""
 
     prompts: dict[Kind, str] = Field(default_factory=dict)
-    """The texts that are put before each query and before each document. If one of these texts is unset, the model's
-    own prompt with the same name (``query`` or ``document``) is used."""
+    """The text that is put before each query, and the text that is put before each document. If one of the two is
+    unset, the model's own prompt with the same name (``query`` or ``document``) is used."""
     cache_mb: float = Field(0.0, ge=0, le=1 << 20)
     """The size of the cache of vectors in MB; 0: none."""
 
 
 class EmbedParams(BulkParams):
-    """The input of a task: a file with a text, or an object with ``text``, on each line."""
+    """The input of a task: a file. Each of its lines is a text, or an object with ``text``."""
 
     input_type: Kind = Field("document", description="What the texts are: `query` or `document`.")
     dimensions: int | None = Field(

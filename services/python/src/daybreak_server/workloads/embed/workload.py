@@ -30,7 +30,7 @@ class Embed:
     :class:`~daybreak_server.workloads.bulk.BulkWorkload`."""
 
     def load(self, group: Group) -> None:
-        """Load the model. :raises ModelMissingError: if there is none that this workload can run."""
+        """Load the model. :raises ModelMissingError: if the folder has no model that this workload can run."""
         self._began = time.monotonic()
         self._options = options_of(group.options)
         self._model = EmbedModel(self._options, group)
@@ -62,7 +62,7 @@ class Embed:
     def bulk(
         self, params: EmbedParams, values: Sequence[Any], *, cancelled: Callable[[], bool]
     ) -> Sequence[Mapping[str, Any] | LineError]:
-        """The vector of each text of a task. Does not use the cache, which is for requests."""
+        """The vector of each text of a task."""
         if params.dimensions is not None and params.dimensions > self._model.dimensions:
             message = (
                 f"dimensions is {params.dimensions}; vectors of this model have {self._model.dimensions}."
@@ -87,7 +87,7 @@ class Embed:
         return computed(values, read, embedded)
 
     def set_batching(self, settings: Mapping[str, Any]) -> None:
-        """Change how batches form, from the next one on."""
+        """Change how batches form, from the next batch on."""
         self._batches.set_batching(settings)
 
     def _openai(self, request: Request) -> Response:

@@ -2,16 +2,17 @@
 -- that these requests need. The demand of a pool of kind `sessions` is its open sessions.
 --
 -- Each gateway has a field in the hash `demand`, with the value `<requests> <end>`: its number of requests, and the end
--- of its lease on the lease clock. A gateway that dies therefore stops asking for groups when its lease ends, and an
--- outage of Redis ends no lease. `wanted` has the members 1 to n for n groups, because KEDA can read the size of a
--- sorted set but cannot divide. The score of member k is the time since which at least k groups are needed.
+-- of its lease on the lease clock. The requests of a dead gateway therefore count until its lease ends. An outage of
+-- Redis ends no lease. If n groups are needed, the sorted set `wanted` has the members 1 to n, because KEDA can read
+-- the size of a sorted set but cannot divide. The score of member k is the time since which at least k groups are
+-- needed.
 --
 -- Lua allows 200 locals in a chunk, so only the two functions that scripts call are locals of the library.
 local want_groups, demand_now
 
 do
--- The requests or sessions that one group should have. If an operator manages the groups, the GeneratorPool sets this
--- number, otherwise the caller does.
+-- The number of requests or sessions that one group should have. If an operator manages the groups, the GeneratorPool
+-- sets this number. Otherwise the caller sets it (`stated`).
 local function target_load_of(stated)
   local reported = call('EXISTS', K_operator_report) == 1 and call('HGET', K_meta, 'target_load')
   return tonumber(reported or stated)
@@ -46,7 +47,8 @@ function want_groups(target_load)
   zflush(K_wanted)
 end
 
--- The requests or sessions, the groups that they need, and for how many ms they have needed a group (-1: none needed).
+-- Returns three numbers: the requests or sessions, the groups that they need, and for how many ms at least one
+-- group has been needed (-1: no group is needed).
 function demand_now()
   local entries, requests = call('HVALS', K_demand), call('ZCARD', S.sessions)
   if not entries[1] and requests == 0 then return 0, 0, -1 end

@@ -1,7 +1,7 @@
 #!lua
 -- Appends audio to a session, and skips audio that the journal already has. Until the input has ended, each call that
--- leaves no gap counts as activity of the session, even if nothing is left to append.
--- When `maxmemory` is reached, Redis refuses this script, and the gateway repeats it.
+-- leaves no gap counts as activity of the session, even if the call appends nothing.
+-- When `maxmemory` is reached, Redis refuses this script, and the gateway calls it again.
 -- Answers {`session`, the session}, {`gap`, the position from which audio must be sent}, {`backlog`} if too much audio
 -- is not processed yet, {`ended`, why} or {`unknown`}.
 local function append(a)

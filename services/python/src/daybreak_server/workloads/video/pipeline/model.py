@@ -67,7 +67,8 @@ class WanModel:
 
     @contextlib.contextmanager
     def on_device(self, part: Any) -> Iterator[Any]:
-        """Yield the part on its device. With ``offload: model``, it moves there, and the previous part to the CPU."""
+        """Yield the part on its device. With ``offload: model``, first move the previous part to the CPU, and this part
+        to the device."""
         if self.offload == "model" and self._on_device is not part:
             if self._on_device is not None:
                 self._on_device.to("cpu")
@@ -82,10 +83,11 @@ class WanModel:
             self._on_device = None
 
     def count_tokens(self, prompt: str) -> int:
-        """Number of tokens of a prompt, with its end mark. :meth:`embed` reads the first ``text_length`` of them."""
+        """Number of tokens of a prompt, including the end mark. :meth:`embed` reads only the first
+        ``text_length`` tokens."""
         from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
-        # Not verbose: otherwise transformers warns of the length, which the caller reports itself.
+        # The caller reports a prompt that is too long. So transformers must not log a warning about it (`verbose`).
         return len(self.tokenizer(prompt_clean(prompt), truncation=False, verbose=False).input_ids)
 
     @torch.no_grad()
@@ -137,16 +139,17 @@ def latent_scale(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dtype_of(name: Dtype, device: torch.device, *, auto: torch.dtype = torch.bfloat16) -> torch.dtype:
-    """The dtype for an option. The option ``auto`` means float32 on a CPU, and the argument ``auto`` on a GPU."""
+    """The dtype for an option. The option ``"auto"`` means float32 on a CPU, and the dtype in the argument
+    ``auto`` on a GPU."""
     if name == "auto":
         return auto if device.type == "cuda" else torch.float32
     return DTYPES[name]
 
 
 def load(options: VideoOptions, device: torch.device, *, leader: bool = True) -> WanModel:
-    """Load the model of a pool. Followers load only the transformers: the leader shares text and image encodings.
+    """Load the model of a pool. Followers load only the transformers: the leader encodes texts and images for them.
 
-    :raises ModelError: when the folder or an option does not fit.
+    :raises ModelError: if the model in the folder or an option cannot be used.
     """
     from diffusers import UniPCMultistepScheduler, WanTransformer3DModel
 

@@ -2,7 +2,7 @@
 
 ``from_pretrained`` requires accelerate for models that keep some modules in float32, as Wan's transformer does
 (diffusers 0.42.1), and it loads through host memory. Here the model is created without storage, and the tensors of the
-safetensors files become its parameters. So each of Wan's two transformers, of 28 GB, is in memory only once.
+safetensors files become its parameters. So each of Wan's two transformers (28 GB each) is in memory only once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ class WeightsError(ValueError):
 
 
 def load(cls: Any, folder: Path, *, dtype: torch.dtype, device: torch.device) -> Any:
-    """Load the model of class ``cls`` in ``folder`` for inference. :raises WeightsError: when the files do not fit."""
+    """Load the model of class ``cls`` in ``folder`` for inference.
+
+    :raises WeightsError: if the files do not fit the class.
+    """
     config = cls.load_config(folder, local_files_only=True)
     return fill(empty(cls, config), _tensors(folder, device), dtype=dtype, device=device, what=str(folder))
 
