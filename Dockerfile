@@ -44,7 +44,7 @@ FROM ${BASE}
 RUN useradd --uid 1000 --create-home --shell /bin/bash daybreak
 # The dependencies come before Daybreak's two packages, so that an edit of the source changes only the last of these layers.
 COPY --from=install /opt/daybreak /opt/daybreak
-# This wrapper comes before Ray's own command on PATH, because it answers KubeRay's calls faster.
+# This wrapper comes before Ray's own command on PATH, because the wrapper answers KubeRay's calls faster.
 COPY deploy/image/ray-wrapper /opt/shims/ray
 COPY --from=install /opt/app /opt/app
 ENV PATH=/opt/shims:/opt/daybreak/bin:/opt/app/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \

@@ -79,7 +79,7 @@ def test_a_fifo_receives_the_bytes(download: Download, served: bytes, tmp_path: 
     try:
         assert download(fifo) == fifo
     finally:
-        if not fifo.is_fifo():  # else the reader would wait forever
+        if not fifo.is_fifo():  # the download has replaced the FIFO with a file
             fifo.unlink()
         reader.join(30)
     assert got == [served]

@@ -41,7 +41,7 @@ _SESSIONS = Row(
         Panel(
             title="Open sessions",
             shows="Open sessions: those that a group serves, and those that wait for one. A waiting session loses no "
-            "audio, but its text stands still.",
+            "audio, but gets no new text.",
             bad="`waiting` above 0 for longer than a wake: no group has room, or groups crash.",
             unit=Unit.COUNT,
             kind=Kind.AREAS,
@@ -57,8 +57,8 @@ _SESSIONS = Row(
         Panel(
             title="Opened and ended",
             shows="Sessions per second that were opened, and that ended, by reason. `finished`: the model has "
-            "processed all audio. `closed`: by the client. `idle`: neither audio nor a ping came for "
-            "`session_timeout_s`. `failed`: the model could not continue.",
+            "processed all audio. `closed`: a client or an administrator closed it. `idle`: neither audio nor a ping "
+            "came for `session_timeout_s`. `failed`: the model could not continue.",
             bad="`failed` above 0: the event `ended` of a session says why. Many `idle`: clients do not end their "
             "sessions, which keep their places until the timeout.",
             unit=Unit.PER_SECOND,
@@ -72,7 +72,7 @@ _SESSIONS = Row(
         ),
         Panel(
             title="Refused",
-            shows="Sessions per second that were refused with 429, by reason: the pool has `max_sessions` open "
+            shows="Sessions per second that the pool refused with 429, by reason: the pool has `max_sessions` open "
             "sessions (`limit`), "
             "or all groups are behind although their turns are as long as they may be (`lag`).",
             bad="Above 0 for longer than a few minutes.",
@@ -106,7 +106,7 @@ _SESSIONS = Row(
             title="Time without a group",
             shows="Median and 95th percentile of how long sessions waited until a group took them: `new` ones, and "
             "`moved` ones that lost their group.",
-            bad="`moved` above the lease + 2 s, or `new` above 1 s outside a wake: no group had room.",
+            bad="`moved` above the duration of the lease + 2 s, or `new` above 1 s outside a wake: no group had room.",
             unit=Unit.SECONDS,
             runbook="daybreaksessionswait",
             pictured=True,

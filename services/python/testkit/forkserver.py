@@ -33,7 +33,7 @@ def context(*modules: str) -> ForkServerContext:
 
 
 def stop() -> None:
-    """Stop the server if it runs. Its children keep running: each test stops the children that it started."""
+    """Stop the server if it runs. Its children keep running, and each test stops the children that it started."""
     global _preloaded  # noqa: PLW0603 - as above
     _preloaded = None
     server = forkserver._forkserver

@@ -1,4 +1,4 @@
-"""The streaming sessions of the observed run: they are opened, speak, are refused, move, lag and fail."""
+"""The streaming sessions of the observed run (:mod:`.observed`): some are refused, change their group, lag or fail."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from testkit.waiting import wait_until
 
 SPEECH = "speech"
 """A pool of the workload ``testkit.fragile_speech``, whose one group has room for :data:`ROOM` sessions. The model
-needs a sixth of a block's duration to read one block, so six speakers are too many."""
+needs a sixth of a block's duration to read one block, so it cannot keep up with six speakers."""
 ROOM, MAX_SESSIONS = 8, 10
 _BLOCK_MS = 240
 SETTINGS = {
@@ -50,7 +50,7 @@ class ObservedSessions:
         return [session for session in (self._open() for _ in range(count)) if session]
 
     def open_all(self, count: int) -> list[str]:
-        """Open this many sessions. Waits while the group refuses new ones, because its sessions lagged a moment ago."""
+        """Open this many sessions. If the group refuses one because its sessions lagged a moment ago, try again."""
         opened: list[str] = []
 
         def look() -> bool:

@@ -94,7 +94,7 @@ def test_a_stream_has_the_stored_lines_then_live_ones_then_the_end(api: Api, lea
 
 
 def test_a_stream_continues_after_the_last_line(api: Api, leader: FakeLeader) -> None:
-    """After the task's last event there is nothing to follow: 204."""
+    """After the task's last event there is nothing to follow, so the response is 204."""
     task = api.submit()["id"]
     claim = leader.claim()
     say(leader, claim, 1, 2)
@@ -110,7 +110,7 @@ def test_a_stream_continues_after_the_last_line(api: Api, leader: FakeLeader) ->
 def test_a_stream_without_lines_still_has_heartbeats(
     start_api: Callable[..., Api], leader: FakeLeader
 ) -> None:
-    """A task that reports progress but logs nothing must not look like a dead connection."""
+    """The stream of a task that reports progress but logs nothing must not look like a dead connection."""
     api = start_api(http={"heartbeat_s": 0.2})
     task = api.submit()["id"]
     claim = leader.claim()

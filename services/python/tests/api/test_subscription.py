@@ -32,7 +32,7 @@ class HookedEvents(RedisEvents):
     before: Callable[[], None] | None = None
     after: Callable[[], None] | None = None
     slow_s = 0.0
-    """The most seconds that ``tail`` waits for history to be read."""
+    """``tail`` waits at most this long for history to be read."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -161,7 +161,7 @@ async def test_a_resumed_subscription_gets_exactly_the_later_events(
 async def test_a_lossless_subscriber_that_was_too_slow_gets_the_events_that_it_missed(
     sources: Sources, leader: FakeLeader
 ) -> None:
-    """The subscriber gets the events from the store. A snapshot would not contain them."""
+    """The subscriber gets the events from the store, and no ``reset``, which would not contain them."""
     claim = await _start_task(sources, leader)
     words = [f"word {number}" for number in range(20)]
     small = replace(sources, queue_limit=2)

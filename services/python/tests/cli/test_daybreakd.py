@@ -109,7 +109,7 @@ def test_settings_as_json_have_the_same_fields_by_name(daybreakd: Daybreakd) -> 
 
 
 def test_a_default_that_depends_on_other_settings_names_them(daybreakd: Daybreakd) -> None:
-    """By default a pool runs the workload of the pool's name, so such a workload is not marked as changed."""
+    """By default a pool runs the workload that has the pool's name, so this workload is not marked as changed."""
     pools = {"DAYBREAK_POOLS__ECHO__RANKS": "1", "DAYBREAK_POOLS__OTHER__WORKLOAD": "echo"}
     rows = json.loads(daybreakd("settings", "--json", **pools).out)
     shown = {name: (row["default"], row["value"], row["changed"]) for name, row in rows.items()}
@@ -206,7 +206,7 @@ def test_a_wrong_option_of_a_workload_stops_the_command(
 
 @pytest.mark.parametrize("command", ["serve", "gateway"])
 def test_commands_of_a_cluster_need_a_redis(daybreakd: Daybreakd, command: str) -> None:
-    """Processes on several machines share one Redis, so none can embed it. The message names the missing setting."""
+    """Processes on several machines share one Redis, so no command starts it. The message names the missing setting."""
     result = daybreakd(command)
     assert result.code == 2
     assert "DAYBREAK_REDIS__URL" in result.err
@@ -246,7 +246,7 @@ def test_the_exit_code_is_that_of_the_program(monkeypatch: pytest.MonkeyPatch) -
 def test_a_missing_extra_is_reported_with_its_install_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The message says how to install an optional package. Other import errors are bugs, and are raised."""
+    """The message says how to install an optional package. If another module is missing, the error is raised."""
 
     def run(settings: Settings) -> int:
         raise ModuleNotFoundError("No module named 'ray.serve'", name=settings.redis.prefix)

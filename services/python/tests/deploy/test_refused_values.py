@@ -154,7 +154,10 @@ def _at(path: str, value: object) -> Object:
 def test_a_setting_that_the_chart_derives_from_a_value_is_rejected_and_the_value_named(
     path: str, value: object, instead: str
 ) -> None:
-    """Ports, policies and triggers are rendered from values, and the operator sets a group's settings in its pods."""
+    """The chart renders ports, policies and triggers from values, and the operator sets a group's settings in its pods.
+
+    If the chart accepted the setting too, the value and the setting could contradict each other.
+    """
     with pytest.raises(RefusedError) as refused:
         render(also=_at(path, value))
     before, separator, advice = str(refused.value).partition(f"\n{path} cannot be set there: ")

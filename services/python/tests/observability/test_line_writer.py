@@ -150,7 +150,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise RuntimeError"])
 def test_a_process_that_ends_writes_the_lines_of_its_last_submits_and_a_child_does_not(end: str) -> None:
-    """A process that returns, exits or raises an error can still run Python, so it writes its lines."""
+    """When a process returns, exits or raises an error, Python calls ``logging.shutdown``, which writes the lines."""
     process = start(f"""{LATER}
 import warnings
 warnings.simplefilter("ignore")
@@ -216,7 +216,7 @@ def ends(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
 
 
 def test_no_kind_of_standard_error_blocks(ends: tuple[int, int]) -> None:
-    """No write waits for the reader. The descriptor itself stays in blocking mode: other processes may share it."""
+    """No write waits for the reader. The descriptor stays in blocking mode, because other processes may share it."""
     reader, writer = ends
     write = LineWriter(writer, lost=lambda lines: b"%d lost" % lines, make=made)
     for number in range(3000):

@@ -1,4 +1,4 @@
-"""Values that would break something later are refused at start. The error names their place and shows no secret."""
+"""Values that would break something later are refused at start. The error says where they are, and shows no secret."""
 
 from __future__ import annotations
 
@@ -315,7 +315,7 @@ def test_the_relay_has_the_same_rules_for_a_redis_url() -> None:
 
 
 def test_pydantic_errors_do_not_show_refused_values() -> None:
-    """When code builds a tree, the traceback of pydantic's error must not contain a password either."""
+    """If code builds the settings itself, the traceback of pydantic's error must not contain a password either."""
 
     def models(kind: type[BaseModel]) -> list[type[BaseModel]]:
         return [kind, *(model for subclass in kind.__subclasses__() for model in models(subclass))]

@@ -16,7 +16,7 @@ from testkit.store_driver import Driver
 
 
 def test_a_submitted_task_is_queued_with_a_record_and_an_event(driver: Driver) -> None:
-    """A submitted task is queued, live and next, and has one event. The submit's answer is the record."""
+    """A submitted task is live, is first in the queue, and has one event. The submit returns the task's record."""
     task = submit(driver, metadata={"order": "42"}, priority=Priority.HIGH, input_json='{"a": 1}')
     record = driver.get(task)
     answer = driver.submit(new(metadata={"a": "b"}, start_at_ms=driver.now + 500, retention_s=9.5))
@@ -138,7 +138,7 @@ def test_weights_count_that_an_earlier_version_stored(driver: Driver, ticks: boo
     """An earlier version stores weights but does not update `equal_weights`.
 
     With `ticks`, a gateway of this version runs beside a gateway of the earlier version, and calls `tick` before and
-    after that gateway stores the weight.
+    after the earlier version stores the weight.
     """
     if ticks:
         driver.tick()

@@ -75,7 +75,7 @@ def test_an_mp4_has_its_index_first_and_keeps_its_colours(tmp_path: Path) -> Non
 
 
 def test_a_failed_encode_leaves_no_file(tmp_path: Path) -> None:
-    """An error in the encoder removes the temporary file, and no file gets the final name."""
+    """After an error in the encoder, the temporary file is removed, and no file gets the final name."""
     writer = Mp4Writer(tmp_path / "video.mp4", fps=8, **SIZE)
     writer.write(clip()[:3])
     with pytest.raises(ValueError, match="array shape"), writer:

@@ -54,7 +54,7 @@ DEMAND: tuple[Mutant, ...] = (
     ),
     mutant(
         "mark-counts-as-drained",
-        "a group is removed before it has seen the mark to drain, with the requests that it still takes",
+        "a group is removed before it has seen the mark to drain, although it still takes requests",
         (f"{_PLANNER}/eviction.py", "group.state is not GroupState.DRAINING", "False"),
         tests=_OPERATOR,
     ),

@@ -1,4 +1,4 @@
-"""Bugs in the API, the event streams, the client with its relay, and Ray."""
+"""Bugs in the API, the event streams, the client with its relay, and the start of Ray."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ EDGES: tuple[Mutant, ...] = (
     ),
     mutant(
         "sse-repeats",
-        "events that are in the history and in the live feed are sent twice",
+        "events that are in both the history and the live feed are sent twice",
         (
             f"{_STREAMS}/subscription.py",
             "if self._last is not None and frame.key <= self._last:",

@@ -64,7 +64,7 @@ SERVING: tuple[Mutant, ...] = (
     ),
     mutant(
         "gone-client-runs-on",
-        "the workload works on for a client that has closed its connection",
+        "the workload continues to compute for a client that has closed its connection",
         (f"{_ENGINE}/http_app.py", "    exchange.stop(Stop.GONE)\n\n\nasync def", "    pass\n\n\nasync def"),
         tests=f"{_SERVING}::test_a_client_that_disconnects_closes_the_generator",
     ),
@@ -113,7 +113,7 @@ SERVING: tuple[Mutant, ...] = (
     ),
     mutant(
         "header-injection",
-        "a header value with a line break, from the workload, adds headers to the answer",
+        "a header value of the workload that contains a line break adds headers to the answer",
         (f"{_ENGINE}/answer_parts.py", "byte < 32 and byte != 9", "byte < 9"),
         tests=_PARTS,
     ),

@@ -1,7 +1,7 @@
 """Cancels asyncio tasks and makes sure that they end.
 
-One ``cancel`` is not enough on Python 3.11: ``asyncio.wait_for``, which redis-py wraps around every command that it
-sends, swallows a cancel that arrives at the moment when the command is sent.
+One ``cancel`` is not enough on Python 3.11. redis-py sends each command inside ``asyncio.wait_for``, and ``wait_for``
+swallows a cancel that arrives at the moment when the command has been sent.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Measures which batch size is fastest.
 
-On a device with idle units, a batch of two takes hardly longer than one item. On a busy CPU, it takes twice as long or,
-with padding and a full cache, even longer. So this module measures the speed of each batch size, separately for each
-bucket of items of similar length. Sizes are rounded down to powers of two, and each has a rate in items per second, as
-an exponentially weighted mean. The limit is the size with the best rate. It doubles while each doubling raises the
-rate. Rates may change with time, so now and then a batch tries the next smaller or larger size. The time that such a
-try is expected to lose is at most a hundredth of the time that the bucket's batches have run since the last try.
+On a device with idle compute units, a batch of two takes hardly longer than one item. On a busy CPU, the batch takes
+twice as long or, with padding and a full cache, even longer. So this module measures the speed of each batch size,
+separately for each bucket of items of similar length. Sizes are rounded down to powers of two. The rate of a size, in
+items per second, is an exponentially weighted mean. The limit is the size with the best rate. It doubles while each
+doubling raises the rate. Rates may change with time, so now and then a batch tries the next smaller or larger size.
+Such a try is made only if it is expected to lose at most a hundredth of the time for which the bucket's batches have
+run since the last try.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ SAMPLES = 3
 EXPLORATION = 0.01
 """Tries of other sizes are expected to lose at most this share of the time."""
 GAIN = 1.02
-"""A larger size must be faster than a smaller one by this factor, because a larger batch makes its first item wait
-longer."""
+"""A larger size replaces a smaller one only if it is faster by this factor, because a larger batch makes its first item
+wait longer."""
 _WEIGHT = 0.2
 _RARE_WEIGHT = 0.5
-"""The weight of a batch if the time since the last measurement of its size exceeds ``_RARE_FACTOR`` times the batch's
-duration."""
+"""The weight of a batch in the mean, if the time since the last measurement of its size exceeds ``_RARE_FACTOR`` times
+the batch's duration."""
 _RARE_FACTOR = 20
 
 
@@ -72,7 +73,7 @@ class _Bucket:
 
 
 class SizeLimits:
-    """The limit of the batch size for each length bucket, which has the items of similar length (:mod:`.batcher`)."""
+    """The limit of the batch size for each length bucket. A bucket has items of similar length (:mod:`.batcher`)."""
 
     def __init__(self) -> None:
         self._buckets: dict[int, _Bucket] = {}

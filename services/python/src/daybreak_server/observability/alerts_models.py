@@ -8,7 +8,7 @@ _MODEL_WAKES = "max by (namespace, model) (daybreak_model_wake_elapsed_seconds{H
 _REPLICAS_FAILED = (
     'max by (namespace, model) (max_over_time(daybreak_model_replicas{HERE,state="failed"}[10m])) > 0'
 )
-"""The window is longer than the pause before another try, so a replica that fails at each try always counts."""
+"""The window is longer than the pause between two tries, so a replica that fails at each try always counts."""
 _UNPLACED = "max by (namespace, model) (daybreak_model_unplaced_replicas{HERE}) > 0"
 
 
@@ -31,7 +31,7 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         summary="The model {{ $labels.model }} has been wanted for {{ $value | humanizeDuration }} without a ready "
         "replica: {{ $labels.reason }}.",
         when="a model has been wanted for longer than `monitoring.alerts.wakeSeconds` without a ready replica. The "
-        "label `reason` says whether a replica failed, no worker has room, or it still starts",
+        "label `reason` says whether a replica failed, no worker has room, or a replica still starts",
         dashboard="daybreak-serving",
         about_pool=False,
     ),
@@ -51,7 +51,7 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         expression="(max by (namespace) (avg_over_time(daybreak_manager_up{HERE}[1m])) < 0.5) and "
         "(sum by (namespace) (max by (namespace, state) (daybreak_models{HERE})) > 0)",
         for_="1m",
-        summary="No manager places models: none starts, stops or moves.",
+        summary="No manager places models, so no model starts, stops or moves.",
         when="models are registered, but for about 90 s no manager has held the lease `placement`",
         dashboard="daybreak-serving",
         about_pool=False,

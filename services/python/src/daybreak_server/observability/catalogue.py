@@ -1,16 +1,16 @@
-"""Every metric that Daybreak exports, declared once.
+"""Every metric that Daybreak exports. Each is declared once.
 
 The metrics of pools are in ``pool_catalogue.py``, those of requests in ``router_catalogue.py`` and
 ``request_catalogue.py``, those of batches in ``batch_catalogue.py``, those of models in ``model_catalogue.py``, and
-those of streaming sessions in ``session_catalogue.py``; this file declares the rest. Processes export only metrics
-that are declared here, and ``tools/reference.py`` writes the tables of docs/metrics.md from the declarations.
-``tools/metrics.py`` checks that the names follow the conventions below, and that a panel or an alert uses each metric,
-or its ``why_unused`` says why none does.
+those of streaming sessions in ``session_catalogue.py``; this file declares the rest. Processes export only declared
+metrics, and ``tools/reference.py`` writes the tables of docs/metrics.md from the declarations. ``tools/metrics.py``
+checks that the names follow the conventions below. It also checks that a panel or an alert uses each metric, or that
+the metric's ``why_unused`` says why none does.
 
-Conventions: ``daybreak_<noun>_<unit>`` in base units; counters end in ``_total``. Labels are bounded, such as pools,
-states and reasons; none is the id of a task. At most ``metrics.tenants_max`` tenants of a pool and, in
-``model_catalogue.py``, ``model_metrics.MODELS_MAX`` models have labels of their own; all others are counted together as
-``other``. The metrics of routers have series for each model that is registered.
+Conventions: ``daybreak_<noun>_<unit>`` in base units; counters end in ``_total``. Each label has a limited number of
+values, such as the pools, states or reasons. No label holds the id of a task. At most ``metrics.tenants_max`` tenants
+of a pool and, in ``model_catalogue.py``, ``model_metrics.MODELS_MAX`` models have labels of their own; all others are
+counted together as ``other``. The metrics of routers have series for each model that is registered.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ STREAM_RESETS = _api(
 STREAM_LAG = _api(
     "daybreak_stream_lag_seconds",
     MetricType.HISTOGRAM,
-    "Time from an event's entry in Redis until this process read it.",
+    "Time from when an event was written to Redis until this process read it.",
     "pool",
     buckets=_CALL_BUCKETS,
 )

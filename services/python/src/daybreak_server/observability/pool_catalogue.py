@@ -1,7 +1,7 @@
 """The metrics of pools: tasks, GPU time, tenants, groups and wakes.
 
-Their values are in Redis, so every gateway exports the same values. ``catalogue.py`` lists all metrics, and has
-the conventions.
+Their values are in Redis, so every gateway exports the same values. ``catalogue.py`` lists all metrics, and
+states the conventions for names and labels.
 """
 
 from __future__ import annotations
@@ -118,15 +118,16 @@ TASK_CANCEL_STEPS = _pool_histogram(
 
 GPU_USED = _pool_counter(
     "daybreak_gpu_used_seconds_total",
-    "GPU-seconds (seconds × ranks) that had a result: of tasks that succeeded, without what their attempts lost; and "
-    "of groups while they hold a request. The time of groups that serve sessions is not included. Measured on the "
-    "lease clock.",
+    "GPU-seconds (seconds × ranks) that had a result: those of tasks that succeeded, except those that earlier "
+    "attempts lost, and those of groups while they hold a request. The time of groups that serve sessions is not "
+    "included. Measured on the lease clock.",
 )
 GPU_WASTED = _pool_counter(
     "daybreak_gpu_wasted_seconds_total",
     "GPU-seconds without a result, by cause: lost by attempts that were retried (`retry`), used by tasks that "
     "were cancelled (`cancel`), expired (`expiry`) or failed (`failure`), and used by groups that start "
-    "(`cold_start`). A start counts from the group's registration, so without the start of the pod and of Ray.",
+    "(`cold_start`). A start counts from the group's registration, so the starts of the pod and of Ray are not "
+    "included.",
     "cause",
 )
 GPU_IDLE = _pool_counter(
@@ -135,7 +136,8 @@ GPU_IDLE = _pool_counter(
 )
 TENANT_GPU = _pool_counter(
     "daybreak_tenant_gpu_seconds_total",
-    "GPU-seconds billed to a tenant: used (even by tasks without a result), or lost by retries.",
+    "GPU-seconds billed to a tenant, by kind: `used` by its tasks (even by those without a result), or lost by "
+    "retries (`wasted`).",
     "tenant",
     "kind",
 )
@@ -163,7 +165,7 @@ GPUS_HELD = _pool_gauge(
 )
 GROUPS_READY = _pool_gauge("daybreak_groups_ready", "Groups that have formed: idle, busy or draining.")
 GROUPS_WANTED = _pool_gauge(
-    "daybreak_groups_wanted", "Groups that the operator wants; only with an operator."
+    "daybreak_groups_wanted", "Groups that the operator wants. Absent if there is no operator."
 )
 POOL_REQUESTS = _pool_gauge(
     "daybreak_pool_requests",
@@ -193,7 +195,8 @@ WAKE_ELAPSED = _pool_gauge(
     "daybreak_wake_elapsed_seconds", "How long the wake in progress has lasted; 0 if there is none."
 )
 WAKES = _pool_counter(
-    "daybreak_wakes_total", "Complete wakes; without an operator, each group that becomes ready counts."
+    "daybreak_wakes_total",
+    "Complete wakes. Without an operator, each group that becomes ready counts as a wake.",
 )
 
 ALL: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

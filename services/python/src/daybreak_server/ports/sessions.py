@@ -29,7 +29,7 @@ TENANT_LIMIT = "tenant_limit"
 
 
 class SessionsFullError(StoreError):
-    """The pool accepts no further session now (``reason``: ``limit`` or ``lag``), or no further one of this tenant
+    """The pool accepts no further session now (``reason``: ``limit`` or ``lag``), or no further one from this tenant
     (:data:`TENANT_LIMIT`). ``retry_after_s`` estimates when a session will end, from the usual length of sessions."""
 
     def __init__(self, message: str, *, reason: str, retry_after_s: float) -> None:
@@ -47,8 +47,7 @@ class SessionEndedError(StoreError):
 
 
 class AudioGapError(StoreError):
-    """The audio begins after the end of the journal's audio. ``received`` is the position from which it must
-    be sent."""
+    """The audio begins after the end of the journal's audio. ``received`` is the position at which it must begin."""
 
     def __init__(self, message: str, *, received: int) -> None:
         super().__init__(message)
@@ -66,8 +65,8 @@ class SessionStore(Protocol):
     async def open_session(self, new: NewSession) -> SessionRecord:
         """Open a session. A repeated call with the same id returns the session as it is.
 
-        :raises SessionsFullError: when the pool has no room, by its limits or by the measured lag of its groups, or
-            when the tenant has as many open sessions as it may.
+        :raises SessionsFullError: when the pool has as many open sessions as it may, its groups lag too much, or the
+            tenant has as many open sessions as it may.
         """
 
     async def session(self, session: SessionId, *, tenant: str) -> SessionRecord:
@@ -80,13 +79,13 @@ class SessionStore(Protocol):
         """
 
     async def sessions(self, pool: str, *, tenant: str | None = None) -> Sequence[SessionRecord]:
-        """The sessions of a pool that have not ended, oldest first. With ``tenant``: those of this tenant. At most the
-        oldest thousand."""
+        """The sessions of a pool that have not ended, oldest first, and at most the oldest thousand.
+        ``tenant``: only the sessions of this tenant."""
 
     async def append_audio(
         self, session: SessionId, samples: bytes, *, at: int, end: bool = False
     ) -> SessionRecord:
-        """Append audio that begins at ``at``. Audio that the journal has is skipped, so calls may be repeated.
+        """Append audio that begins at ``at``. Audio that the journal already has is skipped, so calls may be repeated.
 
         Each call that leaves no gap counts as activity of the session, even if nothing is left to append. After the end
         of the input, a call no longer counts.
@@ -96,7 +95,7 @@ class SessionStore(Protocol):
         :raises SessionEndedError: when the session has ended.
         :raises SessionUnknownError: when there is no such session, or its retention is over.
         :raises AudioGapError: when ``at`` lies after the end of the journal's audio.
-        :raises AudioBacklogError: when too much audio waits for a model.
+        :raises AudioBacklogError: when too much audio waits for the model.
         """
 
     async def close_session(
@@ -150,7 +149,7 @@ class SessionWork(Protocol):
         """Claim up to ``room`` sessions that no group owns: orphans before new ones, oldest first.
 
         Waits up to ``wait_s`` for one. ``intake`` says which sessions this group takes now. It is called after each
-        wait, because its answer may have changed. Other groups can claim the sessions that this group leaves.
+        wait, because its answer may have changed. Other groups can claim the sessions that this group does not take.
         """
 
     def read_audio(self, received: Mapping[SessionLease, int], *, wait_s: float) -> Sequence[SessionNews]:
@@ -167,7 +166,8 @@ class SessionWork(Protocol):
     def commit(self, commits: Sequence[SessionCommit]) -> Sequence[SessionLease]:
         """Write the results of the model, in one call. Returns the stale leases; nothing was written for those.
 
-        After :class:`StoreUnavailableError`, repeat the same commits. Their numbers ensure that each has one effect.
+        After :class:`StoreUnavailableError`, repeat the same commits. Their numbers ensure that no commit takes effect
+        twice.
         """
 
     def release_sessions(self, leases: Sequence[SessionLease]) -> None:

@@ -1,7 +1,7 @@
 """Actors that live as long as the Ray cluster. They run on the node of its head.
 
 A node that Ray drains waits until no actor is left on it. These actors never end by themselves. On the node of a group,
-such an actor would keep the group's pod until the time for the drain is over.
+such an actor would keep the group's pod running until the time for the drain is over.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ affinity of actors without a CPU."""
 
 
 def head_actor(actor: type, *arguments: Any, name: str, namespace: str, **options: Any) -> Any:
-    """Return the handle of the detached actor with this name. If there is none, start it, without a CPU.
+    """Return the handle of the detached actor with this name. If there is none, start one that needs no CPU.
 
     Ray restarts the actor whenever it dies. ``options`` are further options for Ray.
     """
@@ -40,7 +40,7 @@ def head_actor(actor: type, *arguments: Any, name: str, namespace: str, **option
 def head_share(nodes: list[dict[str, Any]]) -> dict[str, float]:
     """The resources that an actor requests in order to run on the head. ``nodes`` is the result of ``ray.nodes()``.
 
-    If no node is marked as the head, the result is empty: Ray may choose any node.
+    If no node is marked as the head, the result is empty, and Ray may choose any node.
     """
     marked = any(node["Alive"] and _HEAD in node["Resources"] for node in nodes)
     return {_HEAD: 0.001} if marked else {}

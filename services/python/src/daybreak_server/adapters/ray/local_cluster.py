@@ -18,7 +18,7 @@ from daybreak_server.adapters.ray import fast_start
 
 _log = logging.getLogger(__name__)
 _OBJECT_STORE_BYTES = 80_000_000
-"""Slightly more than Ray's minimum, which is enough because no tensor goes through the object store."""
+"""Slightly more than Ray's minimum. This is enough, because no tensor goes through the object store."""
 
 
 class LocalRay:
@@ -63,7 +63,7 @@ class LocalRay:
 
     def stop(self) -> None:
         """Stop Ray."""
-        ray.shutdown()  # after a stock start this stops the node too
+        ray.shutdown()  # if `ray.init` started the node, this also stops the node
         if self._started_fast:
             self._node.kill_all_processes(check_alive=False, allow_graceful=True, wait=True)
 
@@ -78,11 +78,10 @@ def _reason_for_stock_start(*, allowed: bool) -> str | None:
 
 
 def _driver_node() -> Any:
-    """Return the node that ``ray.init`` started, or ``None``. The node knows at once when one of its processes
-    dies.
+    """Return the node that ``ray.init`` started, or ``None`` if this version of Ray lacks the private attribute.
 
-    Only a private attribute of Ray holds the node. If a version of Ray lacks this attribute, a dead Ray is noticed only
-    when Serve stops answering.
+    The node knows at once when one of its processes dies. Without the node, a dead Ray is noticed only when Serve stops
+    answering.
     """
     node = getattr(getattr(getattr(ray, "_private", None), "worker", None), "_global_node", None)
     return node if hasattr(node, "dead_processes") else None

@@ -1,7 +1,7 @@
 """Makes full garbage collections rare. Each one stops the process, for a time that grows with the number of objects.
 
 Measured with 10,000 SSE clients (Python 3.11, ``verification.benchmarks.streams``): a full collection takes 1.1 s.
-Eleven of them ran while the clients connected, and none found any garbage, because a stream that ends leaves no
+Eleven full collections ran while the clients connected. None found any garbage, because a stream that ends leaves no
 reference cycle behind. While a collection runs, the events of all clients wait.
 """
 
@@ -15,7 +15,7 @@ middle one, and of middle ones before a full one."""
 
 
 def tune_gc() -> None:
-    """Run a full collection after four million new objects at the earliest, instead of seventy thousand.
+    """From now on, a full collection runs only after at least four million new objects, instead of seventy thousand.
 
     Objects that exist now (modules, routes, pydantic models) are excluded from all later collections.
     """

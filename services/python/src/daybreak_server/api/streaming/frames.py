@@ -24,7 +24,7 @@ WAITING = frozenset({EventType.QUEUED.value, EventType.RETRYING.value})
 """Types of events after which the task waits for a group."""
 _WITH_LINKS = frozenset({EventType.ARTIFACT.value, EventType.PREVIEW.value, EventType.SUCCEEDED.value})
 MAX_PREFIXES = 8
-"""The number of path prefixes for which a frame keeps its encoding. For others, it encodes its event each time."""
+"""The number of path prefixes for which a frame keeps its encoding. For other prefixes, it encodes the event again."""
 _TERMINAL = frozenset(kind.value for kind in TERMINAL_EVENTS)
 
 

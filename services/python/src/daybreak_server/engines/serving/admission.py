@@ -19,8 +19,8 @@ class GroupRefusal(StrEnum):
     BUSY = "busy"
     """The group holds as many requests as its capacity."""
     DRAINING = "draining"
-    """The group takes no more requests, because it drains, leaves or is broken. Or the group has stopped
-    this request, because the group's time to drain or leave is over, or because it broke before the request began."""
+    """The group takes no more requests, because it drains, leaves or is broken. Or the group has stopped this request,
+    because the group's time to drain or leave was over, or because the group broke before the request began."""
     BROKEN = "broken"
     """The group broke while it ran the request."""
     OTHER = "other"
@@ -76,7 +76,7 @@ class Admission:
         return Load(in_flight=held - waiting, waiting=waiting, free_memory_bytes=free_memory_bytes)
 
     def was_busy(self) -> bool:
-        """Whether the group has held a request since the last call. Short requests between two reports count too."""
+        """Whether the group has held a request since the last call, even one that ended before this call."""
         with self._lock:
             peak, self._peak = self._peak, self._held
         return peak > 0

@@ -152,7 +152,7 @@ class SessionTable:
     def step(self, now: float) -> float | None:
         """Run the next batch, and return ``None``.
 
-        If there is no batch, return the time at which to call again; ``inf``: only after something new has arrived.
+        If there is no batch, return the time at which to call again, or ``inf``: only after something new has arrived.
         """
         batch = self.scheduler.next(now)
         if batch is None:
@@ -208,7 +208,7 @@ class SessionTable:
         )
 
     def _adjust(self, sessions: Iterable[Session]) -> None:
-        """Give the sessions the group's multiplier, from their next turns on."""
+        """Give the sessions the group's latency multiplier, from their next turns on."""
         commits = [session.degrade(self._lag.multiplier, lag_ms=self.measured.lag_ms) for session in sessions]
         if changed := [commit for commit in commits if commit is not None]:
             self._write(changed)

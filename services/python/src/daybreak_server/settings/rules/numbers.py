@@ -1,6 +1,6 @@
-"""Types for numbers, with bounds beyond which something would overflow later: a socket's timer, a date, Redis.
+"""Types of numbers. Their bounds keep out values that would later overflow a socket's timer, a date or Redis's numbers.
 
-Infinite and undefined numbers are refused everywhere (by ``allow_inf_nan`` of the settings' tree). So are ``true`` and
+Infinity and NaN are refused everywhere (by ``allow_inf_nan`` of the settings' tree). So are ``true`` and
 ``false``, which pydantic would read as 1 and 0.
 """
 
@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 WEEK_S: Final = 7 * 86_400
 CENTURY_S: Final = 100 * 365 * 86_400
-"""A date this far away still has a year of four digits, and its milliseconds are exact integers in Lua."""
+"""A date this far away still has a year of four digits, and its time in milliseconds is an exact integer in Lua."""
 MAX_COUNT: Final = 1_000_000_000
 
 
@@ -32,7 +32,7 @@ Duration = Annotated[float, Field(gt=0, le=WEEK_S), NUMBER]
 DurationOrNone = Annotated[float, Field(ge=0, le=WEEK_S), NUMBER]
 """A duration; 0 means none."""
 Period = Annotated[float, Field(gt=0, le=CENTURY_S), NUMBER]
-"""Seconds that are only compared and added to dates: no timer waits for them."""
+"""Seconds that Daybreak only compares or adds to dates. No timer waits for them."""
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT), NUMBER]
 Ranks = Annotated[int, Field(ge=1, le=100_000), NUMBER]
 Groups = Annotated[int, Field(ge=0, le=100_000), NUMBER]
@@ -42,5 +42,5 @@ Port = Annotated[int, Field(ge=0, le=65_535), NUMBER]
 Ratio = Annotated[float, Field(ge=0, le=1), NUMBER]
 PerSecond = Annotated[float, Field(gt=0, le=1_000_000), NUMBER]
 Share = Annotated[float, Field(ge=1e-6, le=1e6), NUMBER]
-"""A weight. GPU-seconds are divided by it, and the sums must stay finite."""
+"""A weight. GPU-seconds are divided by it, and the sums of the quotients must stay finite."""
 Processors = Annotated[float, Field(ge=0, le=100_000), NUMBER]

@@ -1,4 +1,4 @@
-"""Runs WhisperLive's server. Only WhisperLive's Python executes this file, so it imports nothing from Daybreak.
+"""Runs WhisperLive's server, in WhisperLive's own Python environment. So this file imports nothing from Daybreak.
 
 ``python app.py PORT FOLDER [batched]``. The program writes the model into ``FOLDER``. It joins the model from two
 parts, which are in two installed packages (``requirements/whisper-base.txt``).

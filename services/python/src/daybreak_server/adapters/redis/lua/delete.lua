@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Deletes an ended task whose files are deleted already: record, input, events and index entries together.
+-- Deletes the record, input, events and index entries of an ended task together. The task's files are deleted already.
 -- Answers 1 if it deleted the task, 0 if there is no such task, or -1 if the task has not ended.
 local function run(ARGV)
   local id = read.deletion(ARGV, 1).task

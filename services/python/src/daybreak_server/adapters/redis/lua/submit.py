@@ -15,7 +15,7 @@ from daybreak_server.ports.store_errors import IdempotencyMismatchError, QueueFu
 from daybreak_server.ports.tasks import Submitted
 
 TASKS_MAX = 32
-"""The maximum number of tasks in one call, because the server does nothing else while a script runs."""
+"""The maximum number of tasks in one call. There is a limit, because Redis does nothing else while a script runs."""
 
 _HASH_LENGTH = 32
 

@@ -88,7 +88,7 @@ def plan_json(plan: PlacementPlan) -> str:
 
 
 def plan_of(stored: Any) -> PlacementPlan:
-    """The plan that :func:`plan_json` stored; an empty one if none is stored."""
+    """The plan from the JSON of :func:`plan_json`, or an empty plan if none is stored."""
     data = json.loads(text(stored) or "{}")
     replicas = (
         Replica(alias=alias, worker=worker, devices=tuple(devices))
@@ -118,7 +118,7 @@ def _move_of(alias: str, stored: Sequence[Any]) -> SpreadMove:
 
 
 def view_of(reply: Sequence[Any]) -> RegistryView:
-    """The view from the reply of the operations ``view`` and ``tick``."""
+    """The view from the reply of the operation ``view`` or ``tick``."""
     now, version, models, workers, demand, plan, manager = reply
     return RegistryView(
         now_ms=int(now),
