@@ -60,7 +60,7 @@ MEANING = {
     Exit.TASK_EXPIRED: "the task expired",
     Exit.FILE: "a file could not be written or read, or arrived damaged",
     Exit.INTERRUPTED: "interrupted (Ctrl-C)",
-    Exit.PIPE: "the program that reads the output has closed it, for example `head`",
+    Exit.PIPE: "the program that reads the output, for example `head`, has closed it",
 }
 
 EXIT_OF_STATE = {

@@ -91,7 +91,7 @@ async def test_a_plan_that_has_not_changed_is_not_published_again(driver: Regist
 
 
 async def test_another_manager_continues_when_the_lease_of_the_first_ends(driver: RegistryDriver) -> None:
-    """The first manager does not give its lease back, like a manager that was killed."""
+    """Like a manager that was killed, the first manager does not give its lease back."""
     first, second = Manager(driver.registry, holder="a"), Manager(driver.registry, holder="b")
     await driver.registry.add_model(model(min_replicas=1))
     await first.round()
@@ -248,7 +248,7 @@ async def added(registry: Registry, alias: str) -> bool:
 
 
 async def test_a_manager_that_cannot_plan_gives_its_lease_back() -> None:
-    """Another manager may then take the lease and try. Until one can plan, the metrics show that nobody plans."""
+    """Another manager may then take the lease and try. Until a manager can plan, the metrics show that nobody plans."""
     registry = MemoryRegistry()
     assert await registry.add_model(model("bad", target_load=0.0, min_replicas=1))
     manager = Manager(registry, holder="a")

@@ -173,7 +173,7 @@ def test_a_websocket_that_opens_a_session_continues_its_callers_trace(
 async def test_a_session_that_the_watchdog_of_a_killed_group_ends_has_an_end(
     traced: Callable[..., Settings], collector: Collector, tmp_path: Path
 ) -> None:
-    """The session has lost as many groups as it may lose. One more dies while its model works on the session."""
+    """The session has lost as many groups as it may lose. One more group dies while its model works on the session."""
     settings = traced(options={"prefill_ms": 60_000})
     pool = SpeechPool(settings, tmp_path)
     try:
@@ -219,7 +219,7 @@ def test_every_way_to_open_a_session_by_a_request_continues_its_callers_trace(
 def test_a_reset_begins_another_trace_for_the_new_session(
     traced: Callable[..., Settings], gateway: Callable[[Settings], httpx2.Client], collector: Collector
 ) -> None:
-    """The trace of the old session ends with it. The new session continues the trace of the caller."""
+    """The end of the old session is in the old session's trace. The new session continues the trace of the caller."""
     client = gateway(traced())
     old = client.post("/init", json={"language_pair": "English -> German"})
     body = {"session_id": old.json()["session_id"]}

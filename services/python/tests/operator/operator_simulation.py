@@ -153,7 +153,7 @@ class Simulation:
                 self._end_replica(replicas, members[0].replica, "the operator named its pod")
             elif len(members) < cluster.hosts:
                 self._end_replica(replicas, members[0].replica, None)
-        # If no pod is named for deletion, delete a replica with a task first, because this is the worst choice.
+        # If no pod is named for deletion, delete a replica with a task first, as the worst case for the operator.
         for name in sorted(replicas, key=lambda name: not self._works(replicas[name])):
             if len(replicas) <= cluster.replicas:
                 break

@@ -1,6 +1,6 @@
 """The operator in an adversarial world: events in any order, stale views, conflicts, crashes and failures.
 
-Whatever happens, no busy group is removed before it was marked to drain and its drain deadline has passed. Once the
+Whatever happens, a busy group is removed only after it was marked to drain and its drain deadline has passed. Once the
 inputs stop changing, the world reaches the wanted state, and the operator has nothing left to do.
 """
 

@@ -23,7 +23,8 @@ LUA = {
     if path.name.endswith(".lua")
 }
 ARITHMETIC = {"0.5", "16", "1000", "1e15", "1e-9", "4294967296"}
-"""Numbers that are not rules: a half, base 16, units, a limit of exact integers, the smallest cost, and 2^32."""
+"""Numbers that are not rules: a half, base 16, units, the limit for writing a number as an integer, the smallest cost,
+and 2^32."""
 
 
 def code(text: str) -> str:
@@ -109,7 +110,7 @@ def test_a_server_reads_every_constant_exactly(server: Server) -> None:
 
 
 def test_a_server_reads_lists_and_sets_as_python_has_them(server: Server) -> None:
-    """Buckets keep their order, and each reason is a member of its set."""
+    """Buckets keep their order, and each set has the same words as in Python."""
     with server.client() as client:
         for name in prelude.BUCKETS:
             assert tuple(client.eval(f"{lua_constants()}return TOTALS.{name}", 0)) == getattr(policy, name)

@@ -33,10 +33,10 @@ class ModelTotals:
         self.observe(f"wait:{priority}", policy.WAIT_BUCKETS_MS, max(0, waited_ms))
 
     def moved(self, task: ModelTask, before: State, event: Event, *, now: int, why: str, reason: str) -> None:
-        """The state of a task has changed; it was ``before``.
+        """The state of a task has changed from ``before`` to ``task.state``.
 
-        :param why: Why it was released, if it was.
-        :param reason: Why it got a strike, if it did.
+        :param why: Why the task was released, if it was.
+        :param reason: Why the task got a strike, if it did.
         """
         after = task.state
         self.counts["leases_lost"] += event is Event.LEASE_LOST

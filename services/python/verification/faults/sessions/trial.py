@@ -109,7 +109,7 @@ class SessionTrial:
         return max(self.targets("leader"), key=lambda target: groups.get(target.pid, 0))
 
     def groups(self) -> Mapping[int, tuple[str, int]]:
-        """Maps the process id of each rank to the id of its group, and the number of sessions that the group owns."""
+        """Maps the process id of each rank to a pair: the id of its group, and how many sessions this group owns."""
         keys, found = self.cluster.keys(POOL), {}
         with self.cluster.client() as client:
             for group in self.cluster.ready_groups(POOL):

@@ -72,7 +72,7 @@ class KubeCluster:
     async def discover_kuberay(self) -> None:
         """Check whether KubeRay is installed. Call this before the watches start.
 
-        If KubeRay is installed later, :meth:`observe` finds it with its next full list, and calls ``on_kuberay``.
+        If KubeRay is installed later, :meth:`observe` notices this with the next full list, and calls ``on_kuberay``.
         A call of ``on_kuberay`` before the watches start is not needed, but does no harm.
         """
         list_objects = self._custom.list_namespaced_custom_object
@@ -126,7 +126,7 @@ class KubeCluster:
         try:
             await self._call(create, *RAY, self._namespace, "rayclusters", dict(manifest))
         except ClusterConflictError:
-            self._synced = None  # the cache lacks this RayCluster, or its kind is gone
+            self._synced = None  # the cache lacks this RayCluster, or KubeRay was removed
             raise
 
     async def patch(self, cluster: str, operations: Sequence[Mapping[str, Any]]) -> None:
@@ -200,7 +200,7 @@ class KubeCluster:
     async def token(self, cluster: RayCluster, *, refresh: bool = False) -> str | None:
         """The token that the RayCluster's head requires; ``None`` if it requires none.
 
-        It comes from the Secret that the spec names, which is read once, and again with ``refresh``.
+        It comes from the Secret that the spec names. The Secret is read once, and again if ``refresh`` is set.
         """
         name = cluster.auth_secret
         if name is None:

@@ -2,7 +2,7 @@
 
 uvicorn writes them one after the other, and uvloop hands each write to the kernel at once. For a small response the
 second call costs about a tenth of the gateway's whole work, and the client wakes up twice. Here, the parts that are
-written in the same iteration of the event loop are joined, and written in the next iteration. The parts of a stream
+written in the same iteration of the event loop are joined, and sent in the next iteration. The parts of a stream
 usually come in different iterations, so each part is sent as it comes.
 
 uvicorn also starts a timer after each response and cancels it at the next request. Here a connection has one timer.

@@ -1,9 +1,9 @@
 """Decides which progress events are due, and estimates the remaining time of a task. Pure, except for a clock
 that is passed in.
 
-The store keeps about the last thousand events of a task. Fast steps would produce a thousand within seconds, and the
-events that explain the task, such as its start and its log lines, would be deleted. So after ``MANY`` progress events
-of an attempt, each event covers all steps of about ``SPACING_S`` seconds. This time doubles after each further
+The store keeps about the last thousand events of a task. Fast steps would produce a thousand events within seconds,
+and the events that explain the task, such as its start and its log lines, would be deleted. So after ``MANY`` progress
+events of an attempt, each event covers all steps of about ``SPACING_S`` seconds. This time doubles after each further
 ``DOUBLING`` events, so the events of ten hours fit. If a new phase begins or an event of another type occurs, the
 waiting events are written at once.
 """
@@ -24,8 +24,9 @@ MANY, SPACING_S, DOUBLING = 200, 2.0, 100
 """After ``MANY`` progress events of an attempt, each further event covers ``SPACING_S`` seconds. This time doubles
 after each further ``DOUBLING`` events."""
 MAX_NOTES = 200
-"""At most this many events of other types wait for a write, for example while the store cannot be reached. If there are
-more, the oldest are dropped. (If fewer than ``MAX_PENDING`` progress events wait, more of the others may wait.)"""
+"""At most this many events of types other than progress wait for a write, for example while the store cannot be
+reached. If there are more, the oldest of them are dropped. (If fewer than ``MAX_PENDING`` progress events wait, more
+events of other types may wait.)"""
 _SMOOTHING = 0.3
 _MIN_GAIN = 1e-9
 """A pace is computed only if the fraction has grown by more than this. With a smaller gain, the pace could overflow."""
@@ -54,7 +55,7 @@ class PhaseEta:
         self._at, self._fraction = self._clock(), 0.0
 
     def rebase(self) -> None:
-        """Do not measure the first step: it follows a snapshot of an earlier attempt, so its duration means nothing."""
+        """Do not measure the next step: it follows a snapshot, so its fraction includes work of an earlier attempt."""
         self._fraction = math.inf
 
     def step(self, phase: str, fraction: float) -> float | None:
@@ -106,7 +107,7 @@ class EventBuffer:
     clock: Callable[[], float] = time.monotonic
 
     def step(self, step: Step, *, fraction: float, eta_s: float | None) -> None:
-        """Add a progress event for this step, and the record's fields that go with it."""
+        """Add a progress event for this step. Its values are also written to the task's record."""
         data: dict[str, str | int | float] = {"phase": step.phase, "fraction": round(fraction, 6)}
         if step.steps:
             data["step"], data["steps"] = step.step, step.steps
@@ -157,7 +158,7 @@ class EventBuffer:
         return any(event.type != "progress" for event in self._events)
 
     def set(self, **fields: str | int | float) -> None:
-        """Write these fields of the record with the next events."""
+        """Write these fields of the task's record with the next events."""
         self._fields.update(fields)
 
     def take(self, *, last: bool = False) -> tuple[list[EventDraft], Mapping[str, str | int | float]]:

@@ -3,10 +3,10 @@
 1. The leader opens a port (:class:`Listener`) and publishes ``host|port|nonce`` in a :class:`RendezvousStore`, a place
    that only the ranks of this one group read: Ray's key-value store under the gang's id, or a folder in tests.
 2. Each follower polls the store for the address, connects, and says hello with the nonce and its :class:`RankInfo`
-   (:func:`join`). The leader closes a connection that has a wrong nonce, whose rank has already joined, or that says no
-   valid hello within ten seconds.
-3. When all followers have joined, the leader sends each a welcome with the address of the ``torch.distributed`` store,
-   and clears the rendezvous store.
+   (:func:`join`). The leader closes the connection if the follower sends no valid hello within ten seconds, if the
+   nonce is wrong, or if this rank has already joined.
+3. When all followers have joined, the leader sends each of them a welcome with the address of the ``torch.distributed``
+   store, and clears the rendezvous store.
 
 Both sides give up at a deadline, or when their rank should stop. Serve makes a new gang id for each start of a gang, so
 no rank finds the address of an earlier leader.
@@ -56,7 +56,7 @@ class Listener:
     def admit(
         self, *, until: float, welcome: dict[str, Any], stopping: Callable[[], bool]
     ) -> dict[int, tuple[Channel, RankInfo]]:
-        """Wait for all followers and send each ``welcome``. ``until`` is a monotonic time.
+        """Wait for all followers, and send ``welcome`` to each of them. ``until`` is a monotonic time.
 
         :raises GroupBrokenError: if a follower does not join in time, or this rank should stop.
         """

@@ -1,9 +1,9 @@
 """One request and its answer, between the thread that runs the workload and the event loop that speaks HTTP.
 
-The thread calls :meth:`Exchange.send` for each part that has bytes (or once, if none has), and at the end one of
-``finish``, ``fail`` and ``abandon``. The loop takes all parts so far with :meth:`Exchange.receive`. The buffer is
-bounded: a thread that is more than ``BUFFER_BYTES`` ahead of the client waits in ``send``. So a slow client
-does not fill the memory. It slows down only its own request, except in a group of several ranks, which runs one
+The thread calls :meth:`Exchange.send` for each part that has bytes (or once, if no part has bytes), and at the end
+one of ``finish``, ``fail`` and ``abandon``. The loop takes all parts so far with :meth:`Exchange.receive`. The buffer
+is bounded: a thread that is more than ``BUFFER_BYTES`` ahead of the client waits in ``send``. So a slow client does not
+fill the memory. It slows down only its own request, except in a group of several ranks, which runs one
 request at a time.
 
 Either side may stop the request. :meth:`Exchange.stop` takes a reason from :class:`Stop` and wakes both sides: ``send``
@@ -45,7 +45,7 @@ class Stop(StrEnum):
     BROKEN = "broken"
     """The group broke while it ran the request. Another group may answer it."""
     LEAVING = "leaving"
-    """The group leaves or drains, and its time to finish requests is over; or it broke before the request began."""
+    """The group leaves or drains, and its time to finish requests is over. Or it broke before the request began."""
 
 
 class Exchange:

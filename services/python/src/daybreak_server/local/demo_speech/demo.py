@@ -125,8 +125,8 @@ def _show_users(client: Client, up: Up) -> None:
             say(f"  {phase} batches: {new.total()}, {mean:.1f} sessions on average")
             _print_sizes(new)
     say(
-        f"  A step takes milliseconds, so two of {USERS} users rarely need one at the same time: most batches have "
-        "one session."
+        f"  A step takes milliseconds, so two of {USERS} users rarely need a step at the same time: most batches "
+        "have one session."
     )
     say("  docs/11-sessions.md has figures for hundreds of users.")
 

@@ -1,4 +1,4 @@
-"""Lets 1, 2, 4 and 8 clients speak at once to each server, and reports how late their text is."""
+"""Lets 1, 2, 4 and 8 clients speak at the same time to each server, and reports how late their text is."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def _whisper_live(name: str, port: int, plan: Plan, clients: int) -> Resul
 
 
 async def _together(server: str, plan: Plan, clients: int, talk: Talk) -> Result:
-    """Let clients speak at once. They begin one after the other, because WhisperLive admits few clients a second."""
+    """Let clients speak at the same time. They start ``APART_S`` apart: WhisperLive admits few clients a second."""
     talks = [
         talk(speech, f"client {number}", number * APART_S)
         for number, speech in enumerate(plan.speeches(clients))
