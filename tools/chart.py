@@ -1,9 +1,9 @@
 """Generates the derived files of the Helm chart: its CRD, values.schema.json and the table of values in its README.
 
 The CRD is a copy of ``deploy/crd``. Schema and table come from ``values.yaml``. There, a comment ``# --`` describes the
-value below it, and a comment ``# @`` adds what the default does not say about the value's schema. The schema of
+value below it, and a comment ``# @`` adds to the value's schema what the default does not show. The schema of
 ``settings`` is an exception: it comes from the server's models. ``--check`` shows what would change, and exits 1 if
-anything would.
+anything would change.
 """
 
 from __future__ import annotations
@@ -133,7 +133,8 @@ def schema(document: str) -> dict[str, Any]:
         "type": "object",
         "minProperties": 1,
         "propertyNames": {"pattern": POOL_NAME},
-        # A pool is an object and never equals this text, so the schema refuses the name. Helm's error shows the text.
+        # A pool is an object and never equals this text, so the schema refuses any pool of this name. Helm's error
+        # shows the text.
         "properties": {name: {"type": "object", "const": reason} for name, reason in TAKEN.items()},
         "additionalProperties": {"$ref": "#/$defs/pool"},
     }

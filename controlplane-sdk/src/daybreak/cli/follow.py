@@ -1,4 +1,4 @@
-"""Follows a task on the screen, with its previews, until it ends or the user presses Ctrl-C."""
+"""Follows a task on the screen until it ends or the user presses Ctrl-C. Can save the task's previews in a folder."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def group(name: str, port: int, **load: int) -> GroupRecord:
 
 @contextmanager
 def listening(status: int = 200, body: Any = None) -> Iterator[int]:
-    """A server that answers each GET with this status, and ``body`` as JSON. Yields the server's port."""
+    """A server that answers each GET with this status and with ``body`` as JSON. Yields the server's port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -167,7 +167,7 @@ def test_what_does_not_serve_the_pool_is_an_error(
     assert words in check.found
 
 
-# ── KEDA; what the chart renders is judged in tests/deploy ────────────────────────────────────────────────
+# ── KEDA (tests/deploy checks what the chart renders) ────────────────────────────────────────────────────
 
 
 def scaled_object(*lists: str, pool: str = "chat") -> Mapping[str, Any]:

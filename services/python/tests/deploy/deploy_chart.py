@@ -82,7 +82,7 @@ def render(
     kinds: tuple[str, ...] = KINDS,
     chart: Path = CHART,
 ) -> Rendered:
-    """Render the chart with these values files and additional values. The default file is `minimal-values.yaml`.
+    """Render the chart with these values files and the values in ``also``. The default file is `minimal-values.yaml`.
 
     :raises RefusedError: with Helm's message.
     """

@@ -1,4 +1,4 @@
-"""Tests of the Ray Serve applications: their names, and the classes that serve them."""
+"""Tests of the deployments in the Ray Serve applications: their names and their classes."""
 
 from __future__ import annotations
 

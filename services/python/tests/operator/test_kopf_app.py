@@ -27,7 +27,7 @@ def body(world: World) -> dict[str, Any]:
 
 
 def remembered(loops: kopf_app.Loops, reconciler: Reconciler) -> dict[str, Any]:
-    """Everything that the operator remembers by pool."""
+    """Everything that the operator remembers of pools, by table."""
     tables = {name: getattr(loops, name) for name in ("_tasks", "_dirty", "_stepping_since")}
     tables |= {name: getattr(reconciler, name) for name in ("_written", "_failures", "_refused", "_silent")}
     return {name: table for name, table in tables.items() if table}

@@ -1,4 +1,4 @@
-"""A turn that is read in pieces, while other sessions decode, gets the same tokens as a turn that is read at once."""
+"""A turn gets the same tokens whether it is read in one piece, or in several pieces while other sessions decode."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def serve(model: Speech, turns: dict[str, list[bytes]], draw: random.Random) -> 
 
 
 def note(turns: list[list[int]], answer: StepResult) -> None:
-    """Add a token to the last of these turns. The end of a turn begins the next one."""
+    """Add the token of an answer to the last of these turns. If the answer ends this turn, begin the next one."""
     if answer is None:
         return
     found = token_of(answer)
@@ -90,7 +90,10 @@ def whole(model: Speech, audio: bytes, pair: int, blocks: int) -> list[list[int]
 
 
 def compare(model: Speech, streams: Sequence[tuple[bytes, int]], seed: int) -> None:
-    """``streams``: the audio of each session, and how many blocks each of its turns has."""
+    """Check that sessions that are served together in pieces get the same tokens as each session alone.
+
+    :param streams: the audio of each session, and how many blocks each of its turns has.
+    """
     pairs = len(model.shape.pairs)
     expected = {
         str(number): whole(model, audio, number % pairs, blocks)

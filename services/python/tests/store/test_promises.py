@@ -1,4 +1,7 @@
-"""Tests of promises that a small mistake would break unnoticed: fair shares, wake-ups, and the event streams."""
+"""Tests of promises that a small mistake would break unnoticed.
+
+The promises are about fair shares, wake-ups, event streams, previews and repeated submits.
+"""
 
 from __future__ import annotations
 

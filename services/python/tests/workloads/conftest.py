@@ -37,7 +37,7 @@ class Whole:
     stack: ExitStack
     meter: Meter | None = None
     broken: dict[str, list[Cause]] = field(default_factory=dict)
-    """Why the groups of a pool broke."""
+    """For each pool, by its name: why its groups broke."""
 
     def start_group(self, pool: str) -> None:
         """Start a group as threads of this process, and wait until the gateway knows it."""

@@ -1,8 +1,8 @@
 """Reads colour, shape and direction from the pixels of a video, without a model.
 
 The subject is the part that differs from the dark background. Its colour is the nearest one of the palette. Its
-direction is the direction in which its centre moves. Its shape is found by moment matching: for each candidate, the
-ideal figure with the same area and centre is drawn, and the figure with the best overlap over all frames is chosen.
+direction is the direction in which its centre moves. Its shape is found by moment matching: for each shape, the
+ideal figure with the subject's area and centre is drawn, and the one with the best overlap over all frames is chosen.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LEAST_FRAMES: Final = 8
 LEAST_TRAVEL: Final = 8.0
 """If the centre moves fewer pixels than this from the first to the last frames, the subject has no direction."""
 LEAST_OVERLAP: Final = 0.6
-"""Intersection over union below which the subject is none of the shapes."""
+"""If no shape has at least this intersection over union with the subject, the subject's shape is not clear."""
 
 UNIT_AREA: Final = {
     "circle": np.pi * CIRCLE_RADIUS**2,

@@ -3,8 +3,8 @@
 Items wait in one queue for each priority and *length bucket*. A batch has items of one bucket, because a device pads
 all of them to the length of the longest. The mode (:class:`.Mode`) decides which items may start. Of these, the
 batch begins with the item of the best priority; if several have this priority, with the one that has waited longest.
-Items of the same bucket join it in the order of priority and arrival, until it has ``max_batch_size`` items (in the
-mode ``adaptive``, perhaps fewer) or its padded size (items × longest item) would exceed ``max_batch_tokens``.
+Items of the same bucket join the batch in the order of priority and arrival, until it has ``max_batch_size`` items (in
+the mode ``adaptive``, perhaps fewer) or its padded size (items × longest item) would exceed ``max_batch_tokens``.
 
 Items of bulk work, such as the lines of a file, have the priority ``BULK`` or a higher number. A batch begins with one
 of them only while no other item may start. So a batch of bulk work delays a more urgent item only if the batch already
@@ -60,9 +60,9 @@ class Decision(Generic[K]):
     batch: tuple[BatchItem[K], ...] = ()
     """The items to work on now; none if the executor waits."""
     expired: tuple[BatchItem[K], ...] = ()
-    """Items that have left because their deadline has passed."""
+    """Items that have left their queues because their deadline has passed."""
     wake_at: float | None = None
-    """When to ask again if no item is added until then. With ``None``, ask only after an item has been
+    """When to ask for the next decision if no item is added until then. With ``None``, ask only after an item has been
     added."""
 
 
@@ -130,7 +130,7 @@ class Batcher(Generic[K]):
             raise FullError(f"{self.counted} of at most {self._rules.max_waiting} items wait already.")
 
     def add(self, item: BatchItem[K]) -> None:
-        """Let an item wait.
+        """Add an item to its queue.
 
         :raises FullError: if too many wait already.
         :raises ValueError: if an item with the same key already waits, or the length is not positive.
@@ -199,7 +199,7 @@ class Batcher(Generic[K]):
                 yield item
         if (
             len(self._deadlines) > 2 * len(self._waiting) + 64
-        ):  # most of these items have left, so drop their deadlines
+        ):  # most of the deadlines are those of items that have left, so drop these deadlines
             self._deadlines = [
                 entry for entry in self._deadlines if self._waiting.get(entry[2].key) is entry[2]
             ]
@@ -247,7 +247,7 @@ class Batcher(Generic[K]):
     def _wake_at(self) -> float | None:
         """When the next batch starts or the next item expires, if no item is added before then."""
         times = [entry[0] for entry in self._deadlines[:1]]
-        if self._waiting:  # the executor is idle, so the mode is `timed`: no other mode lets items wait then
+        if self._waiting:  # then the mode is `timed`: in other modes, no item waits while the executor is idle
             times.append(next(iter(self._waiting.values())).arrived + self._rules.timeout_s)
         return min(times, default=None)
 

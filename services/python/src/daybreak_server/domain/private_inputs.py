@@ -1,12 +1,12 @@
-"""The inputs of tasks and requests that this process remembers, so that its log hides them.
+"""Remembers the inputs of tasks and requests, so that the log of this process hides them.
 
 Daybreak's own lines do not quote an input, but the message of an exception may quote one. So the process remembers the
-texts of the inputs of the tasks and requests that run here (:class:`running`), and of the tasks that it saw last
+texts of an input while its task or request runs here (:class:`running`), and the texts of the inputs that it saw last
 (:func:`keep`). The log hides these texts (``observability/redaction.py``).
 
 Anybody may send an input, so memory and work are bounded. Of each input, about the first :data:`INPUT_CHARS` characters
-are remembered. Of the inputs that do not run here at the moment, the newest :data:`RECENT` are remembered, with at most
-:data:`RECENT_CHARS` characters in all.
+are remembered. Of the inputs whose task or request does not run here, the newest :data:`RECENT` are remembered, with at
+most :data:`RECENT_CHARS` characters in all.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 INPUT_CHARS = 16 * 1024
-"""How many characters of one input are remembered. The valid input of a task is not longer."""
+"""How many characters of one input are remembered. A valid input of a task is not longer."""
 RECENT = 128
-"""How many inputs that do not run here are remembered. A batch of submitted tasks has fewer (at most 100)."""
+"""How many inputs are remembered whose task or request does not run here. A batch of submitted tasks has fewer inputs
+(at most 100)."""
 RECENT_CHARS = 64 * 1024
 _TEXT_CHARS = 16
 """Each text counts as its length plus this number of characters."""
@@ -32,7 +33,7 @@ _SINGLE = (int, float, bool, type(None))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrivateInput:
-    """The texts of an input, and its task, if it has one. Equal only to itself."""
+    """The texts of an input, and its task, if it has one. An object equals only itself."""
 
     texts: tuple[str, ...]
     task: str = ""
@@ -108,12 +109,12 @@ _known: tuple[PrivateInput, ...] | None = ()
 
 
 def keep(value: object, task: str = "") -> None:
-    """Remember an input, as JSON text or as a value, until newer ones replace it."""
+    """Remember an input, which is given as JSON text or as a value, until newer inputs replace it."""
     _keep(PrivateInput.of(value, task))
 
 
 class running:  # noqa: N801 - it reads like a function
-    """Remember the input of a task inside a ``with`` block, and after the block as :func:`keep` does."""
+    """Remember the input of a task or request inside a ``with`` block, and after the block as :func:`keep` does."""
 
     def __init__(self, value: object, task: str) -> None:
         self._input = PrivateInput.of(value, task)

@@ -171,7 +171,7 @@ class _Signals:
             self._loop.add_signal_handler(number, self._on_signal)
 
     def close(self) -> None:
-        """Restore the default handling of the signals, so that a signal can end a worker that hangs at its end."""
+        """Restore the default handling of the signals, so that a signal can end a worker that hangs while it ends."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.remove_signal_handler(number)
 

@@ -99,9 +99,9 @@ _WAKES = _pool_max("daybreak_wake_elapsed_seconds")
 REQUESTS = 'daybreak_http_requests_total{HERE,route!~"/healthz|/readyz|/metrics"}'
 """The requests of clients, without those of kubelets and of Prometheus."""
 API_REQUESTS = REQUESTS.replace("/metrics", "/metrics|/v1/pools/.*/serve/.*")
-"""The requests that count towards the API's objective: all except those under ``/v1/pools/<pool>/serve/``, which have
-their own alerts, and for which the workload chooses the status of the answer. Requests to the routes of OpenAI's
-API count, even if a group or a worker answers them."""
+"""The requests that count towards the API's objective: all of :data:`REQUESTS` except those under
+``/v1/pools/<pool>/serve/``. The excepted requests have their own alerts, and the workload chooses the status of their
+answers. Requests to the routes of OpenAI's API count, even if a group or a worker answers them."""
 FAILED_REQUESTS = API_REQUESTS.replace("}", ',status=~"5..",code!="queue_full"}')
 """The requests of :data:`API_REQUESTS` that failed. ``queue_full`` is no failure: a full queue must refuse tasks."""
 
@@ -132,7 +132,7 @@ def _ended(outcomes: str, window: str) -> str:
 
 
 def _retried(reasons: str, window: str) -> str:
-    """Tries within ``window`` that got no answer from a group or worker for one of these reasons, by pool."""
+    """Tries within ``window`` that ended without an answer, by pool. Only tries with one of these reasons count."""
     return (
         "sum by (namespace, pool) "
         f'(increase(daybreak_router_retries_total{{HERE,reason=~"{reasons}"}}[{window}]))'
@@ -182,7 +182,7 @@ ALERTS: tuple[Alert, ...] = (
         "daybreak_rank_heartbeat_age_seconds{HERE}",
         for_="10m",
         summary="Pool {pool} has ready groups, but Prometheus has no metrics of their ranks.",
-        when="a pool has had ready groups for 10 min, but no metrics of their ranks",
+        when="for 10 min, a pool has had ready groups, but Prometheus has had no metrics of their ranks",
         dashboard="daybreak-ray",
         needs=Needs.RAY,
     ),
@@ -194,7 +194,7 @@ ALERTS: tuple[Alert, ...] = (
         for_="8m",
         summary="Tasks of pool {pool} wait, none runs, and none was claimed for 10 minutes.",
         when="tasks have waited for 10 min, while none ran and none was claimed; during a wake, the alert fires only "
-        "after twice `monitoring.alerts.wakeSeconds`",
+        "once the wake has lasted longer than twice `monitoring.alerts.wakeSeconds`",
         dashboard="daybreak-pool",
     ),
     Alert(
@@ -246,8 +246,8 @@ ALERTS: tuple[Alert, ...] = (
         expression=f"({_BROKEN} / {_ended('', '5m')} > 0.01) and ({_BROKEN} > ${{failed_requests}})",
         for_="10m",
         summary="{{ $value | humanizePercentage }} of the requests to pool {pool} got no answer, or only a part of it.",
-        when="for 10 min, more than 1 % of a pool's requests have got no answer from a group or lost part of it, "
-        "and more than `monitoring.alerts.failedRequests` of them in 5 min; each try counts",
+        when="for 10 min, more than 1 % of a pool's requests have got no answer from a group, or only a part of one, "
+        "and more than `monitoring.alerts.failedRequests` requests in 5 min; every failed try counts",
         dashboard="daybreak-serving",
     ),
     Alert(
@@ -365,8 +365,9 @@ ALERTS: tuple[Alert, ...] = (
         expression=_budget(("14.4", "1h", "5m"), ("6", "6h", "30m")),
         for_="2m",
         summary="The API fails so often that its error budget of 30 days is gone within days.",
-        when="for 2 min, requests to the API have failed 14.4 times (over 1 h) or 6 times (over 6 h) as often as its "
-        "objective allows, and more than `monitoring.alerts.failedRequests` of them failed",
+        when="for 2 min, requests to the API have failed more than 14.4 times as often as its objective allows "
+        "(over 1 h), or more than 6 times as often (over 6 h), and more than `monitoring.alerts.failedRequests` "
+        "of them failed",
         dashboard="daybreak-api",
         about_pool=False,
     ),
@@ -376,8 +377,9 @@ ALERTS: tuple[Alert, ...] = (
         expression=_budget(("3", "1d", "2h"), ("1", "3d", "6h")),
         for_="15m",
         summary="The API fails more often than its error budget allows.",
-        when="for 15 min, requests to the API have failed 3 times as often as its objective allows (over 1 day), or "
-        "more often than it allows (over 3 days), and more than `monitoring.alerts.failedRequests` of them failed",
+        when="for 15 min, requests to the API have failed more than 3 times as often as its objective allows "
+        "(over 1 day), or more often than it allows (over 3 days), and more than `monitoring.alerts.failedRequests` "
+        "of them failed",
         dashboard="daybreak-api",
         about_pool=False,
     ),

@@ -1,4 +1,4 @@
-"""Removes secrets, and text from the inputs of tasks, from a line of the log.
+"""Removes two things from a line of the log: secrets, and texts of the inputs of tasks and requests.
 
 Daybreak's own lines do not quote an input, but the message of an exception may quote one, whole or in part, plain or
 escaped. So a part of a line is replaced if it has :data:`WINDOW` characters in a row (a *window*) that also occur in a
@@ -7,7 +7,7 @@ text of an input that the process knows.
 A shorter text of an input, of at least :data:`SHORTEST` characters, may be an ordinary word. It is replaced where it is
 quoted (``input_value='cat'``). Where it is a whole word without quotes, it is replaced only in errors, tracebacks and
 libraries' messages that are about the task with this input. If such a word were replaced in every line, a tenant could
-blot out any word of the log.
+remove any word from the whole log.
 
 The work is bounded, because a gateway writes its log on its event loop. The middle of a log text that is longer than
 :data:`LONGEST` characters is cut out, and ``domain/private_inputs.py`` bounds the inputs. An input is divided into
@@ -61,7 +61,7 @@ class _Pattern:
 
 
 class Redactor:
-    """Makes texts safe to log. ``inputs`` returns the known inputs: the same object until they change."""
+    """Makes texts safe to log. ``inputs`` returns the known inputs, and the same object until they change."""
 
     def __init__(self, inputs: Callable[[], Sequence[PrivateInput]] = private_inputs.known) -> None:
         self._inputs = inputs
@@ -115,7 +115,7 @@ def _blocks(text: str) -> range:
 
 
 def _windows(line: str, patterns: Iterable[_Pattern]) -> set[str]:
-    """The windows of the inputs that occur in the line."""
+    """The windows that occur both in the line and in an input."""
     blocks = {line[at : at + _BLOCK] for at in range(len(line) - _BLOCK + 1)}
     windows = {line[at : at + WINDOW] for at in range(len(line) - WINDOW + 1)}
     found: set[str] = set()

@@ -11,7 +11,7 @@ _BUCKETS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0),
 )
-"""They fit everything from a quick lookup to a long generation."""
+"""The buckets fit everything from a quick lookup to a long generation."""
 
 RANK_REQUESTS = Metric(
     name="daybreak_rank_requests_total",

@@ -1,4 +1,4 @@
-"""Sends spans to an OTLP/HTTP collector, without ever holding up or failing the work.
+"""Sends spans to an OTLP/HTTP collector. The work never waits for this, and never fails because of it.
 
 Spans wait in a bounded queue, and a thread sends them in batches. While the collector does not answer, spans are
 dropped, and the log has one warning, not one for each batch.
@@ -28,7 +28,8 @@ DELAY_S = 1.0
 """The longest time that an ended span of a group waits to be sent in a batch. A group that is killed loses the spans
 that wait, and those that have not ended."""
 GATEWAY_DELAY_S = 5.0
-"""The same for a gateway. It is longer, because a batch costs a busy gateway as much time as hundreds of submits."""
+"""The same time for a gateway. It is longer, because one batch costs a busy gateway as much time as hundreds of
+submits."""
 WARN_AGAIN_S = 300.0
 """The log has at most one warning in this time."""
 _CHATTY = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk._shared_internal")
@@ -38,7 +39,7 @@ _CHATTY = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemet
 class HeadersFromFile:
     """Adds the headers of a file (``Name: value`` in each line) to each request, so that a new key needs no restart.
 
-    The library ``requests`` calls it for each request, because it is the ``auth`` of the session.
+    The library ``requests`` calls this object for each request, because the object is the ``auth`` of the session.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,7 +55,10 @@ class HeadersFromFile:
 
 
 class _FirstMessage(logging.Filter):
-    """Keeps the messages of a logger out of the log, and remembers the first one, which has the cause."""
+    """Keeps the messages of the loggers in :data:`_CHATTY` out of the log.
+
+    Remembers the first message of each export, which has the cause.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,7 +137,7 @@ def span_processor(endpoint: str, *, headers_file: Path | None, delay_s: float) 
 
 
 def within(timeout_s: float, work: Callable[[], Any]) -> bool:
-    """Run ``work`` on a thread, and return whether it ended in time. The SDK may exceed its own time limits."""
+    """Run ``work`` on a thread, and return whether it ended in time. Calls of the SDK may exceed their own limits."""
     thread = threading.Thread(target=work, name="traces", daemon=True)
     thread.start()
     thread.join(timeout_s)

@@ -25,7 +25,7 @@ def fast_start_allowed(environ: Mapping[str, str]) -> bool:
 
 
 def _in_file(config: str | None) -> Any:
-    """The value in the file, or ``True`` if the file has no value."""
+    """The value in the file; ``True`` if there is no file, or it cannot be read, or it has no value."""
     if not config:
         return True
     import yaml

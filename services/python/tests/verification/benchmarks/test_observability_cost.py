@@ -1,4 +1,4 @@
-"""The benchmark of what observability costs. In its baseline, tasks run, and the scripts in Redis count nothing."""
+"""A test of the baseline of the benchmark ``observability_cost``: tasks run, but the scripts in Redis count nothing."""
 
 from __future__ import annotations
 

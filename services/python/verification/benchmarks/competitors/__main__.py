@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 def measure(
     contenders: Sequence[Contender], size: race.Race, *, quick: bool, variant: str | None = None
 ) -> tuple[dict[str, list[race.Result]], str]:
-    """The results of each contender's variants, and the name of the server."""
+    """The results of each contender's variants, and the name and version of the server."""
     folder = Path(tempfile.mkdtemp(prefix="daybreak-competitors-"))
     results: dict[str, list[race.Result]] = {}
     try:

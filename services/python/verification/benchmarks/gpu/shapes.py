@@ -1,4 +1,4 @@
-"""Builds Wan 2.2 models of the real shape with random weights on the device, so that nothing is downloaded.
+"""Builds Wan 2.2 models with the real shapes and random weights, so that nothing is downloaded.
 
 The configurations are those of Wan-AI/Wan2.2-TI2V-5B-Diffusers and Wan-AI/Wan2.2-T2V-A14B-Diffusers. ``tiny`` is
 not the shape of a published model. A test uses it to run the code of the benchmark on a CPU.
@@ -70,7 +70,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
 
 
 def build(name: str, options: VideoOptions, device: torch.device, *, vae: bool = True) -> WanModel:
-    """A model of the shape ``name``, placed as ``options`` says.
+    """A model of the shape ``name``, prepared as ``options`` says.
 
     Its weights are random, because a kernel takes the same time whatever the values of the weights are.
     """

@@ -1,11 +1,11 @@
 """CPU time of a gateway and its Redis for each submit, in each mode of observability (see ``modes``).
 
-Even two gateways that do exactly the same work differ in CPU time by about a percent for as long as they run. Their
-memory addresses differ, and so do their hash seeds unless the gateways share a seed. More rounds with the same
-processes do not remove this difference. So the benchmark starts all processes several times, each time with a new seed
-that all gateways share. After each start, the gateways take turns in random order. Each round gives, for each mode, one
-difference from the baseline. The baseline is the mean of two gateways without observability. The difference between
-these two gateways is the *control*: it shows how far figures differ although both gateways do the same.
+Even two gateways that do exactly the same work differ in CPU time by about a percent. The difference lasts as long as
+they run: their memory addresses differ, and so do their hash seeds unless the gateways share a seed. More rounds with
+the same processes do not remove this difference. So the benchmark starts all processes several times, each time with a
+new seed that all gateways share. After each start, the gateways take turns in random order. Each round gives, for each
+mode, one difference from the baseline. The baseline is the mean of two gateways without observability. The difference
+between these two gateways is the *control*: it shows how far figures differ although both gateways do the same.
 """
 
 from __future__ import annotations

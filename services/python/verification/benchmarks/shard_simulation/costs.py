@@ -17,8 +17,8 @@ class NotMeasuredError(LookupError):
 class Costs:
     """The measured costs: for each operation, how many CPU seconds it takes on a shard's single core.
 
-    Some fields have other units. Those that end in ``_bytes`` have bytes, those that end in ``_s`` have operations per
-    second, and the two hand-offs have seconds of time.
+    Some fields have other units. Fields whose names end in ``_bytes`` have bytes, those whose names end in ``_s`` have
+    operations per second, and the two hand-offs have seconds of time.
     """
 
     submit: float
@@ -36,7 +36,7 @@ class Costs:
     queued_bytes: float
     ended_bytes: float
     handoff_raw: float
-    """Seconds of a raw hand-off (RPUSH to BLPOP): two trips over the network, and the work of two clients."""
+    """The time of a raw hand-off (RPUSH to BLPOP). It includes two trips over the network and two clients' work."""
     handoff: float
     submits_s: float
     settles_s: float
@@ -63,7 +63,7 @@ _ROWS = {
 """For each field: the name of its row in the report, and the factor from the row's unit to the field's unit.
 
 The name of a row may end with a comma and the depth of the queue. If the names of several rows differ only in the
-depth, the first row counts, which has the smallest depth."""
+depth, only the first of these rows counts. It has the smallest depth."""
 
 
 def measured(folder: Path = FOLDER) -> tuple[Costs, Report]:

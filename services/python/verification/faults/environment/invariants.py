@@ -14,11 +14,10 @@ _ENDED = {"succeeded", "failed", "cancelled", "expired"}
 
 
 def inconsistencies(client: redis.Redis, keys: Keys, *, idle_timeout_s: float | None = 60.0) -> list[str]:
-    """A sentence for each inconsistency, once the pool is idle. ``client`` must decode responses.
+    """Wait until the pool is idle, and return a sentence for each inconsistency. ``client`` must decode responses.
 
-    A pool may still be busy when all tasks that a client knows have ended. If the response to a submit was lost, the
-    pool has a task that no client knows. ``idle_timeout_s`` is how long to wait until the pool is idle. With ``None``,
-    the function does not wait.
+    A pool may still be busy when all tasks that a client knows have ended: if the response to a submit was lost, the
+    pool has a task that no client knows. The function waits for ``idle_timeout_s`` at most; with ``None``, not at all.
     """
     if idle_timeout_s is not None:
         try:
@@ -67,7 +66,7 @@ def _check_indexes(
 def _check_places(
     client: redis.Redis, keys: Keys, families: dict[str, set[str]], tasks: set[str]
 ) -> list[str]:
-    """Each task must be in exactly the set of its state."""
+    """Each task must be in the set of its state, and in no other set."""
 
     def members(name: str) -> set[str]:
         return set(client.zrange(keys.single(name), 0, -1))

@@ -1,4 +1,4 @@
-"""Reads the event streams of the pools, with methods for coroutines."""
+"""Reads the event streams of the pools, with asynchronous methods."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class RedisEvents:
         return cast("list[tuple[bytes, dict[bytes, bytes]]]", reply[0][1]) if reply else []
 
     async def _check(self, client: Any, key: str, after: str) -> None:
-        """Check that the stream still has all events after the id ``after``. The stream keeps about a million."""
+        """Check that the stream, which keeps about a million events, still has all events after the id ``after``."""
         if not await client.exists(key):
             return
         info = await client.xinfo_stream(key)

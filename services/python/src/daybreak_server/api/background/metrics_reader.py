@@ -33,7 +33,7 @@ class MetricsReader:
     pool_views: PoolViewCache
     measurements: Measurements
     sessions: Mapping[str, SessionStore] = field(default_factory=dict)
-    """The store of sessions, by the name of each pool that has them."""
+    """For each pool of kind ``sessions``, by its name: the store of its sessions."""
     metrics: GatewayMetrics
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _read_at: float = field(default=float("-inf"), init=False)

@@ -2,8 +2,8 @@
 
 Two rules hold for all bodies and all workloads:
 
-* ``null`` for an optional field means that the field is absent, so that its default applies.
-* A number without a fraction is an integer, however it is written (``20.0``, ``2e1``), if the schema wants an integer.
+* ``null`` for an optional field means that the field is absent, so its default applies.
+* If the schema wants an integer, a number without a fraction counts as one, however it is written (``20.0``, ``2e1``).
 
 So a client need not know whether a model is strict, or how its author declared an optional field.
 
@@ -19,7 +19,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 _EXACT: Final = 1 << 53
-"""From here on, one float stands for several integers, so the integer that the client meant is unknown."""
+"""From this value on, one float stands for several integers, so the integer that the client meant is unknown."""
 _NORMALIZABLE: Final = (float, dict, list)
 """Types of values that may have to change, or may contain such values."""
 Schema = Mapping[str, Any]

@@ -4,9 +4,9 @@
 deployment after a few failed constructors. A rank that waits for Redis, its peers or its model is merely not ready yet.
 
 The work thread goes through the wake phases of docs/04-group.md: rendezvous and process group (not in a group of one
-rank), model, warm-up, ready. The leader (rank 0) also starts the lease renewer before the first phase, so that the
-group's record is in the store while the group forms. The leader also opens the blob store during that time. The
-leader's record first shows the phase ``process_group``, and the heartbeat first has the limit of this phase, even in a
+rank), model, warm-up, ready. The leader (rank 0) starts the lease renewer before the first phase, so that the
+group's record is in the store while the group forms. During that time, the leader also opens the blob store. The
+group's record first shows the phase ``process_group``, and the heartbeat first has the limit of this phase, even in a
 group of one rank. The phases ``model`` and ``warm_up`` then change the record and the limit.
 
 A rank ends in one of three ways:
@@ -15,8 +15,8 @@ A rank ends in one of three ways:
   requests, or releases its sessions), and deregisters. A follower asks the leader to do so.
 * An error of the work thread, or of another rank: ``on_broken`` is called once with the cause. If the rank has a
   process of its own, ``on_broken`` ends the process.
-* The work thread hangs in a collective or in a step, and may never return. So another thread calls ``on_broken``: the
-  lease renewer's, or the one that reads from the leader.
+* The work thread hangs in a collective or in a step, and may never return. So another thread calls ``on_broken``: on
+  the leader, the thread of the lease renewer; on a follower, the thread that reads from the leader.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ from daybreak_server.workloads.base import Group, Workload, WorkloadSpec
 _log = logging.getLogger(__name__)
 _STOP_MARGIN_S = 2.0
 _LAST_SPANS_S = 0.2
-"""How long a broken rank waits until its last spans are sent. This wait delays the restart of the group by Serve."""
+"""How long a broken rank waits for its last spans to be sent. Serve can restart the group only after this wait."""
 
 
 class Rank:
@@ -193,8 +193,8 @@ class Rank:
         lease_renewer.start()
         control_group: ControlGroup = SingleRank()
         left = False
-        # The blob store is opened while the group forms (an S3 client takes 0.3 s). If that fails, the rank ends
-        # before it reads the model.
+        # The blob store is opened while the group forms (an S3 client takes 0.3 s). If it cannot be opened, the rank
+        # ends before it reads the model.
         opener = ThreadPoolExecutor(1, thread_name_prefix="blobs")
         try:
             opening = opener.submit(deps.blobs)
@@ -381,7 +381,7 @@ class Rank:
 
     @contextlib.contextmanager
     def _phase(self, phase: WakePhase, lease_renewer: LeaseRenewer | None) -> Iterator[None]:
-        """Run a wake phase. The group's record shows the phase, and its duration once it has ended."""
+        """Run a wake phase. The group's record shows the phase, and its duration once the phase has ended."""
         limit_s = self._config.start_s if phase is WakePhase.PROCESS_GROUP else self._config.load_stall_s
         self._heartbeat.beat(phase, limit_s=limit_s)
         if lease_renewer is not None:

@@ -36,7 +36,7 @@ class SimulatedSpeechOptions(BaseModel):
     block_tokens: int = Field(6, ge=1, le=10_000)
     """How many tokens of the limit ``max_batch_tokens`` a block of audio uses."""
     max_sessions: int = Field(512, ge=1, le=100_000)
-    """The most sessions that a group holds."""
+    """How many sessions a group can hold."""
 
 
 def options_of(options: Mapping[str, Any]) -> SimulatedSpeechOptions:

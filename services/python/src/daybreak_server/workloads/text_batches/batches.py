@@ -34,7 +34,7 @@ _WEIGHT = 0.2
 
 
 class TextBatches(Generic[P, R]):
-    """The batches of one group. ``run`` gets the inputs of a batch, on one thread only."""
+    """The batches of one group. ``run`` gets the inputs of one batch at a time, always on the same thread."""
 
     def __init__(
         self, run: Callable[[Sequence[P]], Sequence[R]], settings: Mapping[str, Any], *, group: Group
@@ -53,7 +53,7 @@ class TextBatches(Generic[P, R]):
     def compute(self, request: Request, inputs: Sequence[P], lengths: Sequence[int]) -> list[R]:
         """The results of the inputs, in their order.
 
-        :raises RequestError: 422, 429, 503 or 504. An error that the model raises for one input is raised too.
+        :raises RequestError: 422, 429, 503 or 504. If the model raises an error for one input, this error is raised.
         """
         max_waiting = self._executor.rules.max_waiting
         if len(inputs) > max_waiting:
@@ -93,7 +93,8 @@ class TextBatches(Generic[P, R]):
 
         :param cancelled: whether nobody waits for the results any more. It is called only if no batch runs, or one has
             ended since the last call. So a call also shows that the work advances, even if all batches go to requests.
-        :raises RetryableError: if nobody waits, or the group leaves. An error of the model for one input is raised too.
+        :raises RetryableError: if nobody waits, or the group leaves. If the model raises an error for one input, this
+            error is raised.
         """
         try:
             return self._executor.compute(

@@ -24,8 +24,8 @@ from verification.benchmarks.sessions.table import Found
 CACHE_MB = 600.0
 """The size of the model's cache. The cache holds more sessions than one core can serve."""
 START_BUSY = 0.6
-"""The search begins with the number of users whose turns, if computed one at a time, would keep the device busy for
-this share of the time."""
+"""A search begins with a certain number of users. If their turns were computed one at a time, the device would be busy
+for this share of the time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class _Bed:
         return max(1, int(START_BUSY * self.turn_s / turn_s))
 
     def found(self, contender: Contender, start: int) -> Found:
-        """How many users a strategy sustains. Only the first of the strategy's rules is measured."""
+        """How many users a strategy sustains. If the strategy has several rules, only the first is measured."""
         tried = search.climb(
             lambda users: self._run(contender, users),
             start=start,

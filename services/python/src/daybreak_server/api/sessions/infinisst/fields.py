@@ -27,7 +27,7 @@ def _absent_if_empty(value: Any) -> Any:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-# The inner `str` has the length limit. If the union had it, pydantic would fail when it measures `None`.
+# The inner `str` has the length limit. If the union had the limit, pydantic would try to measure `None`, and fail.
 OptionalName = Annotated[Annotated[str, Field(max_length=200)] | None, BeforeValidator(_absent_if_empty)]
 
 
@@ -86,7 +86,7 @@ async def read_fields(request: Request, model: type[M], *, max_bytes: int) -> M:
 
 
 def _form(body: bytes, content_type: str) -> dict[str, str]:
-    """The fields of a form. Without an explicit Content-Type, ``curl -d`` declares any body a form, even JSON."""
+    """The fields of a form. Unless a user sets a Content-Type, ``curl -d`` sends even JSON with the type of a form."""
     if body.lstrip()[:1] in {b"{", b"["} or (body and not content_type):
         raise not_json(content_type)
     try:

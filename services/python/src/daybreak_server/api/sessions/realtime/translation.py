@@ -1,4 +1,4 @@
-"""OpenAI's dialect of translation sessions. Each piece of text is a ``session.output_transcript.delta``."""
+"""OpenAI's dialect of translation sessions. Each piece of text is an event ``session.output_transcript.delta``."""
 
 from __future__ import annotations
 

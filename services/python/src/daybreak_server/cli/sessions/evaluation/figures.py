@@ -14,7 +14,7 @@ from daybreak_server.cli.sessions.evaluation.user import Talk
 
 LAG_LIMIT_S = 2.0
 Batches = Mapping[str, Mapping[int, int]]
-"""How many batches there were, by phase and by the number of their sessions."""
+"""How many batches there were, by phase and by the number of sessions in a batch."""
 
 
 def sustained(talk: Talk) -> bool:

@@ -102,7 +102,8 @@ def tokens_that_fit(info: ModelInfo, options: VideoOptions) -> int | None:
     """Roughly how many tokens fit into the memory of one GPU; ``None`` if the option ``gpu_memory_gib`` is not set.
 
     The estimate adds the weights that stay on the GPU (with offloading, only a part of them) and, for each token, the
-    widest float32 activations of a block. These are the hidden layer of the feed-forward and eight times the width.
+    widest float32 activations of a block. These are the hidden layer of the feed-forward and eight vectors of the
+    model's width.
     The estimate refuses videos that can never run. It does not promise that all other videos can run.
     """
     if options.gpu_memory_gib is None:
