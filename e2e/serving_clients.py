@@ -12,8 +12,8 @@ from typing import Any
 import httpx2
 
 ID_HEADERS = ("Daybreak-Group", "Daybreak-Worker")
-"""Answers of a pool have the first header, with the group that answered. Those of a model have the second, with the
-worker."""
+"""Answers of a pool have the first header: the id of the group that answered. Answers of a model have the second: the
+id of the worker."""
 
 
 def answered_by(answer: httpx2.Response) -> str:
@@ -25,7 +25,8 @@ def answered_by(answer: httpx2.Response) -> str:
 def open_streams(
     url: str, count: int, wish: Mapping[str, Any], *, deadline_s: float
 ) -> Iterator[list[httpx2.Response]]:
-    """Send ``count`` requests at once, and wait until each answer has begun. The answers are closed with the context.
+    """Send ``count`` requests at once, and wait until each answer has begun. When the context ends, the answers
+    are closed.
 
     ``wish``: the body, which says how the workload ``echo-serve`` answers.
     """

@@ -42,7 +42,7 @@ def test_sse_parsing_does_not_depend_on_chunk_boundaries(cuts: list[int]) -> Non
 
 
 def test_an_endless_sse_event_is_rejected() -> None:
-    """Another server's stream cannot fill the memory."""
+    """A server that never ends an event cannot fill the client's memory."""
     for chunk in (b"data: " + b"x" * 2000, b"data: x\n" * 300):
         with pytest.raises(errors.ProtocolError, match="larger than 1000"):
             SseParser(max_event_bytes=1000).feed(chunk)
@@ -130,7 +130,7 @@ def test_retry_after_may_be_a_number_or_a_date() -> None:
 
 
 def test_delays_grow_to_a_limit_and_respect_retry_after() -> None:
-    """Backoff doubles up to its limit, jitter removes at most half, and Retry-After is the minimum."""
+    """Backoff doubles up to its limit, jitter removes at most half, and a delay is at least Retry-After."""
     retry = Retry(first_s=1, max_s=8)
     lost = errors.TransportError("x")
     assert [retry.delay(n, lost, draw=lambda: 1.0) for n in (1, 2, 3, 4, 9)] == [1, 2, 4, 8, 8]
@@ -149,7 +149,7 @@ def test_paths_are_quoted() -> None:
 
 
 def test_a_submit_omits_absent_fields_and_needs_a_time_zone() -> None:
-    """The server applies its own defaults; a time without a time zone is rejected."""
+    """The server applies its own defaults. The client rejects a time without a time zone."""
     body = routes.submit_body(
         "video", {"prompt": "x"}, start_at=datetime(2026, 1, 1, tzinfo=UTC), priority="high"
     )

@@ -1,8 +1,8 @@
-"""The Grafana dashboards: what each panel asks Prometheus, and what it means.
+"""The Grafana dashboards: what each panel asks Prometheus, and what the panel means.
 
 ``model`` has the types. One module per dashboard has its panels; some rows of the dashboard *Serving* have modules of
-their own. ``grafana`` turns the dashboards into Grafana's JSON. The tests take the queries from here too, and send them
-to a Prometheus that has scraped a real run.
+their own. ``grafana`` turns the dashboards into Grafana's JSON. The tests also take the queries from here, and send
+them to a Prometheus that has scraped a real run.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def message(error: Exception) -> str:
 
 @contextmanager
 def report_errors(output: Output) -> Iterator[None]:
-    """Print errors on one line of stderr and exit with their code."""
+    """Print an error on one line of stderr, and exit with its code."""
     try:
         yield
     except BrokenPipeError as error:

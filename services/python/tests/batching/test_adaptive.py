@@ -23,7 +23,7 @@ COSTS: dict[str, Callable[[int], float]] = {
 def run(
     cost: Callable[[int], float], mode: Mode, *, items: int, noise: float = 0.0, size: int = 32
 ) -> tuple[float, Batcher[int]]:
-    """Compute ``items`` items, which all wait from the start. :returns: the seconds that it takes, and the batcher."""
+    """Compute ``items`` items, which all wait from the start. :returns: the seconds that they take, and the batcher."""
     batcher: Batcher[int] = Batcher(Rules(mode=mode, max_batch_size=size, max_waiting=items))
     for key in range(items):
         batcher.add(BatchItem(key=key, tokens=10, arrived=0.0))
@@ -47,7 +47,7 @@ def test_the_mode_adaptive_is_never_slower_than_a_batch_size_of_one(
 
 
 def test_it_finds_the_best_size() -> None:
-    """The mode ``adaptive`` finds the size within a few batches, and keeps it."""
+    """The mode ``adaptive`` finds the best size within a few batches, and keeps it."""
     seconds, batcher = run(COSTS["gains end at eight"], Mode.ADAPTIVE, items=20_000)
     best, _ = run(COSTS["gains end at eight"], Mode.EAGER, items=20_000, size=8)
     assert seconds <= 1.05 * best
@@ -55,7 +55,7 @@ def test_it_finds_the_best_size() -> None:
 
 
 def test_it_follows_a_change_of_the_executor() -> None:
-    """The device becomes busy, so that larger batches are slower. Later it is free again."""
+    """The device becomes busy, so that each item takes longer in a larger batch. Later the device is free again."""
     batcher: Batcher[int] = Batcher(Rules(mode=Mode.ADAPTIVE))
     keys = itertools.count()
 

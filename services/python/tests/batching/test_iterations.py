@@ -51,7 +51,7 @@ def test_sessions_join_and_leave_between_two_steps() -> None:
 
 
 def test_a_batch_has_one_phase_and_prefill_goes_first() -> None:
-    """Prefill goes first even if decode has waited longer, unless decode has waited too long."""
+    """Prefill goes first even if decode has waited longer, unless decode has waited for ``max_decode_delay_s``."""
     scheduler = ready(IterationRules(gather_size=1, max_decode_delay_s=9), "a")
     run(scheduler, 0.0, 1.0, "a")
     scheduler.prefill_ready("b", 2.0, seconds=0.5)
@@ -59,7 +59,7 @@ def test_a_batch_has_one_phase_and_prefill_goes_first() -> None:
 
 
 def test_decode_does_not_starve_under_endless_prefill() -> None:
-    """Decode gets one batch after each ``max_decode_delay_s``, and prefill gets the others."""
+    """Decode gets one batch whenever it has waited for ``max_decode_delay_s``. Prefill gets all other batches."""
     scheduler = ready(IterationRules(gather_size=1, max_decode_delay_s=2.5), "a")
     run(scheduler, 0.0, 1.0, "a")
     phases = []
@@ -74,7 +74,7 @@ def test_decode_does_not_starve_under_endless_prefill() -> None:
 
 
 def test_prefill_does_not_starve_under_a_tiny_decode_delay() -> None:
-    """Overdue decode runs one batch, and then prefill follows."""
+    """Decode that has waited too long gets only one batch. The next batch is prefill."""
     rules = IterationRules(gather_size=1, max_decode_delay_s=0, max_batch_size=1)
     scheduler = ready(rules, *"abcdef")
     phases = []
@@ -262,13 +262,13 @@ def test_a_wrong_use_is_refused() -> None:
     ],
 )
 def test_an_invalid_rule_is_refused_by_name(name: str, value: float) -> None:
-    """The person who sets the rule sees the message."""
+    """The message names the rule. For an unknown strategy, the message names the strategy."""
     with pytest.raises(ValueError, match="fast" if name == "strategy" else name):
         IterationRules.of({name: value})
 
 
 def test_rules_become_settings_and_come_back() -> None:
-    """The names are those of a pool's settings."""
+    """``of`` and ``settings`` use the names of a pool's settings."""
     settings = {"strategy": "mixed", "max_batch_size": 8, "gather_wait_ms": 125.0, "max_batch_tokens": 64}
     rules = IterationRules.of(settings)
     expected = IterationRules(

@@ -38,7 +38,7 @@ def test_a_percentile_is_a_value_that_enough_others_do_not_exceed() -> None:
 
 
 def test_a_lasting_lag_raises_the_multiplier_step_by_step() -> None:
-    """If the lag lasts at the highest multiplier, the group is full."""
+    """If the lag still exceeds the limit at the highest multiplier, the group is full."""
     assert after(LagState(), {0: 3, 0.5: 3}).multiplier == 1
     assert after(LagState(), {0: 3, 1: 3}).multiplier == 2
     assert after(LagState(), {0: 3, 1: 3, 2: 3}) == LagState(multiplier=4, high_since=2)
@@ -60,7 +60,7 @@ def test_the_multiplier_falls_when_the_lag_has_been_small_for_long() -> None:
 
 
 def test_a_middling_lag_changes_nothing() -> None:
-    """Between the two limits, the multiplier stays the same, so it does not oscillate."""
+    """A lag that is below the limit but not small changes nothing. So the multiplier does not oscillate."""
     state = LagState(multiplier=2)
     assert after(state, dict.fromkeys(range(100), 1.0)) == state
     assert after(state, {0: 0.1, 5: 1.0, 6: 0.1, 15: 0.1}).multiplier == 2

@@ -1,4 +1,4 @@
-"""Tests of the model cache: a node downloads a model once, completely or not at all, and resumes after a kill."""
+"""Tests of the model cache: a node downloads a model once, uses only a complete one, and resumes a killed download."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_a_rank_that_waits_for_a_download_survives_its_end(
 
 
 def test_a_prefix_without_files_gives_an_error_that_says_what_to_do(s3: Place, tmp_path: Path) -> None:
-    """The error has the URL of the model and the next step."""
+    """The error has the URL of the model, and says to copy the model there."""
     with pytest.raises(
         BlobNotFoundError, match=f"model {s3.address.url} at .* does not exist.*copy the model"
     ):

@@ -1,4 +1,4 @@
-"""Invalid settings end every command with code 2. The error names each one, without a traceback or secrets."""
+"""Invalid settings end every command with code 2. The error names each setting, and has no traceback or secret."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WRONG = {
     "infinity": ({"DAYBREAK_POOLS__VIDEO__RETENTION_S": "inf"}, "must be a finite number"),
     "a home that is not there": ({"DAYBREAK_DATA_DIR": "~nobody-of-this-name"}, "write an absolute path"),
     "a file that is not there": ({"DAYBREAK_CONFIG": "/no/such.yaml"}, "No such file"),
-    "a folder for a file": ({"DAYBREAK_CONFIG": "/"}, "Is a directory"),
+    "a folder instead of a file": ({"DAYBREAK_CONFIG": "/"}, "Is a directory"),
 }
 
 

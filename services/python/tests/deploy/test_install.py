@@ -36,7 +36,7 @@ def replaced(base: Object, parts: Object) -> Object:
 
 
 def values() -> dict[str, Object]:
-    """The values of the page, by kind of cluster."""
+    """The values of the page for each cluster: kind, EKS and GKE."""
     ((_, kind),) = [file for code in COMMANDS for file in HEREDOC.findall(code)]
     eks, gke = [
         yaml.safe_load(code) for language, code in PAGE if language == "yaml" and "artifacts:" in code

@@ -109,7 +109,7 @@ def test_a_slow_client_slows_its_engine_down(worker: WorkerProcess) -> None:
     size_of_token, in_buffers = (
         500_000,
         2 * kernel_buffers(),
-    )  # from the engine to the worker, and on to the client
+    )  # two connections: from the engine to the worker, and from the worker to the client
     tokens = in_buffers // size_of_token + 40
     body = {"model": "m", "stream": True, "tokens": tokens, "size": size_of_token}
     with (

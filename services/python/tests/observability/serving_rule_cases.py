@@ -89,7 +89,7 @@ MORE_CASES: list[tuple[str, str, Case]] = [
     ),
     (
         "DaybreakRequestsLate",
-        "requests do not wait for a wake of 4 minutes",
+        "deadlines of requests pass during a wake of 4 minutes",
         Case(
             series={
                 _ANSWERED: "0x10 0+60x60",
@@ -102,7 +102,7 @@ MORE_CASES: list[tuple[str, str, Case]] = [
     ),
     (
         "DaybreakRequestsLate",
-        "requests do not wait for a model that starts on a worker",
+        "deadlines of requests pass while a model starts on a worker",
         Case(
             series={
                 _ANSWERED: "0x10 0+60x60",
@@ -148,7 +148,7 @@ MORE_CASES: list[tuple[str, str, Case]] = [
     ),
     (
         "DaybreakLineStuck",
-        "no group is ready, which is a wake",
+        "the pool wakes, so no group is ready",
         Case(
             series=_line(waiting="8x40", in_flight="0x40", groups="0x40", capacity="0x40", answers="0x40"),
             fires=None,

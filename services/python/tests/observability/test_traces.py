@@ -1,4 +1,4 @@
-"""The traces of tasks, as a collector receives them from a gateway and from ranks on a real Valkey."""
+"""The traces of tasks, as a collector receives them from a gateway and from ranks, which share a real Valkey."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_callers_trace_is_continued(
     leader: Callable[[Settings], Rank],
     collector: Collector,
 ) -> None:
-    """The sample ratio does not apply to a caller's trace. Its vendor data (``tracestate``) is passed on."""
+    """The sample ratio does not apply to a caller's trace. The caller's vendor data (``tracestate``) is passed on."""
     settings = traced_settings(tracing={"sample_ratio": 0.0})
     client = gateway(settings)
     leader(settings)

@@ -353,7 +353,7 @@ class Machine(RuleBasedStateMachine):
             self.driver.close()
 
     def _streams_agree(self) -> None:
-        """The pool's stream has every event of every task under the same id, in order."""
+        """The pool's stream has every event of every task, in order, and under the id that the task's history shows."""
         entries = self.driver.client.xrange(self.driver.keys.single("events"))
         for name in self.model.tasks:
             in_pool_stream = [entry for entry, fields in entries if fields[b"task"].decode() == name]

@@ -37,7 +37,7 @@ def test_a_group_keeps_the_tasks_that_it_names_when_it_claims_another(driver: Dr
 
 
 def test_a_task_whose_claim_was_lost_is_released_and_the_others_stay(driver: Driver) -> None:
-    """The group never received the answer to that claim, so its next claim does not name the task."""
+    """The group never received the answer to its second claim, so its third claim names only the first task."""
     submit(driver)
     submit(driver)
     known = claim_task(driver)
@@ -49,7 +49,7 @@ def test_a_task_whose_claim_was_lost_is_released_and_the_others_stay(driver: Dri
 
 
 def test_a_repeated_settle_with_a_claim_returns_the_same_claim(driver: Driver) -> None:
-    """The group did not receive the first answer, so its second call does not name the newly claimed task."""
+    """The group did not get the answer to its first call, so its second call does not name the newly claimed task."""
     for _ in range(3):
         submit(driver)
     first = claim_task(driver)
@@ -74,7 +74,7 @@ def test_a_group_that_restarts_or_leaves_releases_all_its_tasks(driver: Driver) 
 
 
 def test_a_serving_group_can_publish_and_withdraw_its_endpoint_and_load(server: Server) -> None:
-    """A record without an endpoint and a load removes those of the group's earlier record."""
+    """A record without endpoint and load removes the endpoint and the load of the group's earlier record."""
     queue, driver = RedisQueue(server.url, pool="video"), Driver(server.url)
     serving = GroupRecord(
         id=GroupId("g-1"),

@@ -179,7 +179,7 @@ class FaultCluster:
         return ready
 
     def at_work(self, kind: str) -> list[Target]:
-        """The processes of a kind that have finished starting: they respond, or their group is registered.
+        """The processes of a kind that have finished starting: they respond, or their group accepts tasks.
 
         A fault during the start of a process tests little, and on a slow machine such faults stop all progress.
         """

@@ -38,7 +38,10 @@ class ScenarioPackage:
     """Checks a recorded history; ``None`` if the command has no option for that."""
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
-        """Run the scenarios, or check a history. :returns: 1 if a promise was broken or a scenario failed."""
+        """Run the scenarios, or check a history.
+
+        :returns: the exit code: 1 if a promise was broken or a scenario failed, 2 if a scenario is unknown, else 0.
+        """
         args = self._parser().parse_args(arguments)
         if self.check is None or args.check is None:
             return self._run(args)

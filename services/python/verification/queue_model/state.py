@@ -19,7 +19,7 @@ class Attempt:
     group: str
     ranks: int
     claimed_ms: int
-    """On the lease clock, as is ``checkpoint_ms``."""
+    """A time of the lease clock, like ``checkpoint_ms``."""
     charge: float
     lease_end: int
     checkpoint_ms: int | None = None
@@ -98,7 +98,8 @@ class ModelGroup:
             self.ready_ms, self.wake = now, {f"{phase}_s": seconds for phase, seconds in wake.items()}
 
     def wake_field(self, created_ms: int, now: int) -> dict[str, dict[str, float]]:
-        """The field ``wake`` of the ``started`` event, if the task was there before the group was ready."""
+        """The field ``wake`` of the ``started`` event. It is missing unless the task was created before the group was
+        ready."""
         if self.ready_ms is None or self.ready_ms <= created_ms:
             return {}
         return {"wake": {**self.wake, "since_ready_s": max(0, now - self.ready_ms) / 1000}}

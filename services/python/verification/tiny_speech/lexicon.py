@@ -1,8 +1,8 @@
 """The words of the tiny grammar in English, German and Chinese, and the vocabulary of the language model.
 
-As in SentencePiece, a token begins with ``▁`` if a German or English word begins with it. German endings (``er``),
+As in SentencePiece, the first token of a German or English word begins with ``▁``. German endings (``er``),
 Chinese characters and punctuation have no such mark. So the text of a list of tokens is their concatenation,
-with a space for each ``▁``.
+with a space in place of each ``▁``.
 """
 
 from __future__ import annotations

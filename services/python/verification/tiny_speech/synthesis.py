@@ -74,7 +74,10 @@ class Synthesiser:
         return 0
 
     def say(self, words: list[str], voice: str, speed: int, pitch: int) -> Speech | None:
-        """Speak the words. :returns: ``None`` if eSpeak NG has merged two words, so that their times are unknown."""
+        """Speak the words.
+
+        :returns: ``None`` if eSpeak NG has merged two words, so that their times are unknown, or if it made no sound.
+        """
         self._audio, self._events = [], []
         if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise ValueError(f"eSpeak NG has no voice {voice!r}")
@@ -109,7 +112,8 @@ def _resampled(samples: Floats, rate: int) -> Floats:
 
 
 def random_speech(rng: random.Random, synthesiser: Synthesiser, *, held_out: bool) -> tuple[Sentence, Speech]:
-    """A sentence and its speech, chosen from the held-out sentences and voices, or from the others."""
+    """Choose a sentence and a voice, and speak the sentence. Both are held-out ones if ``held_out`` is true; otherwise
+    neither is."""
     while True:
         sentence = random_sentence(rng)
         if sentence.held_out != held_out:

@@ -62,7 +62,8 @@ def _shown(line: str, env: Mapping[str, str]) -> str:
 
 
 def _secrets(env: Mapping[str, str]) -> Collection[str]:
-    """The values of variables whose names sound like secrets, the longest first, as one may contain another one."""
+    """The values of variables whose names sound like secrets. Longer values come first, because they may contain
+    shorter ones."""
     values = {
         value for name, value in env.items() if _SECRET_NAME.search(name) and len(value) >= _MIN_SECRET_CHARS
     }

@@ -17,7 +17,7 @@ from daybreak_server.domain.sessions import NewSession, SessionEnd
 SESSIONS = "daybreak.sessions"
 """The logger of these lines."""
 _LOST = frozenset({"lease_lost", "left", "restarted"})
-"""Why a session lost its group, in the cases in which the group did not give the session up."""
+"""The reasons for which a session loses its group although the group has not released the session."""
 
 _log = logging.getLogger(SESSIONS)
 _own_log = logging.getLogger(__name__)
@@ -34,7 +34,10 @@ def log_session(change: SessionChange) -> None:
 
 
 def log_refused(new: NewSession, *, reason: str) -> None:
-    """Log that a session was not opened. The reason is ``limit`` or ``lag`` (of the pool), or ``tenant_limit``."""
+    """Log that a session was not opened.
+
+    :param reason: ``limit`` or ``lag`` if the pool accepts no session now, ``tenant_limit`` if the tenant has too many.
+    """
     log_session(
         SessionChange(
             session=new.id,

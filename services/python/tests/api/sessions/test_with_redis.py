@@ -230,14 +230,14 @@ def test_each_step_of_a_group_that_lags_reaches_the_client_of_each_realtime_dial
         for multiplier in (2, 1):
             connection.send({"type": f"{prefix}input_audio_buffer.append", "audio": audio})
             while not connection.recv().type.endswith(".delta"):
-                continue  # the first text shows that a group owns the session
+                continue  # a text shows that a group owns the session
             group.multiplier = multiplier
             while (event := connection.recv()).type != "session.degraded":
                 continue
             assert (event.latency_multiplier, event.lag_ms) == (multiplier, 2345)
         connection.send({"type": f"{prefix}input_audio_buffer.append", "audio": audio})
         while not connection.recv().type.endswith(".delta"):
-            continue  # OpenAI's client continues after this event, which it does not know
+            continue  # OpenAI's client does not know `session.degraded`, and still receives texts after it
 
 
 def test_a_session_is_listed_closed_and_unknown_to_others(speech):

@@ -85,7 +85,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.numbers: dict[str, int] = {}
         self.model: dict[SessionId, Model] = {}
         self.clock = 0
-        """The milliseconds of the lease clock since the beginning."""
+        """How far the lease clock has advanced, in milliseconds."""
 
     def do(self, awaitable: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(awaitable)

@@ -24,7 +24,7 @@ def test_a_fork_server_that_dies_at_its_start_is_an_error(
 ) -> None:
     """The constructor raises an error as soon as the socket is closed.
 
-    This fork server closes its socket, but its process still runs.
+    In this test, the fork server closes its socket, and its process still runs.
     """
     monkeypatch.setattr(sys, "executable", interpreter(tmp_path, 'eval "exec $socket>&-"; exec sleep 60'))
     with pytest.raises(RuntimeError, match=r"the fork server did not start; see .*fork-server.log"):
@@ -36,8 +36,8 @@ def test_a_fork_server_that_dies_later_is_an_error_at_once(
 ) -> None:
     """``Processes.start`` does not wait for an answer that cannot come.
 
-    This fork server ends when it has read the request. If it ended earlier, the constructor of ``Processes`` might
-    already raise an error.
+    In this test, the fork server ends when it has read the request. If it ended earlier, the constructor of
+    ``Processes`` might already raise an error.
     """
     script = 'eval "echo \'{\\"ready\\": 1}\' >&$socket; read -r <&$socket"'
     monkeypatch.setattr(sys, "executable", interpreter(tmp_path, script))

@@ -55,7 +55,7 @@ def test_two_edits_of_one_file_are_both_applied(tmp_path: Path) -> None:
 
 
 def test_three_consecutive_commits_plant_every_bug_once() -> None:
-    """CI plants a third of the bugs. The number of commits decides which third."""
+    """Each run of CI plants a third of the bugs. The number of commits decides which third."""
     thirds = [share_of(CATALOGUE, number, 3) for number in (1264, 1265, 1266)]
     planted = [mutant.name for third in thirds for mutant in third]
     assert sorted(planted) == sorted(mutant.name for mutant in CATALOGUE)
@@ -76,7 +76,7 @@ def test_a_share_can_be_listed_and_an_invalid_share_is_an_error(capsys: pytest.C
 def test_no_bug_counts_if_its_tests_fail_without_it(
     failures: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With one job, there is one copy of the source. If a test fails in this copy, no bug is planted."""
+    """With one job, there is one copy of the source. If a test fails in this copy as it is, no bug is planted."""
     planted: list[Mutant] = []
 
     def attempt(_tree: object, mutant: Mutant) -> MutantRun:

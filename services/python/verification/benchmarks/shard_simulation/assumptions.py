@@ -27,7 +27,7 @@ class Assumptions:
     reports: float = 0.0
     """Progress reports per task. Tasks as short as these have none."""
     event_bytes: int = 260
-    """An event on the wire to a gateway: id, four fields, JSON."""
+    """The size of an event on the wire to a gateway: id, four fields, JSON."""
     subscribers_a_gateway: int = 5_000
     submits_a_gateway_s: float = 1_500
     follow_all: bool = False
@@ -53,14 +53,14 @@ class Assumptions:
 
     @property
     def readers(self) -> float:
-        """Gateways that follow one pool."""
+        """How many gateways follow one pool."""
         if self.follow_all:
             return float(self.gateways)
         return max(1.0, self.gateways * self.pools_a_gateway / self.shards)
 
     @property
     def tickers(self) -> float:
-        """Gateways that tick one pool: those that follow it."""
+        """How many gateways tick one pool: as many as follow it."""
         return self.readers
 
     @property
@@ -70,7 +70,7 @@ class Assumptions:
 
     @property
     def groups_a_shard(self) -> float:
-        """Groups of the hottest shard."""
+        """The number of groups of the hottest shard."""
         return self.groups / self.shards * self.hottest
 
     @property
@@ -82,7 +82,7 @@ class Assumptions:
 def load(assumed: Assumptions, costs: Costs) -> Mapping[str, float]:
     """The share of the hottest shard's core that each operation takes.
 
-    Each call that ends a task also claims the next task: the model assumes that one always waits.
+    Each call that ends a task also claims the next one, because the model assumes that a task always waits.
     """
     tasks, groups = assumed.tasks_a_shard, assumed.groups_a_shard
     return {
@@ -99,7 +99,7 @@ def load(assumed: Assumptions, costs: Costs) -> Mapping[str, float]:
 
 
 def event_out(assumed: Assumptions, costs: Costs) -> float:
-    """Seconds to send an event to a reader. When events come fast, a reader reads many at once, which costs less."""
+    """Seconds to send an event to a reader. When events come fast, a reader reads many at once, and each costs less."""
     return costs.event_out_many if assumed.events_a_shard > 1_000 else costs.event_out
 
 

@@ -32,7 +32,7 @@ def _slow(rng: random.Random) -> Wish:
 
 @scenario("busy", "groups are full, slow, or frozen for a moment: all groups stay in use, and nothing fails")
 def run_busy(context: ScenarioContext) -> list[Row]:
-    """Send four times as many requests as the groups hold, and freeze one leader after the other."""
+    """Send four times as many requests at once as the groups can hold, and freeze one leader after the other."""
     freezes, wanted = context.repeats(5, 40), context.repeats(1500, 10_000)
     with trial(context, clients=48, wish=_slow, pool={"capacity": 4}, lease_s=LEASE_S) as run:
         run.cluster.history.note("expect", kind="stay")

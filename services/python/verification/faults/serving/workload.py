@@ -1,6 +1,6 @@
-"""The workload of the scenarios. It answers each request as its :class:`Wish` asks, and writes a log of its runs.
+"""The workload of the scenarios. It answers each request as the request's :class:`Wish` asks, and logs each run.
 
-Each leader has a separate file. It appends one JSON line when a run begins and one when the run ends. A line
+Each leader has a separate file. The leader appends one JSON line when a run begins and one when the run ends. A line
 is one ``write`` to the operating system, so it survives the death of the process. Times are those of
 ``time.monotonic()``, a clock that all processes of a machine share.
 

@@ -1,4 +1,4 @@
-"""Tests promises with difficult clients: many at once, silent clients, and clients that send absurd audio."""
+"""Tests the promises with difficult clients: many at once, silent ones, and clients that send absurd audio."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run_many(context: ScenarioContext) -> list[Row]:
     ]
 
 
-@scenario("sessions-silent", "silent clients: their sessions end, and others get their places")
+@scenario("sessions-silent", "the sessions of silent clients end, and other clients get the places")
 def run_silent(context: ScenarioContext) -> list[Row]:
     """The group has only enough places for the silent clients. The other clients wait until the sessions of
     the silent clients have ended as idle."""
@@ -64,7 +64,7 @@ def run_silent(context: ScenarioContext) -> list[Row]:
 
 
 def _left(run: SessionTrial) -> list[str]:
-    """The remaining audio and turns in the journals, and the remaining entries of sessions in groups."""
+    """The keys that still hold audio or turns of a session, or the sessions of a group."""
     keys = run.cluster.keys(POOL)
     with run.cluster.client() as client:
         patterns = [keys.of(kind, "*") for kind in ("session_audio", "session_turns", "group_sessions")]

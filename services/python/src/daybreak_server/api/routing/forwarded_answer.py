@@ -46,8 +46,8 @@ class ForwardedAnswer(Response):
         self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer. If the group breaks off the answer, the last message of the body is never sent. The server
-        therefore closes the connection."""
+        """Send the answer. If the group breaks off the answer, the message that ends the body is never sent. So the
+        HTTP server closes the connection to the client."""
         outcome = "cut_off"
         try:
             async with self._watch.block():

@@ -25,9 +25,10 @@ _HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"
 
 
 def no_more_events() -> Response:
-    """The response to a client that has seen the last event. A browser's ``EventSource`` then stops reconnecting.
+    """The response to a client that has seen the last event. After this response, a browser's
+    ``EventSource`` does not reconnect.
 
-    The response has a stream's content type. Without it, clients of earlier versions would raise an error.
+    The response has a stream's content type, because earlier versions of the client raise an error without it.
     """
     return Response(status_code=204, headers={"Content-Type": EventStream.media_type, **_HEADERS})
 

@@ -1,8 +1,8 @@
 """What one subscriber of a task receives, in order: history, then live events, up to the task's last event.
 
 A subscription attaches to the pool's feed, then sends the events after the client's last id, from the topic's cache
-or from the store. If the task waits, it adds the queue position and the wake. Then it forwards live events, unless
-``live`` is false.
+or from the store. If the task waits, the subscription also sends the queue position and the wake. Then it forwards
+live events, unless ``live`` is false.
 
 It sends a ``reset`` (a snapshot of the task) instead of events in four cases:
 
@@ -63,7 +63,7 @@ class Subscription:
     """A subscription to one task: a context manager around :meth:`batches`.
 
     If the store fails while history or a snapshot is read, the subscription ends with ``StoreError`` and the client
-    reconnects with the last id that it saw. While it only waits for live events, an outage does not end it.
+    reconnects with the last id that it saw. While the subscription waits for live events, an outage does not end it.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Subscription:
 
     @property
     def lagging(self) -> bool:
-        """Whether the subscriber has missed live events, and has not yet got a snapshot or these events instead."""
+        """Whether the subscriber has missed live events, and has not yet got these events or a snapshot."""
         return self._subscriber.lagging
 
     async def has_seen_end(self, record: TaskRecord) -> bool:

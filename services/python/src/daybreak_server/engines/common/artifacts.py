@@ -60,7 +60,7 @@ def upload_artifact(blobs: Blobs, lease: Lease, draft: ArtifactDraft) -> Iterato
 
     Each part is hashed while it is still in the page cache.
 
-    :raises BlobError: if it could not be stored.
+    :raises BlobError: if the artifact could not be stored.
     :raises RetryableError: if the file changed during the upload, because the stored bytes may then mix two versions.
     """
     key = attempt_prefix(lease) + key_segment(draft.name)

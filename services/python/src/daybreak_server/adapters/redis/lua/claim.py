@@ -24,7 +24,7 @@ def terms(*, lease_s: float, spec_version: int = SPEC_VERSION) -> Terms:
 
 
 def claimant(group: GroupRecord, *, settled: TaskId | None = None) -> Claimant:
-    """The group that claims, with the tasks that it knows it holds.
+    """The group that claims, with the tasks that it says it holds.
 
     If the store lists another task for the group, the answer to the claim of that task was lost. The store then
     releases that task. ``settled`` is the task that ends in the same call; the group may claim it again.

@@ -1,4 +1,4 @@
-"""The recordings of the users of an evaluation, with the expected texts."""
+"""The recordings that the simulated users of an evaluation send, with the expected texts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ RATE = 16_000
 SAMPLE_BYTES = 2
 _PAUSE_S = 1.0
 VOICES = 3
-"""The number of different recordings. Users share them, because the model may have to write a reference for each."""
+"""The number of different recordings. Users share the recordings, because the model may have to write a reference for
+each one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ class FileLimits:
 
 @dataclass(slots=True)
 class Copy:
-    """The copied file. Complete when :func:`copy` has ended."""
+    """The copy of a file. Its fields are final when :func:`copy` has ended."""
 
     path: Path
     size_bytes: int = 0
@@ -78,7 +78,7 @@ def copy(blobs: Blobs, key: str, to: Copy, limits: FileLimits) -> Iterator[None]
     """Copy the file, and yield after each piece.
 
     :raises PermanentError: if there is no such file, or it is larger than the limits.
-    :raises RetryableError: if it cannot be read now.
+    :raises RetryableError: if the file cannot be read now.
     """
     digest, ended = hashlib.sha256(), True
     try:
