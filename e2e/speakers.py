@@ -53,7 +53,7 @@ class Speaker:
     # ── what it has seen ─────────────────────────────────────────────────────────────────────────────────
 
     def events(self, kind: str) -> list[Mapping[str, Any]]:
-        """The data of the session's events of a type."""
+        """The data of the session's events of one type."""
         return [line["data"] for line in self.lines if line["op"] == "event" and line["type"] == kind]
 
     @property
@@ -79,7 +79,7 @@ class Speaker:
 
     def assert_exact(self) -> None:
         """Assert that the text so far is that of a session without faults: nothing is missing or repeated."""
-        # Read the text before the audio. Otherwise, audio could be sent in between, and the text could cover it.
+        # Read the text before the audio. In the other order, the text could cover audio that was sent in between.
         text = self.text
         wanted = expected_text(bytes(self._audio), TARGET)
         assert wanted.startswith(text), f"{self.session} has written {text!r} instead of {wanted!r}"
@@ -110,7 +110,7 @@ class Speaker:
                 self._socket.send(self._audio[-_FRAME_SAMPLES * _SAMPLE_BYTES :])
             self._socket.send(json.dumps({"type": "end"}))
         except ConnectionClosed:
-            pass  # the listener sees it, too
+            pass  # `_listen` also sees that the connection is closed
 
     def _listen(self) -> None:
         try:

@@ -67,7 +67,7 @@ class Loudness:
             self.words[session] = words_of(past[-1].audio)[len(past[-1].tokens) :]
 
     def prefill(self, batch: Sequence[Prefill]) -> Sequence[Token]:
-        """Read the audio of a turn of each session, and return the first token of each."""
+        """Read the audio of one turn of each session, and return the first token of each turn."""
         for turn in batch:
             self.words[turn.session] = words_of(turn.audio)
         return self.decode([turn.session for turn in batch])
@@ -78,7 +78,7 @@ class Loudness:
         return [self.next_token(session) for session in sessions]
 
     def next_token(self, session: str) -> Token:
-        """The next token of the session's turn. ``None`` ends the turn."""
+        """The next token of the session's turn. A result whose ``token`` is ``None`` ends the turn."""
         if not self.words[session]:
             return Token(session=session, token=None)
         token = self.words[session].pop(0)

@@ -101,7 +101,7 @@ def test_the_client_works_on_a_real_server(here: Path) -> None:
 
 
 def test_a_batch_validates_each_task_by_itself(here: Path) -> None:
-    """Valid tasks of a batch are accepted, invalid ones refused. The list of the accepted ones spans pages."""
+    """Valid tasks of a batch are accepted, invalid ones refused. The list of the accepted tasks spans several pages."""
     with Client() as client:
         bodies = [{"pool": "echo", "input": {"steps": 1}}, {"pool": "nope", "input": {}}]
         batch = client.submit_batch(bodies * 50)

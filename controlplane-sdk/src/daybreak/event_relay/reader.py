@@ -59,7 +59,7 @@ class Relay:
     delivered more than ``idle_s`` seconds ago and not acknowledged, then new events. An event that is not acknowledged
     within ``idle_s`` seconds is soon delivered again, to this consumer or another. Two processes must not use the same
     ``consumer`` name. New events arrive in order. The consumers of a group share its events, so one consumer receives
-    all of them only if it is the only one of its group. ``RelayGapError`` reports events that Redis deleted before the
+    all events only if its group has no other consumer. ``RelayGapError`` reports events that Redis deleted before the
     group received them.
 
     ``start`` says where a new group begins: ``"0"`` at the oldest event, ``"$"`` at the next new event, and an event id
@@ -203,7 +203,7 @@ class Relay:
             else:
                 await self._read_new()
         except BaseException:
-            # Redis may have assigned entries that did not arrive, also if the read was cancelled.
+            # Redis may have assigned entries that did not arrive, even if the read was cancelled.
             self._recovering = True
             raise
 
@@ -346,7 +346,8 @@ class Relay:
                 try:
                     result = await action()
                     if task.cancelling() > cancellations:
-                        # Python 3.11 or redis-py swallowed the cancellation; the caller's `wait_for` would hang.
+                        # Python 3.11 or redis-py swallowed the cancellation. Without this exception, the caller's
+                        # `wait_for` would hang.
                         raise asyncio.CancelledError
                     return result
                 except failures.ResponseError as exc:

@@ -49,7 +49,7 @@ class RegisterModelRequest(RequestModel):
     dtype: str | None = None
     quantization: str | None = None
     memory_bytes: int | None = Field(None, ge=1)
-    """Memory of one replica. If absent, no other replica may use its devices."""
+    """Memory that one replica needs. If absent, a replica shares its devices with no other replica."""
     gpus: int | None = Field(None, ge=1, le=64)
     """Number of GPUs of one replica. The default is ``tensor_parallel_size`` if that is set, and 1 otherwise."""
     replicas: int = Field(1, ge=1, le=1000)
@@ -59,7 +59,7 @@ class RegisterModelRequest(RequestModel):
     target_load: float = Field(8.0, gt=0)
     """How many requests one replica should have. If replicas have more, another one starts, up to ``replicas``."""
     idle_s: float | None = Field(None, gt=0)
-    """How long the model must have had no request before replicas beyond ``min_replicas`` stop."""
+    """After this many seconds without a request, the replicas beyond ``min_replicas`` stop."""
     fallback: Alias | None = None
     """The model that answers while no replica of this one is ready."""
 
@@ -108,7 +108,7 @@ class Model(ResponseModel):
     kind: str | None = None
     """The kind of the pool: ``online`` or ``sessions``."""
     pairs: list[ModelPair] | None = None
-    """The pairs of languages of a pool of kind ``sessions``; absent if only its groups know them."""
+    """The pairs of languages of a pool of kind ``sessions``; absent if only the pool's groups know the pairs."""
     notice: str | None = None
     """What every user of the pool should read, for example that its model knows few words."""
     state: ModelState | None = None
@@ -167,7 +167,7 @@ class ServingPoolHealth(ResponseModel):
 
     workload: str
     model: str | None = None
-    """The name by which clients may ask for its model."""
+    """The name by which clients may ask for the pool's model."""
     groups_ready: int
     groups_max: int
     gpus_per_group: float | None = None

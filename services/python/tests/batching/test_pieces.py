@@ -26,7 +26,7 @@ def chunked(tokens: int, **rules: int) -> Scheduler[str]:
 
 
 def run(scheduler: Scheduler[str], now: float, continuing: str = "") -> Batch[str]:
-    """Run the next batch; the sessions of ``continuing`` want another token after it."""
+    """Run the next batch. Each session of ``continuing`` wants another token after this batch."""
     batch = scheduler.next(now)
     assert isinstance(batch, Batch)
     for session in continuing:
@@ -60,7 +60,7 @@ def test_a_long_turn_is_read_in_pieces_beside_the_decodes() -> None:
 
 
 def test_a_turn_that_was_begun_is_read_before_the_next_ones() -> None:
-    """So at most one turn is partly read at a time, and turns end in the order in which they became ready."""
+    """At most one turn is partly read at a time, and turns are read in the order in which they became ready."""
     scheduler = chunked(3 * BLOCK_TOKENS)
     for session, blocks in (("a", 1), ("b", 4), ("c", 2)):
         scheduler.prefill_ready(session, 0.0, seconds=1.0, blocks=blocks)
@@ -71,7 +71,7 @@ def test_a_turn_that_was_begun_is_read_before_the_next_ones() -> None:
 
 
 def test_one_block_is_read_however_many_sessions_decode() -> None:
-    """If decodes took all tokens of a batch, a new turn would wait until other sessions have ended their turns."""
+    """If decodes took all tokens of a batch, a new turn would wait until other sessions had ended their turns."""
     scheduler = chunked(6)
     for session in "abcdefgh":
         scheduler.decode_ready(session, 0.0)
@@ -122,7 +122,7 @@ def test_a_model_that_reads_whole_turns_gets_whole_turns() -> None:
 
 
 def test_a_session_that_is_forgotten_in_the_middle_of_its_turn_is_gone() -> None:
-    """This holds while a piece of the turn runs, and while the turn waits for its next piece.
+    """The session may be forgotten while a piece of the turn runs, or while the turn waits for its next piece.
 
     A new session of the same name starts from the beginning.
     """

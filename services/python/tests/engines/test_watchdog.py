@@ -228,7 +228,7 @@ def test_a_watchdog_tries_again_at_its_next_poll() -> None:
 
 
 def test_a_lease_runs_from_the_request_not_from_the_reply() -> None:
-    """If the work holds Python's lock, a reply is read late. The lease still counts from the request."""
+    """If the work holds Python's lock, a reply is read late. The lease still runs from the request."""
     arrived: list[float] = []
 
     class SlowQueue(_Queue):
@@ -365,7 +365,7 @@ def test_shared_memory_is_read_as_it_was_written() -> None:
 
 
 def test_a_heartbeat_mirrors_its_activity_in_shared_memory() -> None:
-    """Shared memory has the activity with its own limit."""
+    """Shared memory has the activity and the activity's own limit."""
     shared = SharedHeartbeat.create()
     heartbeat = Heartbeat(60.0, mirror=shared)
     with heartbeat.during("model", 5.0):
@@ -384,8 +384,8 @@ def _alive(pid: int) -> bool:
 
 
 def test_a_log_that_cannot_be_set_up_does_not_stop_a_watchdog(capsys: pytest.CaptureFixture[str]) -> None:
-    """The watchdog sets up its log only when it logs its first line, perhaps just when it must settle leases. If the
-    setup fails, standard error has the reason."""
+    """The watchdog sets up its log only when it logs its first line. It may have leases to settle at that moment. If
+    the setup fails, standard error has the reason."""
     line = logging.LogRecord("daybreak", logging.WARNING, __file__, 1, "the leader is gone", None, None)
     _FirstLine({"format": "no such format"}).handle(line)
     assert "no such format" in capsys.readouterr().err

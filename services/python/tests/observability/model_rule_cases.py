@@ -71,7 +71,7 @@ MORE_CASES: list[tuple[str, str, Case]] = [
     ),
     (
         "DaybreakManagerAbsent",
-        "a gateway dies, and another one plans after six seconds",
+        "a gateway dies, and the manager of another gateway takes over after six seconds",
         Case(
             series=_manager({"a": "1x9 _x50", "b": "1x9 0 1x50"}, "2x60"),
             fires=None,

@@ -8,7 +8,7 @@ from testkit.store_driver import Driver
 
 
 def test_the_queue_is_shown_by_priority_with_its_oldest_wait(driver: Driver) -> None:
-    """Of two tasks of one priority, the older one counts. A delayed task does not wait."""
+    """The oldest wait of a priority is the wait of its oldest task. A delayed task does not wait."""
     submit(driver, priority=Priority.LOW, tenant="alice")
     driver.pass_time(4_000)
     submit(driver, priority=Priority.LOW, tenant="bob")
@@ -24,7 +24,7 @@ def test_the_queue_is_shown_by_priority_with_its_oldest_wait(driver: Driver) -> 
 
 
 def test_the_oldest_wait_of_a_released_task_begins_with_its_release(driver: Driver) -> None:
-    """The time before the release does not count, neither here nor in the histogram of waits."""
+    """The time before the release counts neither here nor in the histogram of waits."""
     claim = start(driver)
     driver.pass_time(8_000)
     driver.settle(claim.lease, Released())
@@ -72,7 +72,7 @@ def test_a_due_task_waits_even_if_no_tick_promotes_it(driver: Driver) -> None:
 
 
 def test_a_task_that_an_earlier_version_queued_counts_for_its_priority(driver: Driver) -> None:
-    """Earlier versions stored the time alone as the score in `live`."""
+    """In `live`, earlier versions stored only the time as the score, without the band of the priority."""
     task = submit(driver, priority=Priority.LOW)
     driver.client.zadd(driver.keys.single("live"), {task: driver.now})
     driver.pass_time(2_000)

@@ -1,4 +1,4 @@
-"""Invariants of every state of the small store, and of every script that it runs."""
+"""Invariants of every state of the store in ``machine``, and of every script that this store runs."""
 
 from __future__ import annotations
 

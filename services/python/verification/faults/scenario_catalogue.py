@@ -73,7 +73,7 @@ class Scenario:
     run: Callable[[ScenarioContext], list[Row]]
     order: int = 0
     alone: bool = False
-    """It measures times, so nothing else may run beside it."""
+    """Whether nothing else may run beside the scenario, because it measures times."""
 
     @property
     def package(self) -> str:
@@ -89,8 +89,8 @@ def scenario(
 ) -> Callable[[Callable[[ScenarioContext], list[Row]]], Callable[[ScenarioContext], list[Row]]]:
     """Register a function that runs a scenario and returns its rows.
 
-    ``alone``: nothing else may run beside it, because it measures times. The function raises :class:`SkippedError` if
-    this machine lacks something that it needs, and any other exception on failure.
+    ``alone``: nothing else may run beside the scenario, because it measures times. The function raises
+    :class:`SkippedError` if this machine lacks something that the scenario needs, and any other exception on failure.
     """
 
     def register(run: Callable[[ScenarioContext], list[Row]]) -> Callable[[ScenarioContext], list[Row]]:

@@ -32,7 +32,7 @@ RELEASES_MAX = 50
 
 GROUP_FAILURES_MAX = 2
 """A task gets no strike for this many failures of groups that run it. Each further failure is a strike. The limit is
-low, because each failure costs the pool a restart."""
+low, because after each failure a group must start again."""
 
 BACKOFF_BASE_MS = 1_000
 """The longest delay after the first strike. Each further strike doubles this delay."""
@@ -65,7 +65,7 @@ GONE_MS = 300_000
 # ── files and accounts ────────────────────────────────────────────────────────────────────────────────────
 
 ZOMBIE_MS = 30_000
-"""How long the files of a silent attempt are kept, because its leader may still be writing them."""
+"""How long the files of a silent attempt are kept. During this time, its leader may still be writing them."""
 
 CLEANUP_RETRY_MS = 60_000
 """A tick reports a due deletion again after this time, unless a gateway has confirmed it."""

@@ -113,7 +113,7 @@ class NewSession:
     client: str = ""
     """A name that the client gave the session; may be empty."""
     trace_context: TraceContext | None = None
-    """The trace of the request that opens the session. Each of its groups continues it."""
+    """The trace of the request that opens the session. Each group that owns the session continues this trace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,7 @@ class SessionRecord:
     state: SessionState
     group: GroupId | None = None
     attempt: int = 0
-    """How often a group has claimed it."""
+    """How often groups have claimed the session."""
     opened_ms: int = 0
     touched_ms: int = 0
     """When audio or a ping last arrived; if there was none, when the session was opened."""
@@ -212,7 +212,7 @@ class SessionCommit:
     changes nothing, so a commit whose answer was lost can be repeated."""
     events: tuple[tuple[SessionEventType, Mapping[str, Any]], ...] = ()
     turn: Turn | None = None
-    """The newest turn: replaces the one with the same ``start`` in the journal, or follows it."""
+    """The newest turn. It replaces the journal's newest turn if that has the same ``start``. If not, it is appended."""
     keep_from: int | None = None
     """The first position that the model's window still needs; older turns and audio leave the journal."""
     latency_multiplier: int | None = None
@@ -239,10 +239,10 @@ class SessionsMeasured:
     lag_ms: float = 0.0
     """The 95th percentile of the lag of its sessions."""
     full: bool = False
-    """The group accepts no new session, because its lag is above the limit although its turns are at their maximum. It
-    still accepts sessions that have lost their group."""
+    """The group accepts no new session, because its lag is above the limit although its turns have the maximum
+    length. It still accepts sessions that have lost their group."""
     latency_multiplier: int = 1
-    """The multiplier that the lag demands. A session whose client requested a larger one keeps that."""
+    """The multiplier that the lag demands. A session keeps a larger multiplier if its client requested one."""
     room: int = 0
     """How many more sessions fit into its memory; 0 while it drains."""
     prefill: int = 0
@@ -286,9 +286,9 @@ class SessionNews:
     stale: bool = False
     """The group no longer owns the session, or the session has ended, so the group must drop it."""
     reason: str = ""
-    """If ``stale``: why the session was released or has ended. Empty if the group knows only that it lost the lease."""
+    """If ``stale``: why the session was released or has ended. Empty if the group knows no reason."""
     error: Cause | None = None
-    """The reason why its audio can never be read."""
+    """Why the session's audio can never be read; ``None`` if it can."""
     audio: bytes = b""
     """The audio that follows what the group has received."""
     input_ended: bool = False

@@ -13,8 +13,8 @@ without effect if the new replica fails, if its worker leaves, if its memory is 
 move is no longer useful. Each model has at most one move at a time, and each move makes the spread better, so replicas
 do not move back and forth. A move must have been possible for ``SPREAD_AFTER_MS`` without interruption before it
 begins. So no replica moves to a worker that comes and goes. Where KEDA scales the workers, no replica moves to a worker
-that is not needed, because KEDA removes such a worker before ``SPREAD_AFTER_MS`` have passed. After each
-failure, the next try comes later.
+that is not needed, because KEDA removes such a worker before ``SPREAD_AFTER_MS`` have passed. Each failure of
+a move doubles the time before its next try, up to a limit.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Spread:
         *,
         now_ms: int,
     ) -> tuple[Placement, Spread]:
-        """Continue the moves that still are possible, begin those that are due, and note those that became possible.
+        """Continue the moves that are still possible, begin those that are due, and note those that became possible.
 
         :param placement: What ``place`` returned. Moves get only memory that its replicas leave free.
         :returns: the placement with the new replicas of moves, and the moves.

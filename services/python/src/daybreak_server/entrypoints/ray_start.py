@@ -5,8 +5,8 @@ with the same options and the same output, but leaves out what a pod does not ne
 
 - the modules of the other commands (``ray serve``, ``ray job``, ``ray list``), which take a second to import;
 - the log monitor, which sends the output of ranks to drivers: a pod has no driver;
-- waits of the raylet for its agents (:mod:`~daybreak_server.adapters.ray.fast_start_node`) and for its own object store
-  (:mod:`~daybreak_server.adapters.ray.fast_start_environment`).
+- the time that the raylet waits for its agents (:mod:`~daybreak_server.adapters.ray.fast_start_node`) and for its own
+  object store (:mod:`~daybreak_server.adapters.ray.fast_start_environment`).
 
 If :mod:`~daybreak_server.adapters.ray.fast_start` does not allow a fast start, this process replaces itself with Ray's
 own command, with the same arguments and environment, and prints one warning on standard error.
@@ -26,20 +26,20 @@ from daybreak_server.adapters.ray.fast_start_environment import FAST_START_ENVIR
 from daybreak_server.settings.fast_start_setting import fast_start_allowed
 
 _OTHER_COMMANDS = ("ray.serve.scripts", "ray.util.state.state_cli", "ray.dashboard.modules.job.cli")
-"""Ray's command works without them, because Ray can be installed without its extras."""
+"""Ray's command works without these modules, because Ray can be installed without its extras."""
 _EXTRAS = "ray.dashboard.optional_deps"
 """Ray imports this module only to check that the packages of its dashboard are installed, which takes 0.2 s. The image
 has these packages."""
 _DEFAULTS = {
     "--include-log-monitor": "false",
-    # Below the ephemeral ports, and used by neither Ray nor KubeRay.
+    # These ports are below the ephemeral ports, and neither Ray nor KubeRay uses them.
     "--dashboard-agent-grpc-port": "8266",
     "--runtime-env-agent-port": "8267",
 }
 
 
 def with_defaults(options: Sequence[str]) -> list[str]:
-    """The options of ``ray start``, with our defaults for those that are missing."""
+    """The options of ``ray start``, with the missing ones of :data:`_DEFAULTS` added."""
     present = {option.partition("=")[0] for option in options}
     return [*options, *(f"{name}={value}" for name, value in _DEFAULTS.items() if name not in present)]
 
@@ -86,9 +86,9 @@ def _missing_options() -> list[str]:
 
 
 def _become_stock(arguments: Sequence[str], environ: Mapping[str, str], reason: str) -> NoReturn:
-    """Replace this process with Ray's own ``ray``, which is beside this Python.
+    """Replace this process with Ray's own ``ray``, which is in the folder of this Python.
 
-    On PATH, Daybreak's ``ray`` may come first.
+    The first ``ray`` on PATH may be Daybreak's.
     """
     sys.stderr.write(f"daybreak: {fast_start.warning(reason)}\n")
     sys.stderr.flush()

@@ -11,7 +11,7 @@ import re
 _MARK = re.compile(r"\b(?P<mark>HERE|POOL)\b(?P<comma>,\s*)?")
 _WINDOW = re.compile(r"\[(?P<number>\d+)(?P<unit>[smhd])(?P<rest>[^\]]*)\]")
 SHORTEST_S = 6
-"""The shortest window of a shortened alert: three scrapes of Ray by a test's Prometheus."""
+"""The shortest window of a shortened alert: the time in which a test's Prometheus scrapes Ray three times."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _NAME = re.compile(r"(?<![\w:$\"./-])(?P<name>(?:daybreak|ray|keda|kuberay)_\w+|up|ALERTS)(?=\s*[{\[)]|\s|$)")
 
@@ -20,8 +20,9 @@ def grown(metric: str, window: str, *labels: str, matchers: str = "HERE") -> str
     """An expression for the growth of a total in Redis within ``window``, by namespace, pool and ``labels``.
 
     Every gateway exports these totals with the same values. ``increase`` looks at the series of each gateway
-    separately, so after a rollout it knows only what happened since the oldest gateway started. Therefore this
-    expression takes the difference between the highest and the lowest value of all gateways. Whole numbers stay whole.
+    separately, so after a rollout it misses what happened before the oldest running gateway started. Therefore
+    this expression takes the difference between the highest and the lowest value of all gateways. Whole numbers
+    stay whole.
 
     A total falls only if Redis loses data, for example because an older backup is restored. (The total of a tenant also
     starts again at 0 if the tenant returns after all its tasks have been deleted.) For the length of ``window`` after
@@ -45,7 +46,7 @@ def scoped(expression: str, *, here: str, pool: str = "") -> str:
 def shortened(expression: str, factor: float) -> str:
     """The expression with each window (``[5m]``) divided by ``factor``, in whole seconds, at least :data:`SHORTEST_S`.
 
-    Tests use it, so that an alert about an hour fires within seconds.
+    With shorter windows, an alert with a window of an hour fires within seconds in a test.
     """
 
     def shorten(match: re.Match[str]) -> str:

@@ -78,8 +78,9 @@ class Registry(Protocol):
         """Everything in the registry. Changes nothing."""
 
     async def tick(self) -> RegistryView:
-        """Advance the lease clock, end the leases that are over, and return everything. Each gateway and manager calls
-        it each second; it does a bounded amount of work.
+        """Advance the lease clock, end the leases that have run out, and return everything.
+
+        Each gateway and manager calls it each second; it does a bounded amount of work.
         """
 
     async def wait(self, *, after: int, timeout_s: float) -> int:
@@ -92,7 +93,7 @@ class Registry(Protocol):
         """Mark a model as deleted, so that its replicas drain. Returns the model, or ``None`` if there is none."""
 
     async def remove_model(self, alias: str) -> None:
-        """Remove a model that is marked as deleted, once no replica of it is left."""
+        """Remove a model that is marked as deleted. The caller checks that no replica of the model is left."""
 
     async def add_worker(self, worker: WorkerRecord, *, incarnation: str, lease_s: float) -> None:
         """Register a worker. An incarnation replaces an older one that has the same URL, or whose lease has ended.
@@ -127,4 +128,4 @@ class Registry(Protocol):
         """Replace the plan. Returns whether ``holder`` still had the lease; if not, nothing changes."""
 
     async def release_placement(self, holder: str) -> None:
-        """End the lease, if ``holder`` has it."""
+        """End the lease ``placement``, if ``holder`` has it."""

@@ -27,7 +27,7 @@ BUILT_IN_ENGINES: Mapping[str, Mapping[str, Any]] = {
         "capacity": 256,
     },
 }
-"""The engines that every worker knows. Settings of an engine with one of these names override single fields of it."""
+"""The engines that every worker knows. Settings for one of these engines replace only the fields that they contain."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,30}")
 
 
@@ -89,8 +89,8 @@ class WorkerSettings(Section):
     )
     idle_s: Duration = Field(
         300.0,
-        description="How long a model must have had no request before its replicas beyond `min_replicas` stop, in "
-        "seconds. It applies to models that were registered without an `idle_s`.",
+        description="After this many seconds without a request for a model, its replicas beyond `min_replicas` stop. "
+        "This setting applies to models that were registered without an `idle_s`.",
     )
     timeout_s: Duration = Field(
         600.0,

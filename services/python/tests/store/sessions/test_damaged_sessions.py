@@ -29,7 +29,7 @@ def damage(sessions: Sessions, session: SessionId, name: str) -> None:
 
 
 async def failed(sessions: Sessions, session: SessionId) -> None:
-    """Assert that the session has failed as damaged, that its last event says so, and that its audio is deleted."""
+    """Assert that the session failed because it is damaged, that its last event says so, and that its audio is gone."""
     record = await sessions.get(session)
     assert (record.state, record.end) == (SessionState.ENDED, SessionEnd.FAILED)
     assert record.error is not None

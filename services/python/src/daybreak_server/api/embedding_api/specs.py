@@ -86,7 +86,7 @@ BATCHING = route_spec(
     Code.NO_SUCH_POOL,
     Code.CONFLICT,
     Code.STORE_UNAVAILABLE,
-    ok={200: ("All values now, and which of them an administrator has changed.", None)},
+    ok={200: ("The current values, and which of them an administrator has changed.", None)},
     media={"application/json": {}},
 )
 SET_BATCHING = route_spec(
@@ -100,7 +100,7 @@ SET_BATCHING = route_spec(
     Code.NO_SUCH_POOL,
     Code.CONFLICT,
     Code.STORE_UNAVAILABLE,
-    ok={200: ("The values that hold now.", None)},
+    ok={200: ("The current values.", None)},
     body={"type": "object"},
     media={"application/json": {}},
 )

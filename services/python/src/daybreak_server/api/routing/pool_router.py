@@ -42,7 +42,7 @@ class NoGroupError(Exception):
 
 
 class ClosingError(Exception):
-    """This gateway shuts down."""
+    """This gateway is shutting down."""
 
 
 @dataclass(slots=True, eq=False)
@@ -88,7 +88,7 @@ class PoolRouter:
         self._closing: Exception | None = None
         """The error with which the router refuses all requests; ``None`` until it closes."""
         self._arranged_for: tuple[RoutingPolicy, Sequence[Candidate]] = (policy, ())
-        """The policy and the groups when the line last chose the requests that wait for one certain group."""
+        """The policy and the groups at the last ``regroup`` of the line. If one of them changes, the line regroups."""
 
     @property
     def in_flight(self) -> int:
@@ -117,7 +117,7 @@ class PoolRouter:
 
     @property
     def start_failure(self) -> Cause | None:
-        """Why no group of the pool can start; ``None`` if one may."""
+        """Why no group of the pool can start; ``None`` if groups can start."""
         return self.view.start_failure if self.view is not None else None
 
     def show(self, metrics: RouterMetrics) -> None:
@@ -188,8 +188,8 @@ class PoolRouter:
     def broke(self, slot: Slot, ticket: Ticket) -> None:
         """The group broke before it answered the request of this ticket. Releases the slot.
 
-        The request goes to another group. If there is none, the same group may get it again after a pause: while the
-        group holds its lease, perhaps only the connection broke.
+        The request goes to another group. If there is none, the same group may get the request again after a pause: if
+        the group still holds its lease, perhaps only the connection broke.
         """
         pause_s = BROKEN_PAUSE_S * 2**ticket.breaks
         ticket.breaks += 1
@@ -204,7 +204,7 @@ class PoolRouter:
             self.on_demand()
 
     def close(self, error: Exception | None = None) -> None:
-        """Refuse all requests that wait and all new ones, with this error or else :class:`ClosingError`."""
+        """Refuse all requests that wait and all new ones, with ``error`` (default: :class:`ClosingError`)."""
         self._closing = error or ClosingError()
         self._line.refuse_all(self._closing)
 

@@ -155,7 +155,7 @@ class PoolProxy:
         :param route: The path of the route, for traces.
         :param target: The path and query that the group gets.
         :param body: The body, if its beginning has already been read.
-        :param wakes: Whether the request may wait while the pool has no group, so that one is started.
+        :param wakes: Whether the request may wait while the pool has no group. Its wait makes a group start.
         :raises ApiError: if there is no response.
         """
         began = asyncio.get_running_loop().time()

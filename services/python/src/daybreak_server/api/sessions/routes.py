@@ -1,4 +1,5 @@
-"""Daybreak's own routes for sessions. Other modules add the other routes about sessions."""
+"""Daybreak's own routes for sessions. :func:`router` also adds the page ``/speak``, the routes of realtime sessions and
+of recordings, and the routes of InfiniSST."""
 
 from __future__ import annotations
 
@@ -62,7 +63,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.get("/v1/sessions/{id}", **specs.GET)
     async def get_session(id: str, caller: Caller) -> Response:
-        """A session: its state, its languages, and how much audio has arrived and has been processed."""
+        """A session: its state, its languages, how much audio has arrived, and how much has been processed."""
         return json_response(views.session(await service.get(id, caller), trusted=caller.admin))
 
     @routes.delete("/v1/sessions/{id}", **specs.CLOSE)

@@ -86,7 +86,7 @@ TRANSLATE = route_spec(
 
 
 def session_only(name: str, *codes: Code) -> dict[str, Any]:
-    """The description of a request that only names a session."""
+    """The description of a request whose body is only the id of a session."""
     return route_spec(
         name,
         *BODY,
@@ -104,7 +104,7 @@ PING = session_only("ping", Code.CONFLICT)
 
 
 def user_session(name: str) -> dict[str, Any]:
-    """The description of a request about the session of a user and a pair of languages."""
+    """The description of a request about the session that a user has for a pair of languages."""
     return route_spec(
         name, *_ONE, Code.NO_SUCH_POOL, Code.INVALID_INPUT, ok={200: ("The session.", None)}, media=_ANSWER
     )

@@ -17,7 +17,7 @@ other than its work has changed, so a new task costs no message. The heartbeat a
 
 The watchdog has no state that must survive its death. When it dies, the lease renewer starts it again
 (:meth:`Watchdog.start`), and the new process gets the configuration and the latest record. A watchdog that
-cannot start, dies or does not answer never stops the leader's work: the lease renewer alone keeps the lease.
+cannot start, dies or does not answer never stops the leader's work: the lease renewer then renews the leases alone.
 What the process does is in :mod:`~daybreak_server.engines.common.watchdog_process`.
 """
 
@@ -88,7 +88,7 @@ class Watchdog:
     def hold(self, lease: Lease, *, renewed_at: float) -> None:
         """Watch one more lease.
 
-        :param renewed_at: The time of the lease's last renewal. If the leader has several leases, the earliest of their
+        :param renewed_at: The time of the lease's last renewal. If the leader has several leases: the earliest of their
             last renewals.
         """
         self.shared.write(renewed_at=renewed_at)

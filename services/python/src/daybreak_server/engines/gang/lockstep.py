@@ -1,6 +1,6 @@
 """How one rank runs a task, or answers a request, in lockstep with the others.
 
-A workload's ``run`` is a generator that every rank executes. (For a request, the engine makes a generator of
+A workload's ``run`` is a generator that every rank executes. (For a request, the engine makes a generator from
 ``serve``.) Each ``yield``, the end and an error are **points of agreement**:
 
 1. :func:`advance` runs the generator to its next ``yield``, its end or an error, and makes a report of that.
@@ -10,7 +10,7 @@ A workload's ``run`` is a generator that every rank executes. (For a request, th
    so no rank enters a collective that another has left.
 
 When the work ends early, the generator is closed, which raises ``GeneratorExit`` at its ``yield``. After ``BREAK``
-it is not closed, because its cleanup could wait for ranks that never arrive, and the process ends anyway.
+the generator is not closed: its cleanup could wait for ranks that never arrive, and the process ends anyway.
 
 The points are numbered from 1. Two ranks that report different numbers are no longer in lockstep.
 """
@@ -35,8 +35,8 @@ def advance(
 ) -> tuple[RankReport, S | None]:
     """Run the work to its next step, which ``check`` checks. An error becomes part of the report.
 
-    That includes ``SystemExit`` and ``KeyboardInterrupt``: on this thread only the workload raises them, and they would
-    silently end the thread and leave the pool without a group.
+    ``SystemExit`` and ``KeyboardInterrupt`` count as errors too. On this thread only the workload raises them. If they
+    were not caught, they would silently end the thread and leave the pool without a group.
     """
     try:
         step = check(next(run))

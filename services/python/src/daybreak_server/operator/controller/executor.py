@@ -77,7 +77,7 @@ class Executor:
         failed: ClusterError | None = None
         for action in actions:
             if failed is not None and isinstance(action, DeleteCluster):
-                continue  # the RayCluster that replaces this one may not exist
+                continue  # perhaps the RayCluster that replaces this one does not exist
             try:
                 await self.execute(pool, action)
             except ClusterError as exc:

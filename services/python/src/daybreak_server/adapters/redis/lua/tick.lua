@@ -14,8 +14,8 @@ end
 -- Advances the lease clock. Returns its time, and whether leases may expire now.
 local function advance_lease_clock()
   -- A gap between ticks (an outage of Redis or of all gateways) advances the clock by LEASE_STEP_MS only, so an outage
-  -- ends no lease of 4 s or longer. After a gap, holders have GRACE_MS to renew. A gap during this time does not extend
-  -- it, so leases expire even if every tick comes late.
+  -- ends no lease of 4 s or longer. After a gap, holders have GRACE_MS to renew. Another gap within this time does not
+  -- extend it, so leases expire even if every tick comes late.
   local silence = NOW - (number('ticked_ms') or NOW)
   local graceful = silence > LEASE_STEP_MS and meta('lease_clock') >= meta('grace')
   add_meta('lease_clock', math.max(0, math.min(silence, LEASE_STEP_MS)))
@@ -26,7 +26,7 @@ local function advance_lease_clock()
 end
 
 -- Adds up the time of groups that hold no task, of groups that start, and of groups that answer requests. The time of
--- an attempt is added when the attempt ends. The time of these groups has no such end, so it is sampled.
+-- an attempt is added when the attempt ends. These groups have no attempt, so ticks sample their time.
 local function meter_groups(lease_clock)
   local metered = tonumber(call('HGET', K_totals, 'metered') or nil)
   local passed = lease_clock - (metered or lease_clock)

@@ -23,7 +23,7 @@ from daybreak_server.domain.ids import TaskId
 from daybreak_server.domain.tasks import EventRecord
 
 _READ = 1000
-"""The most events that one read of the store returns. A task keeps about as many."""
+"""The most events that one read of the store returns. A task keeps about this many events."""
 _SENT = frozenset({EventType.LOG.value, *(kind.value for kind in TERMINAL_EVENTS)})
 
 
@@ -57,7 +57,7 @@ def router(ctx: Dependencies) -> APIRouter:
         record, _ = await ctx.record(caller, id)
         if not follow:
             return json_response(await _page(ctx, record.id, after=after, limit=limit))
-        # A client that was too slow gets the lines that it missed, because this stream sends no snapshots.
+        # This stream sends no snapshots, so a client that was too slow must get every line that it missed.
         subscription = subscribe(ctx, record.id, record.pool, after, lossless=True)
         if await subscription.has_seen_end(record):
             return no_more_events()

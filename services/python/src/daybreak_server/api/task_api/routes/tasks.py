@@ -52,7 +52,7 @@ def router(ctx: Dependencies) -> APIRouter:
             Literal["desc", "asc"], Query(description="Newest first (`desc`) or oldest first (`asc`).")
         ] = "desc",
     ) -> Response:
-        """Your tasks, page by page. A filtered page may be short and still have a `next`."""
+        """Your tasks, page by page. A filtered page may have fewer tasks than `limit` and still have a `next`."""
         _refuse_unknown_parameters(request)
         pools = [entry.name for entry in ctx.catalog] if pool is None else [ctx.catalog.get(pool).name]
         query = pagination.Query(
