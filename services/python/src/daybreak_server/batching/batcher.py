@@ -247,7 +247,9 @@ class Batcher(Generic[K]):
     def _wake_at(self) -> float | None:
         """When the next batch starts or the next item expires, if no item is added before then."""
         times = [entry[0] for entry in self._deadlines[:1]]
-        if self._waiting:  # then the mode is `timed`: in other modes, no item waits while the executor is idle
+        if (
+            self._waiting
+        ):  # then the mode is `timed`: in other modes, no item waits while the executor is idle
             times.append(next(iter(self._waiting.values())).arrived + self._rules.timeout_s)
         return min(times, default=None)
 

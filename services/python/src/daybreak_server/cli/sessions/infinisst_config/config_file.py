@@ -103,7 +103,9 @@ class SessionsConfig(_Part):
         for name, language in languages.items():
             expected = f"{language.source_lang} -> {language.target_lang}"
             if name != expected:
-                raise ValueError(f"the pair {name!r} has the languages of {expected!r}; correct its name or languages")
+                raise ValueError(
+                    f"the pair {name!r} has the languages of {expected!r}; correct its name or languages"
+                )
             for side, lang, code in (
                 ("src_code", language.source_lang, language.src_code),
                 ("tgt_code", language.target_lang, language.tgt_code),
