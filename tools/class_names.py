@@ -1,4 +1,4 @@
-"""Checks that a public class name occurs once in the server, except for the twins listed here with a reason."""
+"""Checks that each public class of the server has a unique name. ``TWINS`` has the exceptions and their reasons."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def public_classes(paths: Iterable[Path]) -> Mapping[str, list[Path]]:
 
 
 def problems(found: Mapping[str, list[Path]], twins: Iterable[str]) -> list[str]:
-    """What is wrong, a sentence each."""
+    """The problems, one sentence each."""
     shared = {name for name, paths in found.items() if len(paths) > 1}
     listed = set(twins)
     return [

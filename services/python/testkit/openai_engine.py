@@ -8,7 +8,7 @@ Options:
 * ``--daemon``: start a process in another POSIX session. This process has no environment, loses its parent and
   ignores SIGTERM;
 * ``--deaf``: ignore SIGTERM;
-* ``--log FILE``: write the log that is described below to FILE.
+* ``--log FILE``: write a log to FILE. The last paragraph describes it.
 
 Fields of a request:
 

@@ -22,10 +22,10 @@ POISON = 1_000_001
 NAN = 1_000_002
 """The result for this number is NaN, as from a model whose numbers overflow."""
 HELD = 1500
-"""A batch with this number or a larger one takes `_CRAWL_S` longer while the file of the option `hold` exists."""
+"""While the file in the option `hold` exists, a batch with this number or a larger one takes `_CRAWL_S` longer."""
 _CRAWL_S = 0.3
-"""Long enough for a test to kill the process during a batch, and short enough that further steps end soon. These steps
-report the checkpoints that were stored before them."""
+"""Long enough for a test to kill the process during a batch, and short enough that the next step ends soon: only a
+later step reports a checkpoint that has been stored."""
 
 
 class Squares:
@@ -88,7 +88,8 @@ class Squares:
 def _held(restore: Callable[[Output], Iterator[None]], hold: Path) -> Callable[[Output], Iterator[None]]:
     """Return a function that waits until the file ``hold`` is gone, and then does what ``restore`` does.
 
-    It yields while it waits, so the task stays in the phase ``resume``. Only a group in its own process may use it.
+    The returned function yields while it waits, so the task stays in the phase ``resume``. Only a group in its own
+    process may use the option ``hold``, because this option changes a class of the process.
     """
 
     def held(output: Output) -> Iterator[None]:

@@ -67,7 +67,7 @@ def report(output: Output, task: Task, timeline: Timeline, file: DownloadedFile 
 
 
 def _reason(task: Task, timeline: Timeline) -> str:
-    # A cancelled or expired task may carry the error of an earlier attempt, but that error did not end it.
+    # A cancelled or expired task may carry the error of an earlier attempt, but that error did not end the task.
     if task.state is TaskState.FAILED and task.error is not None:
         return f": {task.error.message} ({task.error.code})"
     if timeline.reason in DEADLINE_REASONS:

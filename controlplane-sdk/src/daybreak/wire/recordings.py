@@ -25,7 +25,7 @@ _KINDS = {(_PCM, 8), (_PCM, 16), (_PCM, 24), (_PCM, 32), (_FLOAT, 32)}
 _PCM16_BYTES = 2
 _MAX_CHANNELS = 64
 _FORMAT_BYTES = 40
-"""The length of the longest ``fmt`` chunk that this module understands. It skips the bytes of a chunk beyond this."""
+"""This module reads at most this many bytes of a ``fmt`` chunk, and skips the rest."""
 _SKIPPED_BYTES = 1 << 16
 
 

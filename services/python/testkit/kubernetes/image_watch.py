@@ -1,7 +1,8 @@
 """Detect early that a node lacks an image and cannot pull it, and say how to load it.
 
-Helm would wait minutes for a pod without its image. A node's list of images (``status.images``) holds at most 50 by
-default, so it cannot prove that an image is missing. The kubelet's status of the pod's containers can.
+Helm would wait minutes for a pod whose image is missing. A node's list of images (``status.images``) holds at most 50
+by default, so this list cannot prove that an image is missing. The status of a pod's containers, which the kubelet
+reports, can prove it.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class PullFailure:
     def advice(self, option: str | None) -> str:
         """Which image is missing, and how to load it.
 
-        :param option: The option of pytest that selects another image in its place; ``None`` for Daybreak's image.
+        :param option: The option of pytest that selects a different image instead; ``None`` for Daybreak's image.
         """
         message = f": {' '.join(self.message.split())}" if self.message else ""
         load = f"Build it with `make image IMAGE={self.image}`, then load it" if option is None else "Load it"
@@ -104,9 +105,10 @@ class ImageWatch:
         self._since: dict[str, float] = {}
 
     def check(self, more: frozenset[str] = frozenset(), *, now: float | None = None) -> None:
-        """Check the pods once, for the images of the constructor and ``more``.
+        """Check the pods once, for the images given to the constructor and those in ``more``.
 
-        :raises MissingImageError: if waiting for one of them is pointless.
+        :raises MissingImageError: if the pull of one of these images can never succeed, or has failed for
+            ``PULL_TIMEOUT_S`` seconds.
         """
         now = time.monotonic() if now is None else now
         try:

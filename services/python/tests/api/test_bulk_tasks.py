@@ -1,4 +1,5 @@
-"""Pools that embed and rerank take tasks over files. Such a file may be an artifact, but not one of another tenant."""
+"""Pools that embed or rerank accept tasks whose input is a file. The file may be an artifact of another task, but not
+of another tenant's task."""
 
 from __future__ import annotations
 
@@ -71,7 +72,7 @@ def test_an_artifact_of_ones_own_task_is_found(
 
 
 def test_an_artifact_that_the_caller_may_not_read_is_refused(bulk_api: Api, leader: FakeLeader) -> None:
-    """For a task of another tenant, the error is the same as for one that does not exist. No client may send a key."""
+    """Another tenant's task causes the same error as an unknown task. No client may send an artifact's key."""
     foreign, key = finished(bulk_api, leader, **{"Daybreak-Tenant": "heavy"})
     own, _ = finished(bulk_api, leader)
     waiting = bulk_api.submit()["id"]

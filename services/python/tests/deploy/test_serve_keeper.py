@@ -84,7 +84,8 @@ def config() -> dict[str, Any]:
 
 
 def test_the_sidecar_deploys_lost_and_failed_applications_again(head: Head, tmp_path: Path) -> None:
-    """The sidecar deploys once, and again after a loss. It deploys a failed application as a new attempt."""
+    """The sidecar deploys once, and again after the head has lost its applications. It deploys a failed application
+    as a new attempt."""
     path = tmp_path / "applications.json"
     path.write_text(json.dumps(config()))
     environment = {**os.environ, "RAY_AUTH_TOKEN": TOKEN}

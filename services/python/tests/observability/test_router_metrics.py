@@ -10,7 +10,7 @@ from daybreak_server.observability.router_metrics import RouterMetrics
 
 
 def test_nothing_of_a_removed_pool_is_exported() -> None:
-    """The series of an outcome that only some requests have are removed too."""
+    """``remove`` also removes the outcomes that are not in ``OUTCOMES``, such as ``invalid_input``."""
     registry = CollectorRegistry()
     meter = PrometheusMeter(catalogue.ALL, registry)
     metrics = RouterMetrics(meter, "chat")

@@ -69,7 +69,7 @@ def test_tokens_are_due_in_order_and_go_into_the_turn_in_which_they_are_due() ->
 
 
 def _sentences(folder: Path) -> None:
-    """Sentences whose "speech" is noise, as `draw.py` would write them."""
+    """Write sentences to files like those of `draw.py`, with noise instead of speech."""
     rng, frames = random.Random(4), 0
     folder.mkdir()
     with (folder / "mel.1.f16").open("wb") as mels, (folder / "meta.1.jsonl").open("w") as lines:

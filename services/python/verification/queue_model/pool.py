@@ -1,6 +1,6 @@
 """A pool in plain Python: the behaviour of the Lua scripts without Redis, with time passed in.
 
-Tests compare the scripts with this model, and it shows all rules in one place. To stay simple, it has no
+Tests compare the scripts with this model, and the model shows all rules in one place. To stay simple, the model has no
 indices. Times are milliseconds. Methods return what the scripts answer, as plain values.
 """
 
@@ -228,7 +228,7 @@ class ModelPool:
 
     @property
     def steady(self) -> int:
-        """The lease clock, interpolated between ticks. Bills use it, so a jump of the wall clock costs nothing."""
+        """The lease clock, interpolated between ticks. Bills use it, so a jump of the wall clock changes no bill."""
         since = 0 if self.ticked is None else self.now - self.ticked
         return self.lease_clock + max(0, min(since, LEASE_STEP_MS))
 

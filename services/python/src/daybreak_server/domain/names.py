@@ -1,4 +1,4 @@
-"""Names on which several components must agree: of pools, of their deployments, of settings."""
+"""Names of pools, of their deployments and of settings. Several components must agree on these names."""
 
 from __future__ import annotations
 

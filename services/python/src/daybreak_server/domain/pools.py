@@ -55,14 +55,14 @@ WAKE_PHASES = tuple(phase for phase in WakePhase if phase is not WakePhase.ZERO)
 NOT_WAKING = (WakePhase.ZERO, WakePhase.READY)
 """The phases in which no wake is in progress."""
 GROUP_PHASES = (WakePhase.PROCESS_GROUP, WakePhase.MODEL, WakePhase.WARM_UP)
-"""Phases that a group measures itself. Its times are more exact than those measured from outside."""
+"""Phases that a group measures itself. The group's times are more exact than times measured from outside."""
 CLUSTER_PHASES = WAKE_PHASES[: WAKE_PHASES.index(GROUP_PHASES[0])]
 """Phases before a group exists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupRecord:
-    """A group as it registers. ``wake`` maps each finished wake phase to its seconds."""
+    """What a group registers about itself. ``wake`` maps each finished wake phase to its seconds."""
 
     id: GroupId
     state: GroupState
@@ -173,7 +173,7 @@ class PoolView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TickReport:
-    """What one tick did, and which files its caller must now delete and confirm."""
+    """What one tick did, and which files its caller must now delete."""
 
     promoted: int = 0
     reaped: int = 0
@@ -184,4 +184,4 @@ class TickReport:
     """Prefixes of files that are no longer needed, such as those of lost attempts: delete them, then call
     ``confirm_deleted``."""
     more: bool = False
-    """Whether the tick reached its limit, so that another should follow at once."""
+    """Whether the tick reached its limit, so that another tick should follow at once."""

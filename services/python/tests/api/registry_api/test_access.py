@@ -39,7 +39,7 @@ def test_changes_from_elsewhere_need_a_token(start_gateway, method, path, body):
 
 @pytest.mark.parametrize("token", ["wörkers-secret", "admin-secret"])
 def test_either_token_allows_every_change(start_gateway, token):
-    """Only a worker's registration needs ``workers.token``, also with ``admin.token``."""
+    """A worker's registration is the exception: only ``workers.token`` allows it."""
     gateway = start_gateway(**TOKENS)
     headers = bearer(token)
     gateway.add_worker(headers=bearer("wörkers-secret"))
@@ -61,21 +61,21 @@ def test_a_server_without_tokens_is_changed_from_its_own_machine_only(gateway):
 
 @pytest.mark.parametrize("tokens", [TOKENS, {}])
 def test_a_worker_on_the_machine_of_the_gateway_is_refused_with_a_token_of_another_one(start_gateway, tokens):
-    """Otherwise the worker would register, and answer every request with 401, because it expects its own token from
-    the gateway."""
+    """If the gateway accepted the worker, the worker would answer every request of the gateway with 401, because the
+    gateway does not send the token that the worker expects."""
     gateway = start_gateway(**tokens)
     wrong = {"Authorization": "Bearer other"}
     response = gateway.client.post("/v1/workers", json=registration(), headers=wrong)
     assert code(response) == ((403, "forbidden") if tokens else (401, "no_key"))
     assert "workers.token" in response.json()["detail"]
     assert gateway.view().workers == ()
-    gateway.add_model(headers=wrong)  # clients of OpenAI always send a key
+    gateway.add_model(headers=wrong)  # OpenAI's client libraries always send a key
 
 
 @pytest.mark.parametrize("tokens", [TOKENS, {"admin": TOKENS["admin"]}])
 @pytest.mark.parametrize("address", [REMOTE, {}])
 def test_a_worker_with_the_token_of_administrators_is_refused(start_gateway, tokens, address):
-    """Gateways do not send this token to workers, so the worker would answer every request with 401."""
+    """Gateways do not send ``admin.token`` to workers, so the worker would answer all their requests with 401."""
     gateway = start_gateway(**tokens)
     headers = {**bearer("admin-secret"), **address}
     response = gateway.client.post("/v1/workers", json=registration(), headers=headers)

@@ -51,7 +51,7 @@ def test_a_session_that_waits_gets_the_reason_and_ends(speech, queue):
 
 @pytest.mark.parametrize("reason", [Reason.MODEL_MISSING, Reason.RANKS_FAIL])
 def test_sessions_wait_for_a_group_that_may_start(start_speech, queue, reason):
-    """Sessions wait while a group starts again, and after a failure whose reason may pass."""
+    """Sessions wait while a group starts again, and after a failure that may be temporary."""
     queue.report_failure(Cause(reason=reason, message="why"))
     if reason is Reason.MODEL_MISSING:
         queue.register(GroupRecord(id=new_group_id(), state=GroupState.STARTING), ttl_s=60)

@@ -96,7 +96,7 @@ def _owned(run: SessionTrial, group: str) -> int:
         return int(client.scard(run.cluster.keys(POOL).of("group_sessions", group)))
 
 
-@scenario("sessions-drained", "groups drain and are replaced: their sessions move before they leave")
+@scenario("sessions-drained", "groups drain and are replaced: their sessions move before the groups leave")
 def run_drained(context: ScenarioContext) -> list[Row]:
     """Drain all groups by SIGTERM. The first group also gets a drain mark, as from the operator."""
     groups = context.repeats(2, 12)

@@ -1,4 +1,4 @@
-"""Translates errors of the operating system into those of ``ports.blobs``, with messages that say what to do."""
+"""Translates errors of the operating system into the errors of ``ports.blobs``, with messages that say what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connects to Redis, runs scripts, and translates Redis's errors into those of the port.
+"""Connects to Redis, runs scripts, and translates Redis's errors into those of ``ports.store_errors``.
 
 ``Scripts`` is for threads, ``AsyncScripts`` for coroutines. Both call functions of Daybreak's function library. If
 the server lacks the library, they load it. If the library cannot be loaded, they fall back to ``EVAL``.
@@ -56,7 +56,7 @@ _UNAVAILABLE = (
 )
 _REFUSED = ("NOAUTH", "WRONGPASS", "NOPERM")
 _REFUSED_IN_SCRIPT = ("ACL failure in script", "user executing the script can't")
-"""Parts of the messages with which servers refuse a command inside a script, instead of NOPERM."""
+"""Parts of error messages. A server that refuses a command inside a script sends such a message instead of NOPERM."""
 _CLOSED = "the handler is closed"
 """If a connection was reset, a write to it makes uvloop raise a plain RuntimeError. Its message ends with this."""
 

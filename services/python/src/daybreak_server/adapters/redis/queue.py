@@ -100,7 +100,7 @@ class RedisQueue:
                 continue
             if remaining_s <= 0 or self._closed.is_set():
                 return None
-            if outcome == "other":  # this group must leave the wake-ups to groups that can work
+            if outcome == "other":  # leave the wake-ups to groups that can run the waiting tasks
                 self._closed.wait(min(remaining_s, _REFUSED_PAUSE_S))
             else:
                 woken_at = time.monotonic() if self._wait_for_wakeup(min(remaining_s, _WAKEUP_S)) else None
@@ -119,7 +119,7 @@ class RedisQueue:
     ) -> Control:
         """Append events, update the record and set the checkpoint.
 
-        The call is not retried, because an event without a number would then be written twice.
+        The call is not retried, because a retry could write an event without a number twice.
         """
         call = report.encode(self._keys, lease, events, checkpoint=checkpoint, fields=fields or {})
         return report.decode(self._scripts.call(call))
@@ -174,7 +174,7 @@ class RedisQueue:
         self._scripts.call(call, idempotent=True)
 
     def report_failure(self, cause: Cause, *, rank: int = 0) -> None:
-        """Report why a rank ended. The pool shows it until a group is ready."""
+        """Report why a rank ended. The pool shows the reason until a group is ready."""
         self._scripts.call(groups.encode_failure(self._keys, cause, rank=rank))
 
     def _claim(self, groups: Sequence[GroupRecord]) -> Call:

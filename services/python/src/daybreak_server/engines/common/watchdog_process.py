@@ -51,7 +51,7 @@ then has enough time left, because one tick of the gateways ages leases by at mo
 
 
 class WatchdogLoop:
-    """Watches one leader: :meth:`on_message` takes its lines, and :meth:`poll` does what is due."""
+    """Watches one leader: :meth:`on_message` handles the leader's messages, and :meth:`poll` does what is due."""
 
     def __init__(self, queue: WorkQueue, shared: SharedHeartbeat, *, leader: int, lease_s: float) -> None:
         self._queue = queue
@@ -142,7 +142,7 @@ class WatchdogLoop:
 
 
 def with_leases(record: GroupRecord, leases: Sequence[Lease]) -> GroupRecord:
-    """Return the record of a group that holds these leases."""
+    """Return ``record`` with the state and tasks of a group that holds ``leases``."""
     if not record.state.accepts_tasks:
         return record
     state, tasks = GroupState.BUSY if leases else GroupState.IDLE, tuple(lease.task for lease in leases)
@@ -150,7 +150,7 @@ def with_leases(record: GroupRecord, leases: Sequence[Lease]) -> GroupRecord:
 
 
 def is_stopped(pid: int) -> bool:
-    """Return whether a signal has stopped the process; ``False`` if that cannot be read."""
+    """Return whether a signal has stopped the process; ``False`` if the state of the process cannot be read."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
     except (OSError, IndexError):

@@ -116,7 +116,7 @@ class SessionsLeader:
 
     @property
     def lease_age_s(self) -> float | None:
-        """``None``, because another thread renews the leases of all sessions in one call."""
+        """Always ``None``, because another thread renews the leases of all sessions in one call."""
         return None
 
     def run(self) -> bool:
@@ -137,7 +137,7 @@ class SessionsLeader:
         return self._broken is None
 
     def _leave(self) -> None:
-        """Give up the sessions that were claimed at the last moment, and write all commits that are left."""
+        """Release the sessions that were claimed at the last moment, and write all commits that are left."""
         self._share()
         self._threads.release([claim.lease for claim in self._threads.end_claims()])
         if not self._threads.flush(timeout_s=_FLUSH_S):
@@ -218,7 +218,7 @@ class SessionsLeader:
         )
 
     def _every_second(self, now: float) -> None:
-        """Apply new settings, measure, and give sessions up while draining; at most once a second."""
+        """At most once a second: apply new settings, measure, and release sessions if the group drains."""
         if now < self._measured_at + _MEASURE_S:
             return
         self._measured_at = now
@@ -236,7 +236,7 @@ class SessionsLeader:
         self._share()
 
     def _apply_batching_settings(self, settings: Mapping[str, Any]) -> None:
-        """Apply these settings of batches from now on."""
+        """Apply ``settings`` from now on."""
         lag = self.table.lag_rules
         try:
             rules = IterationRules.of(_only(settings, SETTING_NAMES))

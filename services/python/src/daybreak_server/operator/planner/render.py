@@ -19,9 +19,9 @@ from daybreak_server.ports.cluster import POOL_LABEL, RANKS_ANNOTATION, REVISION
 
 MAX_REPLICAS = 10_000
 LEAVE_S = 25
-"""Seconds that ``ray_serve`` gives a group to release its task when Serve stops its replicas."""
+"""Seconds that ``ray_serve`` gives a group to release its task when Serve stops the group's replicas."""
 DRAIN_S = LEAVE_S + 2
-"""Seconds that Ray drains a node after SIGTERM. The ranks begin to stop ``LEAVE_S`` before that time ends."""
+"""Seconds that Ray drains a node after SIGTERM. The ranks begin to stop ``LEAVE_S`` seconds before the drain ends."""
 GRACE_S = DRAIN_S + 18
 """Seconds after which Kubernetes kills the pod. Ray finishes before that."""
 _PROBE = {
@@ -69,7 +69,7 @@ def cluster(pool: GeneratorPool, *, replicas: int, suspend: bool) -> dict[str, A
 def applications(pool: GeneratorPool, attempt: int) -> dict[str, Any]:
     """Serve's config. It depends only on the pool and the deploy attempt, so deploying it twice changes nothing.
 
-    Serve rejects a deployment with zero replicas. So the pool starts with one group, and the operator scales at once.
+    Serve rejects a deployment with zero replicas. So a pool starts with one group, and the operator scales it at once.
     """
     app = "daybreak_server.entrypoints.ray_serve"
     args = {"pool": pool.name, "groups": 1, "attempt": attempt}
@@ -133,7 +133,7 @@ def _workers(group: dict[str, Any], pool: GeneratorPool, labels: dict[str, str],
 
 
 def _times(quantity: str, factor: int) -> str:
-    """Multiply a quantity and keep its unit. Kubernetes rejects an exponent before a unit, so the number has none."""
+    """Multiply a quantity and keep its unit. The result has no exponent, as Kubernetes rejects one before a unit."""
     number = quantity.rstrip("KMGTik")
     return f"{(Decimal(number) * factor).normalize():f}{quantity[len(number) :]}"
 

@@ -1,6 +1,6 @@
 """The command that starts an engine: a template of words, which no shell interprets.
 
-Each word may contain placeholders in braces. ``{args}``, as a word of its own, becomes the model's options.
+Each word may contain placeholders in braces. ``{args}`` must be a whole word. The model's options replace it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Loads an embedding model from a local folder. sentence-transformers pools and normalises as the folder says.
 
-The model may be an encoder (BERT, E5, BGE, …) or based on an LLM (Qwen3-Embedding, …); their folders name different
-poolings. Daybreak makes the tokens itself, because it forms batches by length.
+The model may be an encoder (BERT, E5, BGE, …) or based on an LLM (Qwen3-Embedding, …). The folders of these two kinds
+name different poolings. Daybreak turns texts into tokens itself, because it forms batches by length.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from daybreak_server.workloads.text_batches.device import (
 from daybreak_server.workloads.text_batches.tokens import MANY, TextTokenizer, Tokens
 
 PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage")}
-"""What folders call the prompts of queries and documents."""
+"""The names that models' folders give to the prompts for queries and for documents."""
 
 
 class EmbedInput(NamedTuple):

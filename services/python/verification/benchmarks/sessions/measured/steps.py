@@ -91,7 +91,7 @@ def _apart(model: Speech, reads: Sequence[Prefill], decodes: Sequence[str]) -> A
 
 @contextmanager
 def _speaking(model: Speech, turns: int) -> Iterator[dict[int, Speaker]]:
-    """Open sessions of users who speak this many turns."""
+    """Open a session for each user. Each user speaks ``turns`` turns."""
     turn_s = model.shape.block_samples / SAMPLE_RATE
     users = dict(enumerate(speakers(SESSIONS, for_s=turns * turn_s, turn_s=turn_s)))
     for user, speaker in users.items():

@@ -18,8 +18,8 @@ from daybreak_server.workloads.base import ModelMissingError
 Family = Literal["tiny", "t2v-a14b", "ti2v-5b"]
 
 BUILT_IN: Final = Path(__file__).parents[1] / "tiny" / "model"
-"""The trained model in the package. ``workloads.video.tiny.MODEL_DIR`` is the same path, but that package must not be
-imported here."""
+"""The folder of the tiny model that Daybreak contains. ``workloads.video.tiny.MODEL_DIR`` is the same path, but this
+module must not import ``workloads.video.tiny``."""
 
 SMALL_WIDTH: Final = 1024
 """A model with a smaller inner width counts as tiny: every published Wan is wider."""
@@ -45,7 +45,7 @@ class ModelInfo:
     spatial: int
     """The VAE's spatial factor: the side of one latent pixel, in pixels of the video."""
     temporal: int
-    """Frames in a latent frame; the first latent frame holds one."""
+    """Frames of the video in a latent frame; the first latent frame holds only one."""
     rope_max: int
     """The maximum number of token rows, of token columns and of latent frames in the position embedding."""
     experts: int
@@ -159,10 +159,11 @@ def weights(folder: Path) -> Iterator[Path]:
 
 
 def fingerprint(folder: Path) -> str:
-    """A digest that distinguishes models without reading all of their weights.
+    """A digest that distinguishes models, computed without reading all of their weights.
 
-    It covers every JSON file, and the size, the header and the first and last 64 KiB of data of each safetensors file.
-    Two fine-tunes of one shape nearly always differ in these parts, and a start does not have to read 60 GB.
+    The digest covers every JSON file. Of each safetensors file, it covers the size, the header, and the first and last
+    64 KiB of data. Two fine-tunes of one shape nearly always differ in these parts, and a start does not have to read
+    60 GB.
     """
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.json"), *folder.glob("*/*.json")]):
