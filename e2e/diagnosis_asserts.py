@@ -1,4 +1,4 @@
-"""Assert that a problem is reported wherever a person looks, and that the pool recovers once it is fixed."""
+"""Assertions: a problem is reported wherever a person looks, and the pool recovers once the problem is fixed."""
 
 from __future__ import annotations
 

@@ -53,7 +53,10 @@ def shell(deployment: Deployment, tmp_path: Path) -> Shell:
 
 
 def test_a_restore_brings_back_the_tasks_of_the_backup(deployment: Deployment, shell: Shell) -> None:
-    """Ended tasks keep their files, running and queued tasks run again, and later tasks are unknown."""
+    """After the restore, the ended task has its file, the running task runs again, and the queued task is still queued.
+
+    The task that was submitted after the backup is unknown.
+    """
     ended = deployment.submit("echo", {"message": "ended before", "steps": 2})
     text = _text(deployment, shell, deployment.follow(ended).wait_for_end(timeout_s=WAKE_S))
     tomorrow = datetime.now(UTC) + timedelta(days=1)

@@ -1,4 +1,4 @@
-"""A task's log through both clients and the command: each line once and in order, with the number of missing lines."""
+"""A task's log, read with both Python clients and the command: each line once, in order, and how many are missing."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_all_pages_are_read(scripted: Any, make: Any, logs: Callable[..., list[L
 def test_following_survives_a_broken_connection(
     scripted: Any, make: Any, logs: Callable[..., list[LogLine]]
 ) -> None:
-    """The stream continues after the last line. A line that the server sends twice reaches the caller once."""
+    """The stream continues after the last received line. A line that the server sends twice reaches the caller once."""
     first, second = (sse(make, event(make, n, line=n)) for n in (1, 2))
     scripted.answers = [
         make.stream(first, broken=True),

@@ -35,10 +35,10 @@ BATCHES = Row(
         ),
         Panel(
             title="Wait for a batch",
-            shows="Median and 90th percentile, over batches, of the wait of the text that waited longest for its "
-            "batch. Texts of bulk work, which fill the rest of a batch, do not count.",
+            shows="The longest wait of a text for its batch: median and 90th percentile over the batches. Texts of "
+            "bulk work, which fill the rest of a batch, do not count.",
             bad="Longer than a few batches take: more groups are needed. Near `batch_timeout_ms` in the mode `timed`: "
-            "too few requests come to fill a batch, so with a shorter timeout, answers come sooner.",
+            "too few requests come to fill a batch. With a shorter timeout, answers come sooner.",
             unit=Unit.SECONDS,
             runbook="daybreakbatcheswait",
             width=12,

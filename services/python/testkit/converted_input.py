@@ -1,4 +1,4 @@
-"""A workload whose input changes when it is dumped and validated again. The artifact shows what ``run`` got."""
+"""A workload whose input changes when it is dumped and validated again. The artifact shows what ``run`` received."""
 
 from __future__ import annotations
 

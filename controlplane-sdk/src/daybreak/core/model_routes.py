@@ -1,6 +1,6 @@
-"""The routes of models and workers: each function builds the :class:`ApiRequest` for one route, and sends nothing.
+"""The routes of models and workers. The function of a route builds an :class:`ApiRequest` and sends nothing.
 
-:func:`watch` and :func:`wait` send several requests, so they are operations.
+:func:`watch` and :func:`wait` read a model several times, so they return operations.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def wait(
 ) -> Operation[Model]:
     """Wait until the model is ready, and return it. A model that a pool serves is returned at once.
 
-    Raises ``ModelFailedError`` if no worker could start it, and ``WaitTimeoutError`` after ``timeout_s``.
+    Raises ``ModelFailedError`` if no worker could start the model, and ``WaitTimeoutError`` after ``timeout_s``.
     """
     until = None if timeout_s is None else clock() + timeout_s
     while True:

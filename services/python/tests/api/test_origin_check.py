@@ -58,7 +58,7 @@ def refusal_detail(response: httpx2.Response, code: str, status: int) -> str:
     ],
 )
 def test_an_unknown_host_is_refused_on_every_route(api: Api, method: str, path: str, host: str) -> None:
-    """After DNS rebinding, a page's own name resolves to this machine, and the page sends such requests."""
+    """After DNS rebinding, a page's own name resolves to this machine, so the page's requests name that host."""
     assert "allowed_hosts" in refusal_detail(send(api, method, path, Host=host), "host_not_allowed", 421)
 
 
@@ -173,7 +173,10 @@ def handshake(api: Api, path: str, **headers: str) -> int:
 
 
 def test_a_page_of_another_site_opens_no_websocket(api: Api) -> None:
-    """CORS does not cover WebSockets, so the server refuses the handshake. Its own pages and programs may connect."""
+    """CORS does not cover WebSockets, so the server refuses such a page's handshake.
+
+    The server's own pages may connect, and so may programs.
+    """
     path = f"/v1/tasks/{api.submit()['id']}/ws"
     assert handshake(api, path, Origin="https://evil.example") == 403
     assert handshake(api, path, **{"Sec-Fetch-Site": "cross-site"}) == 403

@@ -1,4 +1,4 @@
-"""A TCP proxy that forwards a request but loses its response. The client does not know that the
+"""A TCP proxy that forwards a request but loses its response. So the client does not know that its
 request took effect.
 """
 

@@ -102,7 +102,7 @@ def test_a_request_to_a_busy_api_server_is_retried() -> None:
 
 
 def test_the_watched_images_are_those_of_the_values() -> None:
-    """The watch reads the images from the values, so it also reports a missing image of an upgrade."""
+    """The images come from the values of the install or upgrade, so a missing image of an upgrade is reported too."""
     assert images_of(values(Images(daybreak="here:5000/day:1", s3="x:1", redis="r:2"))) == {
         "here:5000/day:1",
         "r:2",

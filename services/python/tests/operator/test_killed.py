@@ -218,8 +218,8 @@ def test_an_operator_killed_after_every_action_continues(
     """Each run of the operator takes one action, and the pool still reaches every state that is wanted.
 
     The pool goes from nothing to two groups, then to one busy group, then group by group to a new image, then to zero
-    groups with a suspended head, and then to one group. No busy group is removed before its deadline, and no task is
-    lost. Once nothing is left to do, the operator writes nothing more.
+    groups with a suspended head, and then to one group. No busy group is removed before its drain deadline, and no
+    task is lost. Once nothing is left to do, the operator writes nothing more.
     """
     kubernetes = Kubernetes(api, namespace)
     redis = pool.settings.redis.url or ""

@@ -77,7 +77,7 @@ def test_the_capacity_of_a_group_is_the_pools_or_else_the_workloads() -> None:
 
 
 def test_a_pool_that_answers_requests_has_a_target_load() -> None:
-    """The target load is that of the pool's settings, or else the capacity of its groups. Other pools have none."""
+    """The target load is that of the pool's settings, or else the capacity of its groups. A pool of jobs has none."""
     serve = {"workload": "echo-serve"}
     pools = {
         "own": {**serve, "capacity": 8, "target_load": 2.5},

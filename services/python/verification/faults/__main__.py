@@ -43,7 +43,7 @@ decides from that history alone whether Daybreak kept its promises.
 
 
 _failures: dict[str, str] = {}
-"""Why scenarios failed in this process, by name."""
+"""Why scenarios failed in this process, by the name of the scenario."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -220,7 +220,7 @@ def _several(context: ScenarioContext, args: argparse.Namespace, names: Sequence
 
 
 def _run_here(context: ScenarioContext, scenario: Scenario) -> list[Row] | None:
-    """Run a scenario. :returns: its rows. If it fails: ``None``, so that the other scenarios still run."""
+    """Run a scenario. :returns: its rows; ``None`` if it failed. Raises nothing, so the other scenarios still run."""
     try:
         return scenario_catalogue.run(scenario, context)
     except Exception as exc:
@@ -245,7 +245,7 @@ def _save_rows(context: ScenarioContext, name: str, rows: list[Row] | None) -> l
 
 
 def _run_in_subprocess(context: ScenarioContext, args: argparse.Namespace, name: str) -> list[Row] | None:
-    """Run a scenario in a process of its own, beside other scenarios. Its output appears when it ends."""
+    """Run a scenario in a process of its own, beside other scenarios. The output appears when the process ends."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "rows"
         command = [

@@ -1,4 +1,4 @@
-"""The transport of the fault tests' clients: it spreads requests over the gateways, loses responses, cuts streams."""
+"""The transport of the fault tests' clients spreads requests over the gateways, loses responses, and cuts streams."""
 
 from __future__ import annotations
 

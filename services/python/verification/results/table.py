@@ -1,7 +1,7 @@
 """Renders reports as Markdown tables, for the readers of a page.
 
 A table omits columns that no row uses, rows that are details, and the versions of most packages. The saved report has
-these rows and versions. A baseline is described in the first row that has it.
+these rows and versions. A baseline is described only in the first row that has it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def number(value: float) -> str:
 
 
 def markdown(report: Report) -> str:
-    """The table. The text above it describes the run, and the line below it describes the machine."""
+    """The table. Above it is the text about the run; below it, a line with the date, the machine and the seed."""
     rows = [row for row in report.rows if not row.detail]
     columns = {
         "what": [row.what for row in rows],

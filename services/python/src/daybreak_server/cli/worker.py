@@ -16,7 +16,7 @@ from daybreak_server.settings.rules.addresses import listening_host, server_url
 def address_of(
     worker_id: str | None, *, host: str, port: int, manager_url: str, public_url: str | None
 ) -> WorkerAddress:
-    """The address of a worker. If an option is wrong, exit with code 2 and a line for each problem."""
+    """The address of a worker. If an option is wrong, print a line for each problem and exit with code 2."""
     problems: list[str] = []
 
     def checked(option: str, check: Callable[[str], object], value: str) -> None:

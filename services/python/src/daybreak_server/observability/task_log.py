@@ -4,8 +4,9 @@ A line is written at most once. It is missing if the process dies between the ch
 answer is lost. The events of the task are the complete record.
 
 A gateway accepts thousands of tasks a second, and logging a line with the standard library takes a tenth of the time of
-a submit. So :func:`write_lines_with` lets ``observability/logging.py`` write these lines itself. It writes the lines
-about submits a moment later, many at once. By default, all lines are ordinary records of the logger :data:`TASKS`.
+a submit. So :func:`write_lines_with` lets ``observability/logging.py`` write these lines itself. That module can
+write the lines about submits a moment later, many at once. By default, all lines are records of the logger
+:data:`TASKS`.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def write_lines_with(write: WriteLine | None, *, submits: WriteSubmit | None = N
 
 
 def log_task(kind: ChangeKind, task: TaskId, **details: str | int | float | None) -> None:
-    """Log a change of a task. Never raises: an error is logged, once for each type.
+    """Log a change of a task. Never raises: an exception is logged instead, once for each type of exception.
 
     :param details: Further fields. Their names are in ``log_lines.FIELDS``. Fields without a value are left out.
     """

@@ -4,9 +4,9 @@ Pydantic models do not always survive a round trip through JSON: a before-valida
 be written under one alias and read under another, and a secret is written as asterisks. So the API reads back what it
 is about to store, as a rank will, and stores the first of these forms that gives the same values:
 
-1. the checked values, with all defaults but ``None``, by alias;
-2. the checked values, with all defaults but ``None``, by field name;
-3. what the client sent, with the defaults of the fields that it left out.
+1. the checked values and all defaults except ``None``, by alias;
+2. the checked values and all defaults except ``None``, by field name;
+3. what the client sent, and the defaults of the fields that the client left out.
 
 If no form gives the same values, the API refuses the input and names the field. Some types of input can never be used:
 those that are no pydantic model, have a secret, or have no JSON schema. :func:`refuse_unusable` refuses them when a

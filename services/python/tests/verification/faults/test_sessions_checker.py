@@ -1,6 +1,6 @@
 """The checker of sessions finds each kind of broken promise.
 
-Most tests break one promise in a history that keeps all promises.
+Most tests break one promise in a history that otherwise keeps all promises.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def text(number: int, words: str, *, segment: int, audio_ms: int) -> Line:
 
 
 def story() -> list[Line]:
-    """A client whose group dies in the middle of a sentence, and whose connection breaks once."""
+    """The history of a client whose group dies in the middle of a sentence, and whose connection breaks once."""
     lines: list[Line] = [
         {
             "op": "session",

@@ -1,4 +1,4 @@
-"""Counts finished tasks across processes without a network. The comparison measures every queue with this counter.
+"""Counts finished tasks across processes, without a network. The comparison measures every queue with this counter.
 
 Each process that counts maps its own file in a shared folder into memory. So a count costs about a microsecond, costs
 the same for every queue, and puts no load on the server. The module uses only the standard library, because the workers

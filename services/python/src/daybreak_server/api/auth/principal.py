@@ -69,7 +69,7 @@ def bearer_token(connection: HTTPConnection) -> bytes | None:
 
 
 def has_token(connection: HTTPConnection, *tokens: str | None) -> bool:
-    """Whether the client has sent one of the tokens. The time of the comparison reveals at most their lengths."""
+    """Whether the client has sent one of the tokens. The comparison's time reveals at most the tokens' lengths."""
     sent = bearer_token(connection)
     if sent is None:
         return False
@@ -79,8 +79,8 @@ def has_token(connection: HTTPConnection, *tokens: str | None) -> bool:
 
 async def principal(connection: HTTPConnection) -> Principal:
     """The principal of a request. Without API keys every caller is the tenant ``default``, and a local client may
-    name another tenant with the header ``Daybreak-Tenant``. Local clients are administrators, and so are those that
-    send ``admin.token``. Any other token is ignored, because OpenAI's clients always send one.
+    name another tenant with the header ``Daybreak-Tenant``. Local clients are administrators, and so is every client
+    that sends ``admin.token``. Any other token is ignored, because OpenAI's clients always send one.
 
     :raises ApiError: ``bad_header`` if a local client's ``Daybreak-Tenant`` is malformed.
     """

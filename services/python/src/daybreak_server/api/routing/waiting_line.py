@@ -1,9 +1,9 @@
-"""Requests that wait until a group is free: first those that have had a group before, then the others, both in order of
-arrival. The number of waiting requests is limited, in total and for each tenant.
+"""Requests that wait until a group is free. Requests that have had a group before wait in front of all others. Apart
+from that, the order is that of arrival. The number of waiting requests is limited, in total and for each tenant.
 
-The work for each free group does not grow with the length of the line. Requests that may go to any group wait in one
-lane. A request that must wait for one certain group moves to the lane of that group when its turn comes, so it is not
-looked at again until that group is free. If the groups or the policy change, all requests move back to the first lane.
+The work for each free group does not grow with the length of the line. Each request first waits in a common lane. If it
+must wait for one certain group, it moves to the lane of that group when its turn comes. So it is not looked at again
+until that group is free. If the groups or the policy change, all requests move back to the common lane.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Ticket:
     tried: bool = False
     """Whether the request has had a group before. If it has, it waits at the front of the line."""
     wakes: bool = True
-    """Whether the request may wait while the pool has no group, so that a group starts. A ``GET /debug`` may not."""
+    """Whether the request may wait while the pool has no group, and so make a group start. A ``GET /debug`` may not."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -148,10 +148,10 @@ class WaitingLine:
 
         A request that must wait for one certain group does not hold up the requests behind it.
 
-        :param choose: Returns a free group for a request, and counts the request as sent to it; ``None`` if there is no
-            such group.
+        :param choose: Returns a free group for a request, and counts the request as sent to that group; ``None`` if
+            there is no such group.
         :param any_free: Whether any group is free.
-        :param only_group: The one group that a request waits for; ``None`` if it may go to others.
+        :param only_group: Returns the only group to which a request may go; ``None`` if the request may go to others.
         """
         passed: list[Waiter] = []
         try:
@@ -175,7 +175,7 @@ class WaitingLine:
                 self._any = _Lane(sorted([*passed, *self._any], key=lambda waiter: waiter.place))
 
     def _next(self) -> Waiter | None:
-        """The first of the requests in the lane for any group and in the lanes of the groups that are free."""
+        """The first of the requests in the common lane and in the lanes of the free groups."""
         fronts = [lane.front() for group, lane in self._of_group.values() if group.free]
         return min(
             (waiter for waiter in (self._any.front(), *fronts) if waiter is not None),

@@ -123,7 +123,7 @@ class SessionService:
         return await self.store.close_session(record.session.id, reason=reason)
 
     async def keep_alive(self, session: str, caller: Principal) -> SessionRecord:
-        """Let the caller's session wait for audio as long as if some had just arrived.
+        """Let the caller's session wait for audio for as long as it would wait if audio had just arrived.
 
         :raises ApiError: ``not_found``.
         :raises SessionEndedError: when it has ended.
@@ -132,7 +132,7 @@ class SessionService:
         return await self.store.append_audio(record.session.id, b"", at=record.received)
 
     async def place_in_queue(self, record: SessionRecord) -> tuple[SessionRecord, int]:
-        """The session's place among those of its pool that wait for a group, from 1; 0 if it does not wait.
+        """The session, and its place among the waiting sessions of its pool, from 1; 0 if it does not wait.
 
         The session is read again if a group may have taken it in the meantime.
         """
@@ -168,8 +168,8 @@ class SessionService:
     async def follow(
         self, session: SessionId, *, after: str = _BEGINNING
     ) -> AsyncGenerator[SessionEvent, None]:
-        """The events that follow ``after``, up to the last. If the store fails, the call is repeated for a
-        while.
+        """The events that follow ``after``, up to the session's last one. If the store fails, the call to the store is
+        repeated for a while.
 
         :raises StoreUnavailableError: when the store has not answered for ``PATIENCE_S``.
         :raises ApiError: ``not_ready``, if no group has begun the session and none can start. The session then ends.

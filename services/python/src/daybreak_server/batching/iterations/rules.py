@@ -18,8 +18,8 @@ class Strategy(StrEnum):
     """The built-in strategies. A strategy decides which sessions share a batch."""
 
     ITERATION = "iteration"
-    """Sessions join and leave between any two steps. A batch has one phase. Prefill has priority, but decode
-    never starves."""
+    """Sessions join and leave between any two steps. All sessions of a batch are in one phase, prefill or decode.
+    Prefill has priority, but decode never starves."""
     MIXED = "mixed"
     """Like ``iteration``, but a batch may have both phases: it takes the sessions that have waited longest. With
     ``max_batch_tokens``, a batch has the sessions that decode, and as much new audio as fits beside them."""
@@ -60,7 +60,7 @@ class IterationRules:
     """``iteration``: while any session decodes, prefill waits until this many turns are ready, so that few
     large batches replace many small ones. With 1, prefill does not wait."""
     gather_wait_s: float = 0.25
-    """``iteration``: how long the first ready turn waits for others, unless ``gather_size`` turns are ready earlier."""
+    """``iteration``: the longest time that the first ready turn waits for ``gather_size`` turns to be ready."""
     batch_timeout_s: float = 0.1
     """``request``: how long the first turn of a batch waits for other turns."""
     max_batch_tokens: int = 0

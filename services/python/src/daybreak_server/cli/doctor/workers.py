@@ -61,8 +61,8 @@ def fronts_workers_only(settings: Settings) -> bool:
 
 
 def registry_view(settings: Settings) -> RegistryView | None:
-    """The registry in the Redis of the settings, or else in the embedded one of their data folder. ``None`` if the
-    settings name no Redis and the embedded one does not run.
+    """The registry in the Redis that the settings name, or if they name none, in the embedded store of their data
+    folder. ``None`` if the settings name no Redis and the embedded store does not run.
 
     :raises StoreError: if the registry cannot be read.
     """
@@ -75,7 +75,7 @@ def registry_view(settings: Settings) -> RegistryView | None:
 
 
 def _embedded_url(settings: Settings) -> str | None:
-    """The URL of the embedded store, if the settings name no other one, and if it runs."""
+    """The URL of the embedded store. ``None`` if the settings name a Redis, or the embedded store does not run."""
     url = url_in(settings.data_dir) if settings.redis.url is None else None
     return url if url is not None and connect(url) is None else None
 

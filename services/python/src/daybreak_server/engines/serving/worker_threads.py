@@ -1,7 +1,7 @@
 """The threads on which a group answers requests: at most ``threads_max``.
 
-They are daemon threads, unlike those of ``concurrent.futures``, so that a request that hangs cannot prevent
-its process from ending. If no thread is idle when a request comes, another one starts. Threads stay until ``close``.
+They are daemon threads, unlike those of ``concurrent.futures``, so that a request that hangs cannot keep
+the process from ending. If no thread is idle when a request comes, another thread starts. Threads stay until ``close``.
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ def _cluster_state(state: ClusterState, observed: Observed) -> Iterator[Cause]:
                 "Check its logs.",
             )
     failed = state.serve is not None and state.serve.status == "DEPLOY_FAILED"
-    if failed and observed.failure is None:  # otherwise a rank has reported why
+    if failed and observed.failure is None:  # unless a rank has reported why
         message = (state.serve and state.serve.message) or "Serve gave no reason"
         yield Cause(
             reason="ApplicationFailed",

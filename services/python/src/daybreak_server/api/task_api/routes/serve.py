@@ -52,7 +52,7 @@ def router(ctx: Dependencies) -> APIRouter:
         PATH, methods=[method for method in METHODS if method != "POST"], include_in_schema=False
     )
     async def other(request: Request, name: str, path: str, caller: Caller) -> Response:
-        """Handle each other method in the same way as POST."""
+        """Handle the other methods in the same way as POST."""
         return await serve(request, caller)
 
     return routes
