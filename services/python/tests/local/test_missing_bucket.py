@@ -1,4 +1,4 @@
-"""Tests that a missing bucket is reported in every view of its pool, and that creating it is the only fix needed."""
+"""Tests that a missing bucket is reported in every view of the pool, and that creating the bucket fixes the pool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the CRD, of what is rendered for a pool (a RayCluster, applications), and of its schedule and status."""
+"""Tests of the CRD, of what is rendered for a pool (a RayCluster, applications), and of pools' schedules and status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pools whose groups answer requests: what keeps a group, which group is removed first, and when."""
+"""Pools whose groups answer requests: what protects a group from removal, which group is removed first, and when."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ async def test_pages_list_every_task_once(server: Server) -> None:
 
 
 async def test_a_filtered_page_may_be_empty_although_more_pages_follow(server: Server) -> None:
-    """For each page, a filter examines at most 1,000 tasks. The page says where the next one begins."""
+    """The store examines at most 1,000 tasks for a filtered page. The page says where the next page begins."""
     store = RedisStore(server.url)
     tasks = [task() for _ in range(1050)]
     for start in range(0, 1050, 100):

@@ -1,4 +1,4 @@
-"""Tests of the workload ``rerank`` with its APIs and its model. Its scores must equal those of transformers."""
+"""Tests of the workload ``rerank``, its APIs and its model. The scores must equal those that transformers computes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Draws panels of a dashboard, with the data of one run, as one SVG. It uses no plotting library.
 
-The panels stand in rows. Their widths have the same proportions as on the dashboard, and together they fill the row.
+The panels fill rows. In a row, their widths have the same proportions as on the dashboard.
 Each row is as high as its highest panel, legend included. Letters above the graphs mark events of the run, such as a
 kill. Lines at the bottom of the picture explain the letters.
 """

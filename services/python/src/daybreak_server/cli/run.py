@@ -85,7 +85,7 @@ def finish(program: Program, settings: Settings, *, workloads: bool = True) -> N
 
 
 def _check_workloads(settings: Settings) -> None:
-    """Fail before anything starts if a pool's workload or strategy cannot be found, or its options are wrong."""
+    """Fail before anything starts if a pool's workload or strategy cannot be found, or the pool's options are wrong."""
     from daybreak_server.workloads import discovery
 
     problems = []

@@ -98,7 +98,7 @@ class WorkerRecord:
     """Where gateways reach it."""
     engines: frozenset[str]
     devices: Mapping[int, int]
-    """Memory in bytes by index of the GPU, or ``{HOST: bytes}``."""
+    """The memory in bytes that models may use, by index of the GPU. ``{HOST: bytes}`` for a worker without GPUs."""
     draining: bool = False
     replicas: tuple[ReplicaReport, ...] = ()
     version: str = ""
@@ -126,7 +126,7 @@ class ModelView:
 
     state: ModelState
     reason: str = ""
-    """Why it is in this state, and what to do; empty if that is plain."""
+    """Why it is in this state, and what to do; empty if the state needs no explanation."""
     wanted: int = 0
     ready: int = 0
     workers: tuple[str, ...] = ()
@@ -141,8 +141,8 @@ def public_reason(model: ModelRecord, reason: str) -> str:
 def wanted_replicas(model: ModelRecord, demand: Demand, *, placed: int) -> int:
     """How many replicas of a model should run.
 
-    The number rises with the demand at once. It falls to what the demand needs only when the model has had no request
-    for its ``idle_s``, because loading a model again costs more than keeping it loaded.
+    The number rises with the demand at once. It falls only when the model has had no request for its ``idle_s``,
+    because loading a model again costs more than keeping it loaded.
 
     :param placed: how many replicas the model has now.
     """

@@ -1,7 +1,7 @@
 """Registers the worker at its gateway, and tells the supervisor which models the manager wants.
 
-A heartbeat goes out every ``heartbeat_s``, and at once when the state of a model changes. Its answer is the list of
-models to run. While the gateway cannot be reached, everything that runs keeps running. If the gateway does not
+A heartbeat goes out every ``heartbeat_s``, and at once when the state of a model changes. The gateway answers with the
+list of models to run. While the gateway cannot be reached, everything that runs keeps running. If the gateway does not
 know the worker, because Redis has lost its data or the worker's lease has ended, the worker registers again.
 """
 
@@ -70,7 +70,7 @@ class Agent:
             with contextlib.suppress(WorkerForgottenError):
                 await self._send_heartbeats(heartbeat_s)
             self.registered = False
-            _log.info("the gateway %s does not know this worker; it registers again", self._gateway.url)
+            _log.info("the gateway %s does not know this worker; the worker registers again", self._gateway.url)
 
     async def deregister(self) -> None:
         """Tell the gateway that the worker ends. A gateway that cannot be reached notices later that

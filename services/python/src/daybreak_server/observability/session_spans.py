@@ -10,7 +10,7 @@ A session has one trace, whichever processes work on it:
   length.
 * The process that ends the session makes ``end <pool>``, which lasts no time.
 
-Our own attributes begin with ``daybreak.``. No span contains text of the speech or an error's message.
+Our own attributes begin with ``daybreak.``. Spans contain neither text of the speech nor messages of errors.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ from daybreak_server.observability.spans import fail, trace_context
 FIRST_TEXT, TURNS_ENDED, DEGRADED = "first_text", "turns", "degraded"
 """The events of ``serve``."""
 TURNS_WIDTH = 16
-"""How many turns an event covers at first. When a span would have more than ``span_steps.EVENTS_MAX`` such events,
-each of them covers twice as many turns."""
+"""How many turns an event ``turns`` covers at first. When a span would have more than ``span_steps.EVENTS_MAX`` such
+events, they are joined in pairs, so that each event covers twice as many turns."""
 DEGRADED_MAX = 32
-"""The largest number of events about the length of turns in one span. More would make the SDK drop other events."""
+"""The maximum number of ``degraded`` events in one span. More of them would make the SDK drop other events."""
 
 
 class OpeningSpan:
@@ -130,18 +130,18 @@ class ClaimSpan:
 
     @fall_back_to(nothing)
     def first_text(self) -> None:
-        """Add the event."""
+        """Add the event ``first_text``."""
         self._span.add_event(FIRST_TEXT)
 
     @fall_back_to(nothing)
     def turn_ended(self) -> None:
-        """Count the turn. The events about turns are added at the end."""
+        """Count the turn. The events ``turns`` are added when the span ends."""
         number = self._turns.steps + 1
         self._turns.step(number, number, time.time_ns())
 
     @fall_back_to(nothing)
     def degraded(self, latency_multiplier: int) -> None:
-        """Add the event."""
+        """Add the event ``degraded``."""
         self._degraded += 1
         if self._degraded <= DEGRADED_MAX:
             self._span.add_event(DEGRADED, {LATENCY_MULTIPLIER: latency_multiplier})
@@ -158,7 +158,7 @@ class ClaimSpan:
 
 
 def record_wait(tracer: Tracer, claim: SessionClaim, context: TraceContext, claimed_ns: int) -> None:
-    """Record how long the session had no group since it was opened or lost its last group."""
+    """Record how long the session has waited for a group: since it was opened, or since it lost its last group."""
     record = claim.record
     new = record.session
     attributes: dict[str, str | int] = {

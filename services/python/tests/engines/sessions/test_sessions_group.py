@@ -78,7 +78,7 @@ async def test_sessions_that_share_batches_read_as_alone(
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 async def test_another_group_continues_in_mid_turn(speech: Callable[..., SpeechPool], how: str) -> None:
-    """Decoding is slow, so that the group is lost within a turn."""
+    """Decoding is so slow that the test kills or freezes the group in the middle of a turn."""
     pool = speech(options={"decode_ms": 60})
     first = await pool.start_group()
     audio = [noise(6.1, seed=seed) for seed in range(3)]

@@ -149,7 +149,7 @@ async def test_a_registry_that_has_lost_its_data_begins_again(driver: RegistryDr
 
 
 async def test_the_stream_of_changes_stays_short(driver: RegistryDriver) -> None:
-    """Redis trims a stream only by whole nodes. By default, a node has 100 entries."""
+    """Redis trims a stream only by whole nodes of the stream's tree. By default, such a node has 100 entries."""
     await begin(driver)
     for number in range(4 * CHANGES_MAX):
         await driver.registry.hold_placement(f"m{number}", priority=number, ttl_s=15)

@@ -3,8 +3,8 @@
 ``python -m verification.benchmarks.operator [--quick] [--pools N] [--groups N]``
 
 Needs `kwok` on PATH, and a KUBECONFIG of a cluster with KubeRay. The run may load that cluster to its limits.
-The operator is the real one, as a local process; nodes, kubelets and Ray are simulated. At the end everything is
-deleted except the CRD.
+The operator is the real one, as a local process; nodes, kubelets and Ray are simulated. At the end, the run deletes
+everything that it created, except the CRD.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Testbed:
             self._custom.create_namespaced_custom_object(*POOLS, self.namespace, PLURAL, body)
 
     def scale(self, groups: int) -> None:
-        """Request ``groups`` groups of every pool, as KEDA does."""
+        """Request ``groups`` groups for every pool, as KEDA does."""
         for name in self.names:
             self._custom.patch_namespaced_custom_object(
                 *POOLS,

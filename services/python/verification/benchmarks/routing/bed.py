@@ -32,7 +32,7 @@ from verification.benchmarks.routing.contenders import POOL, Contender, Place
 BACKENDS = 2
 DIRECT = "no router"
 START_S = 180.0
-"""How long a router may take to answer its first request. One router needs half a minute for its imports."""
+"""How long a router may take to answer its first request. One of the routers needs half a minute for its imports."""
 GROUP_TTL_S = 3600.0
 
 
@@ -49,7 +49,7 @@ class Bed:
 
     @property
     def direct(self) -> Running:
-        """A back end without a router."""
+        """A back end that gets requests without a router."""
         return Running(self.backends.process, self.ports[0])
 
     def pace(self, *, latency_s: float = 0.0, pause_s: float = 0.0) -> None:

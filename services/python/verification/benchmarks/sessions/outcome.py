@@ -31,7 +31,7 @@ class Outcome:
     records: list[BatchRecord[Any]] = field(default_factory=list)
 
     def lag(self, share: float) -> float:
-        """A percentile of the lag, without the first third of the run."""
+        """A percentile of the lags after the first third of the run."""
         return percentile((lag for _, lag in self._settled()), share)
 
     def _settled(self, third: int = 1) -> list[tuple[float, float]]:

@@ -35,7 +35,8 @@ _log = logging.getLogger(__name__)
 
 RANGE_BYTES: Final = 32 << 20
 WORKERS: Final = 8
-"""Parallel ranges. With a chunk of 1 MiB each and the client's buffers, they take some tens of MiB of memory."""
+"""How many ranges are downloaded in parallel. Their chunks (1 MiB each) and the client's buffers take some tens of MiB
+of memory."""
 TRIES: Final = 5
 _LOCK_POLL_S: Final = 0.2
 _REPORT_S: Final = 0.5
@@ -192,7 +193,7 @@ class _Download:
         """Whether the threads must stop, because nothing waits for them any more."""
 
     def read(self, part: Range) -> None:
-        """Download a range and write it. Retried when the store cannot be reached or the range is cut off."""
+        """Download a range and write it. Try again if the store cannot be reached or the range is cut off."""
         for tries in range(1, TRIES + 1):
             received = 0
             try:

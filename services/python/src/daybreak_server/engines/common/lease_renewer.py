@@ -3,8 +3,8 @@
 Every ``_POLL_S`` (0.25 s) the thread does this:
 
 1. If the heartbeat has stalled, or a peer failed so that the ranks can reach no agreement, it calls ``on_break`` once
-   and ends. Nothing renews the leases from then on: ``on_break`` settles the tasks. If the store cannot be reached, the
-   tasks are retried when their leases end.
+   and ends. Nothing renews the leases from then on. ``on_break`` settles the tasks. If ``on_break`` cannot reach the
+   store, the tasks are retried when their leases end.
 2. It renews each lease whose last renewal was sent a third of ``lease_s`` ago. It refreshes the group's record three
    times in the record's TTL, or more often if :meth:`LeaseRenewer.report` asks for that.
 3. It restarts the watchdog process if that has died, and updates the times of renewal and refresh in shared memory.
@@ -150,7 +150,7 @@ class LeaseRenewer:
         self.drain = False
         """Whether the store has marked the group to drain."""
         self.batching: Mapping[str, Any] = {}
-        """An administrator's changes of the setting ``batching``. Each refresh after :meth:`report` reads them."""
+        """An administrator's changes of the setting ``batching``. From :meth:`report` on, each refresh reads them."""
 
     def start(self) -> None:
         """Start the thread, and the watchdog."""
@@ -196,9 +196,9 @@ class LeaseRenewer:
         self._peers = peers
 
     def report(self, changes: Callable[[], Mapping[str, Any]], *, every_s: float) -> None:
-        """Refresh the record every ``every_s`` from now on, each time with the changes that ``changes`` returns.
+        """Refresh the record at least every ``every_s`` from now on, each time with what ``changes`` returns.
 
-        The call also reads :attr:`batching` at once, so that a new group uses the changes from its first batch on.
+        The call also reads :attr:`batching` at once, so that a new group uses these settings from its first batch on.
         """
         self._changes = changes
         self._refresh_s = min(self.ttl_s / 3, every_s)

@@ -76,7 +76,7 @@ class Clock:
         self.laps: dict[str, float] = {}
 
     def lap(self, name: str) -> None:
-        """Store how long the part took that has just ended."""
+        """Store the duration of the part that has just ended."""
         now = time.monotonic()
         self.laps[name] = now - self._last
         self._last = now

@@ -1,4 +1,4 @@
-"""What a model needs to be loaded and run: a device, a folder, the package sentence-transformers, and tensors."""
+"""What loading and running a model requires: a device, a folder, the package sentence-transformers, and tensors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def positions_of(transformer: Any) -> int:
 
 
 def check_finite(results: Any) -> Any:
-    """Return the tensor if all of its numbers are finite. Base64 could encode others, but clients could not use them.
+    """Return the tensor if all of its numbers are finite. Base64 could encode NaN too, but clients could not use it.
 
     :raises FloatingPointError: if a number is not finite. The batch then runs again in halves, so the error reaches
         only the texts that cause it.

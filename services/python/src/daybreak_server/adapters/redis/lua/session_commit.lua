@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Writes the results of a group's sessions (events, text, the newest turn), and deletes the turns and the audio
--- that have left the window. A commit whose number has been written already changes nothing, so a call whose reply
--- was lost may be repeated.
+-- that have left the window. If a commit's number has already been written, the commit changes nothing, so a call
+-- whose reply was lost may be repeated.
 -- Returns the ids of the sessions that the group has lost. The script writes nothing to these sessions. It also returns
 -- the ids of sessions whose journal is damaged, and ends these sessions.
 
@@ -37,7 +37,7 @@ local function trim(c)
     call('LPOP', turns)
     oldest = call('LINDEX', turns, 0)
   end
-  -- Deletes the audio up to this position. The mark of the input's end may be at the same position, and stays.
+  -- Deletes the audio up to `keep_from`. The mark of the input's end stays, even if it is at this position.
   call('XTRIM', S.key.session_audio(c.session), 'MINID', c.keep_from .. '-2')
 end
 

@@ -82,7 +82,7 @@ class RealtimeConnection:
         self.model = socket.query_params.get("model")
         self.id = f"sess_{ulid()}"
         self.uid = socket.query_params.get("uid") or self.id
-        """The name of the client, as WhisperLive's clients choose it."""
+        """The name that a client of WhisperLive gives itself; the same as :attr:`id` if the client gives none."""
         self._service = service
         self._sockets = sockets
         self._socket = socket
@@ -121,14 +121,14 @@ class RealtimeConnection:
             await self._handled.wait()
 
     async def send_degraded(self, event: SessionEvent) -> None:
-        """Tell the client that the length of the model's turns has changed. No dialect has an event for this, so all
-        of them have the same extension."""
+        """Tell the client that the length of the model's turns has changed. The protocols of the dialects have no
+        event for this, so all dialects add the same event."""
         await self.send("session.degraded", **event.data)
 
     def configure(self, wanted: RequestedSession) -> None:
         """Set the fields of the session.
 
-        :raises ApiError: if there is no such pool, pair or rate, or if the session has begun with other fields.
+        :raises ApiError: if there is no such pool, language pair or rate, or the session has begun with other fields.
         """
         AudioFormat.parse(Encoding.PCM16, wanted.rate)
         self._service.pools.choose(

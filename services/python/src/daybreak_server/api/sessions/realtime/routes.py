@@ -29,7 +29,10 @@ def add(routes: APIRouter, service: SessionService, sockets: Sockets) -> None:
 
 
 def choose(connection: RealtimeConnection, update: Json | None) -> Dialect:
-    """Choose a client's dialect by its first ``session.update``, or ``None`` if the client has not sent one yet."""
+    """Choose a client's dialect.
+
+    :param update: The client's first ``session.update``; ``None`` if it has not sent one yet.
+    """
     if update is None:
         return OpenAIDialect(connection)
     if "session" not in update:
