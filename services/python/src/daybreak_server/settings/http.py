@@ -26,7 +26,7 @@ class DefaultPools(Section):
     sessions: str | None = Field(
         None,
         description="Pool of sessions whose request names no pool: `/v1/sessions`, `/v1/realtime`, `/init` and others. "
-        "If there is no such setting, or its pool does not support the languages of a request, the request goes to the "
+        "If this is unset, or its pool does not support the languages of a request, the request goes to the "
         "only pool of the kind `sessions` that supports them.",
     )
 

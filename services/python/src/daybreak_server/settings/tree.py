@@ -110,7 +110,7 @@ class LeaseSettings(Section):
         policy.LEASE_S,
         description="A group loses a task or session whose lease has not been renewed for this long, by its leader or "
         "the leader's watchdog. At most two seconds of an outage of Redis count towards this time. If "
-        "lease_s is at least 4, enough of it is left for the next renewal, so an outage ends no lease.",
+        "lease_s is at least 4, a lease is renewed in time after an outage, so an outage ends no lease.",
     )
     stall_s: Duration = Field(
         policy.STALL_S,
