@@ -30,7 +30,7 @@ class _Plain(yaml.SafeDumper):
 def document() -> str:
     """The manifest as text.
 
-    An annotation has a hash of the definition. It shows the chart whether the CRD in the cluster differs.
+    An annotation has a hash of the definition. By this hash, the chart sees whether the CRD in the cluster differs.
     """
     manifest = definition()
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]

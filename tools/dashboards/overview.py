@@ -227,8 +227,8 @@ OVERVIEW = Dashboard(
                 ),
                 Panel(
                     title="Accepted and ended",
-                    shows="Tasks accepted per second, and tasks that ended per second by final state.",
-                    bad="`failed` above 0, or `accepted` above the sum of the others for long: the queue grows.",
+                    shows="Tasks accepted per second, and tasks ended per second, by final state.",
+                    bad="`failed` above 0. `accepted` above the sum of the others for long: the queue grows.",
                     unit=Unit.PER_SECOND,
                     colors=ENDS,
                     runbook="daybreakdeadletters",

@@ -93,7 +93,7 @@ class Output:
 
 
 class _Console(Console):
-    """A console that raises an error on a closed pipe. Rich's own would exit with 1, the code of a failed task."""
+    """A console that raises an error on a closed pipe. Rich's console would exit with 1, the code of a failed task."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True

@@ -41,7 +41,7 @@ START = "start"
 RETRY = "retry"
 LABELS = PHASES | {QUEUE: "in the queue", START: "starting", RETRY: "waiting to retry"}
 SHORTEST_ETA_S = 0.05
-"""An ETA that is shorter is not shown."""
+"""An ETA shorter than this is not shown."""
 REASONS = {
     "error": "an error",
     "stalled": "a stalled step",

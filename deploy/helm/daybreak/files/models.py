@@ -20,7 +20,10 @@ PAUSE_S = 2.0
 
 
 def call(path, body=None):
-    """Repeat a request until a gateway answers it. Returns the status, and the answer's JSON or an error's text."""
+    """Repeat a request until a gateway answers it without a 5xx status.
+
+    Returns the status, and the answer's JSON or an error's text.
+    """
     data = None if body is None else json.dumps(body).encode()
     while True:
         try:

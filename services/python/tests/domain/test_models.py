@@ -78,7 +78,7 @@ def test_min_replicas_always_run_and_a_deleted_model_does_not() -> None:
 def test_wanted_replicas_are_within_their_bounds(
     requests: int, idle_s: float, placed: int, most: int, least: int
 ) -> None:
-    """This holds for any demand."""
+    """For any demand, the number is between ``min_replicas`` and ``replicas``."""
     least = min(least, most)
     model = replace(MODEL, replicas=most, min_replicas=least)
     assert least <= wanted(model, requests, 0 if requests else idle_s, placed) <= most
@@ -106,7 +106,7 @@ def test_the_state_of_a_model_is_that_of_its_best_replica(
 
 
 def test_a_view_says_why() -> None:
-    """The reason comes from the placement or from the worker."""
+    """The reason comes from the placement or a worker. If neither has one, the view says when the model will start."""
     unplaced = Placement(replicas=(), unplaced={"chat": "No worker is registered."})
     assert view(MODEL, wanted=1, placement=unplaced, workers=[]).reason == "No worker is registered."
     failed = worker("w1", ReplicaState.FAILED, reason="CUDA out of memory")

@@ -20,8 +20,8 @@ Start = Callable[..., DemoProcess]
 
 @needs_llama
 def test_the_demo_wakes_balances_kills_and_falls_back(start_demo: Start) -> None:
-    """A model at zero wakes and answers. Two workers share eight requests. The kill of a worker cuts off only an answer
-    that had begun. While a model wakes, another one answers for it."""
+    """A model at zero wakes and answers. Two workers share eight requests. The kill of a worker cuts off only the
+    answer that this worker had begun. While a model wakes, another model answers for it."""
     demo = start_demo("demo-serve", "--llama", str(llama.FOLDER))
     code, output = demo.end(500)
     assert code == 0, output

@@ -169,7 +169,7 @@ async def test_an_unreadable_spec_is_reported_once_and_nothing_is_changed() -> N
 
 
 async def test_a_corrected_spec_recovers_by_itself() -> None:
-    """A new operator recovers as well, because it continues from the status."""
+    """The pool recovers under a new operator too, because the new operator continues from the status."""
     world = World(replicas=1)
     api = Api(world)
     operator, _ = reconciler(world, api)

@@ -68,9 +68,9 @@ async def test_a_killed_server_fails_pending_calls_and_serves_later_ones(stoppab
 
 
 async def test_a_server_that_does_not_answer_causes_a_timeout(stoppable: Server) -> None:
-    """The call to a stopped process times out, and the next call opens a new connection.
+    """A call to a suspended server (SIGSTOP) times out, and the next call opens a new connection.
 
-    A stopped process keeps its connections open, so nothing else would end the call.
+    A suspended server keeps its connections open, so nothing else would end the call.
     """
     client = connect_async(stoppable.url, timeout_s=0.5)
     multiplexer = Multiplexer(client, timeout_s=0.5)

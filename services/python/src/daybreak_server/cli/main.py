@@ -302,8 +302,8 @@ def routing(
 ) -> None:
     """Show or change how a pool's requests are spread over its groups.
 
-    All gateways apply a change within about a second. On one machine, use the settings of `daybreakd up`.
-    Elsewhere, set DAYBREAK_REDIS__URL.
+    All gateways apply a change within about a second. On one machine, run this command with the settings of
+    `daybreakd up`. Elsewhere, set DAYBREAK_REDIS__URL.
     """
     from daybreak_server.cli.routing import change
 

@@ -13,11 +13,11 @@ from daybreak_server.ports.blobs import BlobError
 from daybreak_server.settings.tree import Settings
 
 Run = Callable[[Settings, Instance, float], int]
-"""Runs until a signal arrives, and returns the exit code. The float is the time at which the command started."""
+"""Runs the instance until a signal arrives, and returns the exit code. The float is the start time of the command."""
 
 
 def run_in_foreground(settings: Settings, run: Run) -> int:
-    """Open the instance of the settings, and run it. In the settings, port 0 means any free port.
+    """Open the instance in the ``data_dir`` of the settings, and run it. In the settings, port 0 means any free port.
 
     :returns: the exit code; 1 if the instance cannot start.
     """

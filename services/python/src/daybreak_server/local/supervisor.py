@@ -1,15 +1,16 @@
 """Runs the processes of an instance: starts each one, waits until it answers, and restarts it when it dies.
 
 One thread polls all processes every tenth of a second, and starts a process once those in its ``after`` are ready. It
-restarts a process that exits, or that does not answer within ``ready_s`` of its start. A process that has answered once
-is not asked again. The delay before a restart grows with failures in a row, and is short again after a process has run
-for a minute.
+restarts a process that exits, or that does not answer within ``ready_s`` of its start. Once a process has answered, the
+thread does not ask it again before its next start. The delay before a restart grows with failures in a row, and is
+short again after a process has run for a minute.
 
 Until ``mark_started``, a process that fails for the ``tries``-th time before it is ready ends the whole start:
 ``wait_ready`` raises :class:`ProcessFailedError`. Afterwards the supervisor never gives up.
 
-Each process runs in a session of its own, so that Ctrl-C in the terminal reaches only the supervisor. Its environment
-carries a tag, by which :mod:`~daybreak_server.local.reaper` finds the process and everything that it started.
+Each process runs in a session of its own, so that Ctrl-C in the terminal reaches only the supervisor. The environment
+of each process carries a tag, by which :mod:`~daybreak_server.local.reaper` finds the process and everything that it
+started.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class ProcessSpec:
     before: Callable[[], None] = _nothing
     """Called before each start."""
     tries: int = 1
-    """How many times the first start is tried. Set more than 1 if a busy machine alone can make a start fail."""
+    """How many times the first start is tried. Set more than 1 if a start can fail just because the machine is busy."""
 
 
 class ManagedProcess:

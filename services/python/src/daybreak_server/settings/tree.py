@@ -170,7 +170,7 @@ class PoolSettings(Section):
     drain_s: DurationOrNone = Field(
         30.0,
         description="How long a draining group may take to finish its task or requests, or to find other groups for "
-        "its sessions, in seconds. Then it releases its task and sessions, and stops its requests.",
+        "its sessions, in seconds. After this time, it releases its task and sessions, and stops its requests.",
     )
     capacity: Count | None = Field(
         None,
@@ -185,15 +185,15 @@ class PoolSettings(Section):
     target_load: Share | None = Field(
         None,
         description="How many requests (kind `online`) or open sessions (kind `sessions`) each group should have. The "
-        "pool needs this many groups: its waiting and running requests (or its open sessions), divided by this "
-        "number and rounded up. If unset, `capacity` (kind `online`) or `sessions.max_batch_size` (kind `sessions`). "
-        "On Kubernetes, `targetLoad` of the GeneratorPool overrides it.",
+        "number of groups that the pool needs is its waiting and running requests (or its open sessions) divided by "
+        "`target_load`, rounded up. If unset, `capacity` (kind `online`) or `sessions.max_batch_size` (kind "
+        "`sessions`). On Kubernetes, `targetLoad` of the GeneratorPool overrides it.",
     )
     ports: PortRange | None = Field(
         None,
         description="Range of ports for the leaders of a pool of kind `online`, such as `20100-20199`. Each leader "
-        "listens on the first port of the range that is free on its host. A firewall can then let gateways through. If "
-        "unset, any free port.",
+        "listens on the first port of the range that is free on its host. A firewall then needs to open only these "
+        "ports to gateways. If unset, any free port.",
     )
     batching: BatchingSettings | None = Field(
         None, description="Only for pools with the workload `embed` or `rerank`."
@@ -265,9 +265,9 @@ class AdminSettings(Section):
 
     token: str | None = Field(
         None,
-        description="Secret with which a client on another machine is an administrator: it sends "
+        description="Secret that makes a client on another machine an administrator. The client sends it as "
         "`Authorization: Bearer …`. Clients on the server's own machine that connect to `localhost` are administrators "
-        "without it.",
+        "without this secret.",
     )
 
 

@@ -21,7 +21,8 @@ HEAD = b"HTTP/1.1 200 OK\r\nAnswered-By: 7\r\n"
 
 @asynccontextmanager
 async def answering(*outputs: bytes) -> AsyncIterator[Client]:
-    """A client of a server. On each connection, the server answers one request with the next output, then closes it."""
+    """A client of a server. On each connection, the server answers one request with the next output, and then closes
+    the connection."""
     remaining = list(outputs)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -5,7 +5,7 @@ One process listens on all ports, so that it stands for several servers. It pars
 
 ``POST /v1/chat/completions`` is answered after the latency. The answer says how long the back end had the
 request (``took NANOSECONDS``), so that the client can compute the time that the request spent elsewhere. The
-latency is exact to some microseconds (:class:`Alarm`). With ``"stream": true`` the answer is a stream of
+latency is exact to a few microseconds (:class:`Alarm`). With ``"stream": true`` the answer is a stream of
 ``max_tokens`` tokens with a fixed pause between them, exact to a millisecond. Each token has the time at
 which it was sent (``sent NANOSECONDS``, on ``CLOCK_MONOTONIC``, which all processes share). The first one is
 sent at once, and the latency delays the second one.
@@ -85,7 +85,7 @@ class Pace:
 
 
 class Alarm:
-    """Calls functions at given times, exact to some microseconds.
+    """Calls functions at given times, exact to a few microseconds.
 
     The timers of event loops end on whole milliseconds. With them, all answers that are due within a
     millisecond would be sent together, and their clients would then send the next requests together. These

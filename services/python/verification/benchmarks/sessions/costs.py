@@ -1,4 +1,4 @@
-"""How long a step of the model takes, given the number of turns that it reads and of sessions that it decodes."""
+"""How long a step of the model takes, given the numbers of turns that it reads and of sessions that it decodes."""
 
 from __future__ import annotations
 

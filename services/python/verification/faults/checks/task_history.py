@@ -11,7 +11,7 @@ PERMANENT = frozenset({"echo_refused", "invalid_input"})
 
 
 def one_end(observations: Observations) -> Iterator[Violation]:
-    """A task has exactly one terminal event, it is the last event, and the record has the same state."""
+    """A task has exactly one terminal event. This event is the last one, and the record has the same state."""
     for task, events in observations.streams.items():
         ends = [event["type"] for event in events if event["type"] in TERMINAL]
         if ends.count("succeeded") > 1:
@@ -30,8 +30,11 @@ def one_end(observations: Observations) -> Iterator[Violation]:
 
 
 def attempts(observations: Observations) -> Iterator[Violation]:
-    """Each attempt starts after the previous one has ended, and writes its events between its start and its end. Only a
-    terminal event may come after the end of the attempt, if the task ends while it waits for the next attempt."""
+    """Each attempt starts after the previous one has ended, and writes its events between its start and its end.
+
+    There is one exception: if a task ends while it waits for its next attempt, its terminal event comes after the end
+    of the last attempt.
+    """
     for task, events in observations.streams.items():
         current, open_ = 0, False
         for event in events:

@@ -1,4 +1,4 @@
-"""Clocks that step by an hour while tasks run: the server's clock, and those of gateways and groups."""
+"""Clocks that step by an hour while tasks run: the clock of the Redis server, and those of gateways and groups."""
 
 from __future__ import annotations
 
@@ -183,7 +183,8 @@ def clock_components(context: ScenarioContext) -> list[Row]:
             skews["gateway"].step_to(seconds)
             skews["solo"].step_to(-seconds)
 
-        # These components start in interpreters of their own. Each of them takes a second of CPU time to start.
+        # Each of these components starts in an interpreter of its own, which takes a second of CPU time. So this
+        # cluster has fewer of them than usual.
         pools = (PoolOptions(groups=2),)
         with context.cluster(environment=environment, lease_s=LEASE_S, gateways=1, pools=pools) as cluster:
             return _step_clock(cluster, step, what="gateway and group clocks")

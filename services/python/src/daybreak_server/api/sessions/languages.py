@@ -1,4 +1,4 @@
-"""Finds the language pair that a client asks for, by codes or names, among those of the pool's model."""
+"""Finds the language pair that a client asks for, by codes or names, among the pairs of the pool's model."""
 
 from __future__ import annotations
 

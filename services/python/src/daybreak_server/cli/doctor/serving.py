@@ -137,10 +137,10 @@ def _gateway(settings: Settings, pool: str) -> Iterator[Check]:
             kind = json.load(response).get("kind")
     except urllib.error.HTTPError as exc:
         yield error(
-            what, f"what listens at {address} answers {exc.code} and does not serve this pool", advice
+            what, f"the server at {address} answers {exc.code} and does not serve this pool", advice
         )
     except (OSError, ValueError, AttributeError) as exc:
-        yield error(what, f"what listens at {address} does not answer as a gateway: {exc}", advice)
+        yield error(what, f"the server at {address} does not answer as a gateway: {exc}", advice)
     else:
         if kind == PoolKind.ONLINE:
             yield ok(what, f"the gateway at {address} serves it")

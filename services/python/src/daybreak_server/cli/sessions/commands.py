@@ -27,7 +27,7 @@ def config(
         Path | None, typer.Option("--create-default", metavar="PATH", help="Write a default file.")
     ] = None,
     show: Annotated[
-        Path | None, typer.Option("--show", metavar="PATH", help="Print Daybreak's settings for the file.")
+        Path | None, typer.Option("--show", metavar="PATH", help="Print the file as Daybreak's settings.")
     ] = None,
     validate: Annotated[
         Path | None, typer.Option("--validate", metavar="PATH", help="Check the file.")
@@ -36,7 +36,7 @@ def config(
     """Read and write configuration files of InfiniSST.
 
     \b
-    It reads the JSON of the serving system and the YAML of the scheduler, and writes JSON.
+    The command reads the JSON of the serving system and the YAML of the scheduler, and writes JSON.
       daybreakd sessions config --create-default serving.json
       daybreakd sessions config --show serving.json > daybreak.yaml
       daybreakd up --config daybreak.yaml

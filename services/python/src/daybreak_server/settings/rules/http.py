@@ -21,7 +21,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def _listed(value: Any) -> Any:
-    """Split text with several values, separated by commas or as a JSON array."""
+    """Split a text with several values, which are separated by commas or form a JSON array."""
     if not isinstance(value, str):
         return value
     with suppress(ValueError):

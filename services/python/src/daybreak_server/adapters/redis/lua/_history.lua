@@ -1,5 +1,6 @@
--- A task's events. Those that can be rebuilt from its record, such as `queued`, are not stored. A list has the others.
--- A short task without artifacts needs no list. An entry of the list is `id type attempt data`, separated by spaces.
+-- A task's events. Those that can be rebuilt from its record, such as `queued`, are not stored. The others are in
+-- a list. A short task without artifacts needs no list. An entry of the list is `id type attempt data`, separated by
+-- spaces.
 local emitting
 
 -- Changes of state that the rest of the reply does not show. `reply_of` adds them to the reply; the caller logs them.
@@ -38,7 +39,8 @@ end
 -- `final_event_id`).
 local function emit_in_record(r, field, kind, data) set(r, field, announce(r, kind, data)) end
 
--- The record implies the first `started` until another event follows. After that, the record may name another group.
+-- Until the next event, the record implies the first `started` event. Later the record may name another group, so
+-- `emit` then adds the `started` event to the list.
 local function started_entry(r)
   return entry(r.started_event_id, 'started', '1', started_data(r.group, r.ranks) .. '}')
 end

@@ -81,7 +81,7 @@ end
 
 -- `all_new`: none of the ids of this call is stored.
 local function accept(s, all_new)
-  -- A known id means that this submit was repeated because its answer was lost.
+  -- If the id is stored, this submit repeats an earlier one whose answer was lost.
   if tasks[s.task] or (not all_new and call('EXISTS', k_task(s.task)) == 1) then return known(s.task) end
   local before = s.idempotency_hash ~= '' and submitted_before(s.idempotency_hash, s.body_hash)
   if before then return before end

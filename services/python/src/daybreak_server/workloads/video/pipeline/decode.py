@@ -1,4 +1,4 @@
-"""Decodes latents to frames. Unless it tiles, Wan's VAE decodes in temporal chunks, so that a long decode shows
+"""Decodes latents to frames. Without tiling, Wan's VAE decodes in temporal chunks, so that a long decode shows
 progress and can be stopped."""
 
 from __future__ import annotations
