@@ -22,7 +22,10 @@ SECRET_S = 180
 
 
 def test_a_wrong_s3_key_is_diagnosed_and_correcting_it_is_enough(deployment: Deployment) -> None:
-    """A wrong S3 key is reported, and the task waits without a strike. With the right key it runs, without restarts."""
+    """A wrong S3 key is reported, and the task waits without a strike.
+
+    With the right key it runs, without a restart of a gateway.
+    """
     deployment.wait_for_zero("echo", head=True)
     correct = deployment.kube.set_secret(s3.SECRET, "AWS_SECRET_ACCESS_KEY", "wrong")
     before = _uids(deployment, GATEWAYS)
@@ -86,7 +89,7 @@ def _uids(deployment: Deployment, selector: str) -> set[str]:
 
 
 def _new_gateway(deployment: Deployment, before: set[str]) -> str | None:
-    """The gateway pod that is not in ``before``, once its process runs. The pod cannot become ready."""
+    """The gateway pod that is not in ``before``, once its process runs. The pod cannot become ready yet."""
     for pod in deployment.kube.pods(GATEWAYS):
         states = pod.status.container_statuses or []
         if pod.metadata.uid not in before and any(state.started for state in states):

@@ -17,7 +17,7 @@ from typing import Any
 from testkit.kubernetes.discovery import Discovery, sanitized
 
 Rule = dict[str, Any]
-"""A rule for labels, in Prometheus' own spelling."""
+"""A relabelling rule, with the names of fields that Prometheus uses."""
 _SPEC = {"endpoints", "jobLabel", "namespaceSelector", "podMetricsEndpoints", "podTargetLabels", "selector"}
 _ENDPOINT = {"honorLabels", "interval", "metricRelabelings", "path", "port", "portNumber", "relabelings"}
 _RULE = {"sourceLabels": "source_labels", "targetLabel": "target_label"}

@@ -159,7 +159,7 @@ def test_the_blob_store_is_probed(tmp_path: Path) -> None:
 
 
 def test_a_port_in_use_is_a_warning(tmp_path: Path) -> None:
-    """It is only a warning, because Daybreak may be running already. An address of another machine is an error."""
+    """Daybreak itself may be using the port already. An address of another machine is an error."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         taken = report(tmp_path, http={"port": port})["port"]
@@ -313,11 +313,11 @@ def test_each_operator_missing_from_the_cluster_is_an_error(tmp_path: Path) -> N
 def test_kubernetes_is_checked_only_if_the_environment_names_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a laptop there is no check. In a pod without an account, the check says that it could not run."""
+    """On a laptop there is no check. In a pod without a service account, the check says that it could not run."""
     for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
     assert list(cluster.examine(Settings())) == []
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")  # a pod without an account
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")  # a pod without a service account
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
     (check,) = cluster.examine(Settings())
     assert (check.level, "not checked" in check.found) == ("warning", True)

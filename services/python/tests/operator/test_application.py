@@ -43,7 +43,10 @@ def test_a_missing_application_is_deployed_and_a_failed_one_gets_a_new_attempt()
 
 
 def test_an_application_is_scaled_only_when_serve_has_built_it() -> None:
-    """Serve builds an application in a process of its own. Until it is built, Ray answers 404 to a request to scale."""
+    """Serve builds an application in a process of its own.
+
+    Until the application is built, Ray answers 404 to a request to scale.
+    """
     app = {"status": "DEPLOYING", "deployed_app_config": {"args": {"attempt": 0}}, "deployments": {}}
     building = view({"applications": {"video": app}}, application="video")
     video = pool(replicas=1)
@@ -59,7 +62,7 @@ def test_an_application_is_scaled_only_when_serve_has_built_it() -> None:
 def test_attempts_are_counted_per_revision() -> None:
     """The failures of earlier templates do not delay a new template.
 
-    If the pool returns to a template whose application still runs, the operator does not deploy it again.
+    If the pool returns to a template whose application still runs, the operator does not deploy the application again.
     """
     earlier = Application(attempt=5, since=NOW - 10)
     before = PoolStatus(application=earlier, revision="another")

@@ -66,8 +66,8 @@ class Plot:
 
     @property
     def shown(self) -> list[Series]:
-        """The series that are drawn. Lines and areas that are never above 0 are left out. If there are no others, the
-        first is drawn. Of more than ``_MOST_LINES`` lines, only the highest are drawn."""
+        """The series that are drawn. Lines and areas that are never above 0 are left out. If none is ever above 0,
+        the first one is drawn. Of more than ``_MOST_LINES`` lines, only the highest are drawn."""
         found = [series for series in self.series if series.points]
         if self.kind in {Kind.LINES, Kind.AREAS} and len(found) > 1:
             found = [series for series in found if series.highest > 0] or found[:1]
@@ -233,7 +233,7 @@ def _pieces(points: Sequence[tuple[float, float]]) -> list[list[tuple[float, flo
 def _axis(
     until: float, marks: Sequence[tuple[float, str]], *, left: float, inner: float, top: float, bottom: float
 ) -> str:
-    """The time axis: its ends, and a dotted line with a letter at its top for each mark."""
+    """The time axis: the times at its ends, and for each mark a dotted line with a letter above the line."""
     parts = [
         _text(left, bottom + 12, "0", fill=_PALE),
         _text(left + inner, bottom + 12, f"{until:.0f} s", anchor="end", fill=_PALE),
@@ -294,7 +294,7 @@ def _text(x: float, y: float, text: str, *, anchor: str = "start", fill: str = _
 
 
 def round_up(value: float) -> float:
-    """The next round number, such as 1.2, 2, 5 or 10."""
+    """The smallest round number (such as 1.2, 2, 5 or 10) that is not below the value."""
     if value <= 0:
         return 1.0
     power = 10 ** math.floor(math.log10(value))

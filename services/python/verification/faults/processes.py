@@ -90,7 +90,7 @@ class Processes:
         return True
 
     def close(self) -> None:
-        """Stop the fork server, which kills every component."""
+        """Stop the fork server, and with it every component."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()

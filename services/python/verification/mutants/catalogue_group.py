@@ -24,13 +24,13 @@ GROUP: tuple[Mutant, ...] = (
     ),
     mutant(
         "ranks-apart-continue",
-        "ranks at different steps do not break the group",
+        "the group continues although its ranks are at different steps",
         (f"{SERVER}/engines/gang/verdict.py", "if not same or first.status", "if first.status"),
         tests=_CONSENSUS,
     ),
     mutant(
         "stale-continues",
-        "a leader whose task belongs to another group by now continues",
+        "a leader continues although its task now belongs to another group",
         (
             f"{SERVER}/engines/gang/verdict.py",
             "if control & Control.STALE:",
@@ -101,7 +101,7 @@ GROUP: tuple[Mutant, ...] = (
     ),
     mutant(
         "foreign-checkpoint-accepted",
-        "a task resumes from a snapshot of other parameters",
+        "a task resumes from a snapshot that was made with other parameters",
         (
             f"{SERVER}/workloads/video/pipeline/snapshot.py",
             'if state["fingerprint"] != fingerprint:',
@@ -132,7 +132,7 @@ GROUP: tuple[Mutant, ...] = (
     ),
     mutant(
         "watchdog-tries-once",
-        "after an outage the watchdog renews only half a lease later, when the lease may have expired",
+        "after an outage, the watchdog waits half a lease before it renews the lease, which may have expired by then",
         (f"{SERVER}/engines/common/watchdog_process.py", "                self._renewed_at = now\n", ""),
         (
             f"{SERVER}/engines/common/watchdog_process.py",

@@ -43,8 +43,8 @@ def make_items(
     noise_db: float | None = None,
     tail: float = 0.6,
 ) -> list[Item]:
-    """Single sentences, each after 0.1 to 1 s without speech. ``noise_db`` is the power of the speech over that of the
-    noise, in dB. ``None`` means 12 to 35 dB, drawn at random for each sentence.
+    """Single sentences, each after 0.1 to 1 s without speech. ``noise_db`` is the signal-to-noise ratio in dB. ``None``
+    means 12 to 35 dB, drawn at random for each sentence.
 
     The audio ends ``tail`` seconds after the last word.
     """
@@ -104,7 +104,7 @@ def _due(sentence: Sentence, word_ends: list[float]) -> dict[str, list[Due]]:
 
 
 def with_noise(samples: Floats, rng: np.random.Generator, decibels: float) -> Floats:
-    """Add noise of a random colour. ``decibels``: the power of the speech over that of the noise."""
+    """Add noise of a random colour. ``decibels``: the signal-to-noise ratio."""
     spectrum = np.fft.rfft(rng.standard_normal(len(samples)))
     corner = 800 * len(samples) / (40 * SAMPLE_RATE)
     noise = np.fft.irfft(

@@ -5,7 +5,8 @@ order they are listed. Moving a replica means loading its model again. So :func:
 except surplus ones and those that may no longer run where they are. It first gives each model one replica, then each
 model a second one, and so on. In each round the largest models come first. Of the workers on which a replica fits,
 the one with the fewest replicas of its model gets it. There the replica gets the devices that it fills best (best fit),
-so that large gaps stay whole. If a replica fits nowhere, one replica of another model is moved, if that makes room.
+so that large gaps stay whole. If a replica fits nowhere, :func:`place` moves one replica of another model, provided
+that this makes room.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ class WantedModel:
     memory_bytes: int | None = None
     """Memory of one replica, on all its devices together. If unknown, no other replica may use its devices."""
     devices: int = 1
-    """Number of GPUs of one replica. Each holds an equal part of its memory. Workers without GPUs ignore the number."""
+    """Number of GPUs of one replica. Its memory is divided equally among them. Workers without GPUs ignore this."""
     gpu_share: float = 0.0
-    """The smallest share of each of its GPUs (0 to 1) that the engine takes, however small the model is."""
+    """The engine takes at least this share (0 to 1) of each GPU of a replica, however small the model is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -52,7 +52,10 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
 
 
 def run_gateway(settings: Settings) -> int:
-    """Answer HTTP until a signal arrives. A call gets 503 if it needs Redis or the blob store and cannot reach it."""
+    """Answer HTTP until a signal arrives.
+
+    While Redis or the blob store cannot be reached, requests that need it get 503.
+    """
     log_to_stderr(settings.log)
     return serve(Gateway(settings))
 

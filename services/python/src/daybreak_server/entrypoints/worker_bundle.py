@@ -80,7 +80,7 @@ class BundleError(Exception):
 def write_bundle(folder: Path) -> None:
     """Copy the worker and this process's Python into ``folder``. An earlier copy, even an incomplete one, is replaced.
 
-    :raises BundleError: if the folder has something else, or if this Python cannot be copied.
+    :raises BundleError: if the folder contains anything else, or if this Python cannot be copied.
     """
     packages = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
     native = folder / "lib" / "native"

@@ -71,13 +71,13 @@ _MESSAGES = {
 
 
 class WorkerProxy:
-    """Answers the requests of one worker for its models."""
+    """Answers the requests that one worker receives for its models."""
 
     def __init__(
         self, *, worker: str, supervisor: ReplicaSupervisor, upstreams: Upstreams, settings: WorkerSettings
     ) -> None:
         self.draining = False
-        """Whether all requests are refused, because the worker ends."""
+        """Whether the worker refuses all requests, because it ends."""
         self._worker = worker
         self._supervisor = supervisor
         self._upstreams = upstreams
@@ -203,7 +203,7 @@ class WorkerProxy:
             seconds = math.nan
         if math.isnan(seconds):
             raise RequestFailedError(
-                400, "bad_header", "Daybreak-Deadline-S is not a number of seconds, such as 30."
+                400, "bad_header", "Daybreak-Deadline-S must be a number of seconds, such as 30."
             )
         if seconds <= 0:
             raise RequestFailedError(

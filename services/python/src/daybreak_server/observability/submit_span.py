@@ -1,8 +1,8 @@
 """The span ``send <pool>`` of a submit.
 
-A busy gateway makes many of these spans. The tracer of OpenTelemetry's SDK takes six times as long to make one, because
-any thread may change its spans until they end. This module makes the span only when the submit ends. All facts are
-known then, so the span never changes.
+A busy gateway makes many of these spans. The tracer of OpenTelemetry's SDK takes six times as long as this module to
+make one, because any thread may change the tracer's spans until they end. This module makes the span only when the
+submit ends. All facts are known then, so the span never changes.
 """
 
 from __future__ import annotations

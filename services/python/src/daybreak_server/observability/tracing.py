@@ -3,10 +3,10 @@ modules only if tracing is on.
 
 A task has one trace, whichever processes work on it:
 
-* The gateway makes the span ``send <pool>`` and stores its context with the task. The span is the caller's child if the
-  request has a ``traceparent``. The gateway decides whether the trace is sampled: it keeps the caller's decision;
-  without a caller's decision, ``sampling`` decides. A task that is not sampled gets no new context, because making and
-  storing a context would cost more than everything else that tracing adds to a submit.
+* The gateway makes the span ``send <pool>`` and stores its context with the task. If the request has a
+  ``traceparent``, the span is a child of the caller's span. The gateway decides whether the trace is sampled: it keeps
+  the caller's decision; without a caller's decision, ``sampling`` decides. A task that is not sampled gets no new
+  context, because making and storing a context would cost more than everything else that tracing adds to a submit.
 * For each attempt, the leader that claims the task makes ``queue`` (the wait before the claim, with the phases of the
   wake), ``receive`` and ``process``, as children of ``send``. Below ``process`` are the phases of the work, with their
   steps as events, and ``settle``. An attempt on another group finds the same context in its claim, so it continues the
@@ -116,7 +116,7 @@ class OpenTelemetryTracing:
             },
             schema_url=SCHEMA,
         )
-        # This class decides about sampling before it begins a span, because beginning and dropping a span costs more.
+        # This class decides about sampling before it begins a span. Beginning a span only to drop it would cost more.
         self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("daybreak", version, schema_url=SCHEMA)

@@ -64,8 +64,8 @@ class HttpSettings(Section):
         (),
         description="Names that the `Host` header may have, in addition to IP addresses, `localhost` and the name of "
         "the machine: `daybreak.example.com,*.internal`, or `*` for any name. If the list is empty, requests from the "
-        "server's own machine may use no other name, and requests from other machines may use any. Otherwise, the list "
-        "applies to requests from all machines.",
+        "server's own machine may use no other name, and requests from other machines may use any name. If the list "
+        "has entries, it applies to requests from all machines.",
     )
     allowed_origins: Origins = Field(
         (),

@@ -75,9 +75,9 @@ class Group:
     device: str = "cpu"
     options: Mapping[str, Any] = field(default_factory=dict)
     """The pool's ``options`` from the settings. If the model is not the built-in one, Daybreak adds its folder as
-    ``model``. If the pool's ``batching`` is set, Daybreak adds it too."""
+    ``model``. If the pool's ``batching`` is set, Daybreak adds that too."""
     batch_meter: BatchMeter = NO_BATCH_METER
-    """Takes the measurements of a workload that computes requests in batches."""
+    """Receives the measurements of a workload that computes requests in batches."""
 
     @property
     def leader(self) -> bool:

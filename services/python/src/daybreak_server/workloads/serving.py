@@ -14,9 +14,9 @@ If a part of the answer has already been sent, the connection is closed instead,
 whole answer.
 
 Cancelling. When the client has gone, the deadline has passed, or the group leaves or restarts, the iterator is closed
-after its present part: ``GeneratorExit`` is raised at the ``yield``. An empty part (``b""``) sends nothing, so it can
-be yielded at any time to let this happen. In a group of one rank, code that computes for long without a ``yield`` can
-call :attr:`Request.cancelled`.
+after its present part: ``GeneratorExit`` is raised at the ``yield``. An empty part (``b""``) sends nothing, so a
+workload can yield an empty part at any time to let this happen. In a group of one rank, code that computes for long
+without a ``yield`` can call :attr:`Request.cancelled`.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Request:
     cancelled: Callable[[], bool] = never
     """Returns whether nobody waits for the answer any more. Each call also shows that the work advances, so a workload
     that computes for longer than ``lease.stall_s`` without yielding a part must call this. In a group of several ranks
-    it always returns ``False``, because the ranks may only stop together: yield instead."""
+    it always returns ``False``, because these ranks may stop only together: there, yield instead."""
 
     count_tokens: CountTokens = _count_nothing
     """Report how many tokens the workload has read or produced for this request since the last call:
@@ -121,10 +121,10 @@ class Response:
 
 
 class ServingWorkload(Protocol):
-    """A workload that answers requests. Each rank of a group has one object, as long as the group lives.
+    """A workload that answers requests. Each rank of a group has one such object, for as long as the group lives.
 
     A workload may have an attribute ``models``: the names of the models that it serves, as clients call them. After
-    ``warm_up``, it must not change.
+    ``warm_up``, the names must not change.
 
     A workload that batches requests may have a method ``set_batching(settings)``. ``settings`` is a mapping. It has
     those entries of the pool's setting ``batching`` that an administrator has changed. The leader calls the method

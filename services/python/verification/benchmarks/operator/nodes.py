@@ -29,7 +29,8 @@ class KwokMissingError(RuntimeError):
 
 @contextmanager
 def nodes(api: client.ApiClient, pods: int, log: Path) -> Iterator[None]:
-    """Create simulated nodes with room for ``pods`` pods, and start kwok. The nodes and kwok end with the block.
+    """Create simulated nodes with room for ``pods`` pods, and start kwok. After the block, stop kwok and
+    delete the nodes.
 
     :raises KwokMissingError: if kwok is not on PATH.
     """
@@ -40,7 +41,7 @@ def nodes(api: client.ApiClient, pods: int, log: Path) -> Iterator[None]:
     for name in names:
         core.create_node(_node(name))
     chosen = f"--manage-nodes-with-annotation-selector={MARK}=fake"
-    # Without leases, Kubernetes would consider the nodes dead and their pods not ready after 40 s.
+    # After 40 s without leases, Kubernetes would consider the nodes dead and their pods not ready.
     lease = "--node-lease-duration-seconds=40"
     command = [program, "--kubeconfig", os.environ["KUBECONFIG"], "--manage-all-nodes=false", chosen, lease]
     with log.open("wb") as out:

@@ -1,7 +1,7 @@
-"""The video workload with a stopwatch. It measures how long its code ran, and how long it waited between its steps.
+"""The video workload with a stopwatch, which measures how long the workload ran, and how long it waited between steps.
 
-A pool uses it with ``workload: verification.benchmarks.video.timed:SPEC``. On a busy machine, it is inexact
-to compare a task with the same workload in a bare loop, without Daybreak. The stopwatch shows exactly how much of a
+A pool uses it with ``workload: verification.benchmarks.video.timed:SPEC``. On a busy machine, comparing a task with a
+run of the same workload in a bare loop, without Daybreak, is inexact. The stopwatch shows exactly how much of a
 task's time was spent outside the workload.
 """
 

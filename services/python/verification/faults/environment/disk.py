@@ -8,7 +8,7 @@ Two kinds implement :class:`Disk`:
   and a C compiler.
 
 To simulate a power cut, kill the server and then call ``crash``. :class:`SlowDisk` is a shim disk whose fsyncs take
-long and that loses nothing.
+long. It loses nothing.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class FuseDisk:
         return self._state()["fsyncs"]
 
     def close(self) -> None:
-        """Unmount the disk, which ends the file system's process."""
+        """Unmount the disk, and so end the file system's process."""
         for command in (["umount", str(self.folder)], ["umount", "-l", str(self.folder)]):
             if self._process.poll() is not None or not os.path.ismount(self.folder):
                 break

@@ -64,7 +64,7 @@ class _Connection(asyncio.Protocol):
         self._transport.resume_reading()
 
     def execute(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
-        """Send commands. The result has their replies in order, with errors as exceptions among them."""
+        """Send commands. The result lists their replies in order. An error reply is listed as an exception."""
         now = self.loop.time()
         call = _PendingCall(self.loop.create_future(), len(commands), now + self._timeout_s)
         self._pending.append(call)
@@ -144,10 +144,10 @@ class Multiplexer:
         self._connecting = asyncio.Lock()
 
     async def execute(self, *commands: Command) -> list[Any]:
-        """The replies in order, with errors as exceptions among them.
+        """The replies in order. An error reply is listed as an exception, and not raised.
 
-        :raises RedisError, OSError: when there is no connection, or it ends before all replies have arrived. Then
-            any of the commands may have taken effect.
+        :raises RedisError, OSError: when no connection can be made, or the connection ends before all replies have
+            arrived. In the second case, any of the commands may have taken effect.
         """
         current = self._current
         if current is None or not current.open or current.loop is not asyncio.get_running_loop():

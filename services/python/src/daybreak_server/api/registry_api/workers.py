@@ -84,7 +84,7 @@ def router(ctx: Dependencies) -> APIRouter:
         id: str,
         incarnation: Annotated[str, Query(description="The `incarnation` of the process that ends.")],
     ) -> Response:
-        """Remove a worker that ends. Another process that has taken its place stays."""
+        """Remove a worker that ends, unless another process has taken over the worker's id."""
         access.require(request)
         await registry.remove_worker(id, incarnation=incarnation)
         return Response(status_code=204)
@@ -101,9 +101,10 @@ async def _models_of(ctx: Dependencies, replicas: tuple[Replica, ...]) -> Mappin
 
 
 async def _checked_url(text: str, request: Request, settings: WorkerSettings) -> WorkerUrl:
-    """The URL of a worker, if a worker may have it.
+    """Parse the URL of a worker, and check that a worker may have this URL.
 
-    :raises ApiError: ``invalid_input`` if not; ``name_not_resolved`` if its host cannot be resolved now.
+    :raises ApiError: ``invalid_input`` if the URL is wrong or not allowed; ``name_not_resolved`` if its host cannot be
+        resolved now.
     """
     try:
         url = parse_worker_url(text)

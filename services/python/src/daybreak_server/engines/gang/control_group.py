@@ -15,10 +15,10 @@ the leader has :class:`Followers`, each follower has a :class:`LeaderConnection`
 | leader | ``leave`` | the group ends |
 | leader | ``ping`` | a no-op from an idle leader |
 
-At each end a thread reads, so a lost connection or a failed rank is noticed at once, even while the work thread waits
-in a collective. :meth:`ControlGroup.failure` reports the loss or failure to the leader's lease renewer, which breaks
-the group. After a rank has failed, the others have ``grace_s`` to reach the same point. If all ranks fail there in the
-same way, the group stays warm.
+At each end of a connection, a thread reads. So a lost connection or a failed rank is noticed at once, even while the
+work thread waits in a collective. :meth:`ControlGroup.failure` reports the loss or failure to the leader's lease
+renewer, which breaks the group. After a rank has failed, the others have ``grace_s`` to reach the same point. If all
+ranks fail at this point in the same way, the group stays warm.
 
 The control group needs no torch, and never times out while the group is idle. docs/04-group.md explains why it is not a
 gloo group.
@@ -61,7 +61,10 @@ class ControlGroup(Protocol):
         """Send an order to all followers. :raises GroupBrokenError: if one is gone."""
 
     def collect(self, own_report: RankReport) -> Sequence[RankReport]:
-        """Return every rank's report of this point. :raises GroupBrokenError: if a report cannot arrive."""
+        """Return every rank's report for the point of ``own_report``.
+
+        :raises GroupBrokenError: if a report cannot arrive.
+        """
 
     def announce(self, verdict: Verdict) -> None:
         """Send the verdict to all followers. :raises GroupBrokenError: if one is gone."""
@@ -165,7 +168,7 @@ class Followers:
         self.order("verdict", verdict=verdict.value)
 
     def failure(self, *, now: bool = False) -> RankReport | None:
-        """Return the report of a rank that is lost, or that failed at a point that the others did not reach in time."""
+        """Return a report on a rank that is lost, or that failed at a point that the others did not reach in time."""
         with self._lock:
             if self._failed is not None:
                 since, report = self._failed

@@ -1,4 +1,4 @@
-"""The vocabulary of a language model from Hugging Face: its tokenizer, and what ``config.json`` says of languages."""
+"""The vocabulary of a language model from Hugging Face: its tokenizer, and the languages in ``config.json``."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class HubVocabulary:
 
     In the object ``vocabulary`` of ``config.json``, ``source`` is a language's code, ``targets`` lists such codes, and
     ``names`` maps each code to the language's name. The object also has the texts ``opening`` (before the audio of a
-    turn; may be absent) and ``marker`` (after it), in which ``{target}`` is the name of the target language.
-    ``ends_turn`` lists the tokens that end a turn, and ``stops`` the characters that end a sentence (by default, those
-    of English and Chinese).
+    turn; may be absent) and ``marker`` (after the audio), in which ``{target}`` stands for the name of the target
+    language. ``ends_turn`` lists the tokens that end a turn. ``stops`` lists the characters that end a sentence (by
+    default, those of English and Chinese).
     """
 
     def __init__(self, folder: Path, content: Mapping[str, Any]) -> None:
