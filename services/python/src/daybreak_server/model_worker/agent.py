@@ -70,7 +70,9 @@ class Agent:
             with contextlib.suppress(WorkerForgottenError):
                 await self._send_heartbeats(heartbeat_s)
             self.registered = False
-            _log.info("the gateway %s does not know this worker; the worker registers again", self._gateway.url)
+            _log.info(
+                "the gateway %s does not know this worker; the worker registers again", self._gateway.url
+            )
 
     async def deregister(self) -> None:
         """Tell the gateway that the worker ends. A gateway that cannot be reached notices later that

@@ -136,9 +136,7 @@ def _gateway(settings: Settings, pool: str) -> Iterator[Check]:
         with urllib.request.urlopen(f"{url}/v1/pools/{pool}", timeout=TIMEOUT_S) as response:  # noqa: S310 - http only
             kind = json.load(response).get("kind")
     except urllib.error.HTTPError as exc:
-        yield error(
-            what, f"the server at {address} answers {exc.code} and does not serve this pool", advice
-        )
+        yield error(what, f"the server at {address} answers {exc.code} and does not serve this pool", advice)
     except (OSError, ValueError, AttributeError) as exc:
         yield error(what, f"the server at {address} does not answer as a gateway: {exc}", advice)
     else:
