@@ -177,8 +177,8 @@ _TENANTS = Row(
             title="Share ÷ share by weight",
             shows="Among the tenants of a pool that waited within the last hour: the share of the billed GPU time that "
             "each got in this hour, divided by the share that its weight entitles it to. 1 is fair.",
-            bad="Below 0.5 for a tenant whose tasks have waited for the whole hour: see *Fairness error*. A tenant "
-            "that waited only for a few minutes may be far from 1 without being unfair.",
+            bad="Below 0.5 for a tenant whose tasks have waited for the whole hour: see *Fairness error*. For a tenant "
+            "that waited only for a few minutes, a value far from 1 is not unfair.",
             unit=Unit.COUNT,
             width=24,
             deeper="daybreak-pool",

@@ -68,7 +68,7 @@ BATCHES = Row(
         ),
         Panel(
             title="Lines of files",
-            shows="Lines per second that tasks over files have written, with a result or with an error in its place.",
+            shows="Lines per second that tasks over files have written: a result, or an error in its place.",
             bad="Many `failed`: the model cannot use these lines; the output files say why. Near 0 while a task "
             "runs: requests fill all batches, so more groups are needed.",
             unit=Unit.PER_SECOND,

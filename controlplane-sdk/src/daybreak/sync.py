@@ -128,7 +128,7 @@ class Client:
         ``start_within_s`` seconds of the submit or of ``start_at``, or does not end within ``run_within_s`` seconds of
         its first start. An ``idempotency_key`` ensures that retries create only one task. The client creates a key for
         each call; pass your own key if your program may restart and submit the task again. A key belongs to one tenant
-        and one pool, and lives as long as its task: until the pool's retention ends or the task is deleted.
+        and one pool, and lives as long as its task: until the task's retention ends or the task is deleted.
         """
         body = routes.submit_body(
             pool,
@@ -224,7 +224,7 @@ class Client:
     def logs(self, task: TaskRef, *, follow: bool = False, after: str | None = None) -> Iterator[LogLine]:
         """Iterate over the lines that the task's workload has logged after the event ``after`` (default: all).
 
-        With ``follow``, the iteration waits for further lines, and ends when the task does. It reconnects when a
+        With ``follow``, the iteration waits for further lines, and ends when the task does. The client reconnects when a
         connection breaks. A line's field ``dropped`` says how many lines are missing before it.
         """
         return self._iterate(logs(task, after=after, follow_live=follow, retry=self._retry))

@@ -97,7 +97,7 @@ class QueuePosition(ResponseModel):
 
 IDEMPOTENCY_KEY = (
     "A key belongs to one tenant and one pool: the same key in another pool makes another task. It is valid as long as "
-    "its task exists: until the pool's retention ends, or until the task is deleted."
+    "its task exists: until the task's retention ends, or until the task is deleted."
 )
 """The scope and lifetime of an ``Idempotency-Key``. Every description of this header contains this text."""
 

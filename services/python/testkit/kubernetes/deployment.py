@@ -26,7 +26,7 @@ ZERO_S = 120
 ATTEMPTS = 12
 """Attempts per request. With this many, the client keeps trying while a part of Daybreak is down for a minute."""
 WAKE_S = 240
-"""The longest time from a POST to a pool at zero until the task's end, on two slow cores."""
+"""The most seconds that a task needs from its submit to a pool at zero until its end, on two slow cores."""
 
 
 class Deployment:
@@ -93,7 +93,7 @@ class Deployment:
     # ── tasks ────────────────────────────────────────────────────────────────────────────────────────────
 
     def submit(self, pool: str, input: Mapping[str, Any], **options: Any) -> Task:
-        """Submit a task that must have ended exactly once when the test ends."""
+        """Submit a task. :meth:`assert_tasks_ended` checks later that it has ended exactly once."""
         task = self.client.submit(pool, input, **options)
         self._tasks[task.id] = task
         return task

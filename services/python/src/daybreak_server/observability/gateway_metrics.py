@@ -79,7 +79,7 @@ class GatewayMetrics:
     def record_tick(self, pool: str, *, succeeded: bool) -> None:
         """Count a tick."""
         for outcome, happened in (("done", succeeded), ("failed", not succeeded)):
-            # Both series exist from the first tick on: a rate needs a value before the first event.
+            # Both series exist from the first tick on, because a rate needs a value from before the first failure.
             self.meter.counter(catalogue.TICKS, pool, outcome).inc(int(happened))
         if succeeded:
             self._last_tick[pool] = time.monotonic()

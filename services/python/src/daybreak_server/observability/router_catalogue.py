@@ -1,4 +1,4 @@
-"""The metrics of the routers of serving pools and of models on workers. For a model, the label ``pool`` is its alias.
+"""The metrics of routers, for serving pools and for models on workers. For a model, the label ``pool`` is its alias.
 
 ``catalogue`` lists them with all other metrics.
 """

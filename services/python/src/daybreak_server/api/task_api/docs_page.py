@@ -85,6 +85,6 @@ def _static(name: str) -> str:
 
 
 def _text(markdown: str) -> str:
-    """HTML from text that contains `code`."""
+    """HTML from a text in which backquotes mark code."""
     parts = escape(markdown).split("`")
     return "".join(f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts))
