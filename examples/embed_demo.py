@@ -106,7 +106,7 @@ def rerank(client: httpx2.Client, texts: list[str]) -> list[dict[str, Any]]:
 
 
 def embed_all(client: httpx2.Client) -> np.ndarray[Any, Any]:
-    """Embed the sentences, sent by many callers, and show a progress bar."""
+    """Embed all sentences, with several requests at a time, and show a progress bar."""
     parts = [SENTENCES[start : start + EACH] for start in range(0, len(SENTENCES), EACH)]
     rows = []
     with ThreadPoolExecutor(CALLERS) as pool:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def write_or_check(files: Mapping[Path, str], *, check: bool, tool: str) -> int:
-    """Write the files that differ, or with ``check``, only show how they differ.
+    """Write the files that differ. With ``check``, only show how they differ.
 
     :returns: 1 if ``check`` is set and a file differs, otherwise 0.
     """

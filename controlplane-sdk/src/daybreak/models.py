@@ -38,8 +38,8 @@ class Models:
         ``min_replicas`` above 0, it starts at once.
 
         ``source`` is what the engine loads: a folder, a file, or a model's name on a hub. ``args`` are options of the
-        engine, such as ``{"max_model_len": 4096}``. A replica needs ``memory_bytes`` of memory on ``gpus`` GPUs;
-        without ``memory_bytes``, it shares its devices with no other replica. The model has one replica for each
+        engine, such as ``{"max_model_len": 4096}``. A replica needs ``memory_bytes`` on its ``gpus`` GPUs together.
+        Without ``memory_bytes``, it shares its devices with no other replica. The model has one replica for each
         ``target_load`` requests, at least ``min_replicas`` and at most ``replicas``. Replicas above ``min_replicas``
         stop when the model has had no request for ``idle_s`` seconds. ``fallback`` is the model that answers while no
         replica of this one is ready. Raises ``ConflictError`` if the name exists.
@@ -127,8 +127,8 @@ class AsyncModels:
         ``min_replicas`` above 0, it starts at once.
 
         ``source`` is what the engine loads: a folder, a file, or a model's name on a hub. ``args`` are options of the
-        engine, such as ``{"max_model_len": 4096}``. A replica needs ``memory_bytes`` of memory on ``gpus`` GPUs;
-        without ``memory_bytes``, it shares its devices with no other replica. The model has one replica for each
+        engine, such as ``{"max_model_len": 4096}``. A replica needs ``memory_bytes`` on its ``gpus`` GPUs together.
+        Without ``memory_bytes``, it shares its devices with no other replica. The model has one replica for each
         ``target_load`` requests, at least ``min_replicas`` and at most ``replicas``. Replicas above ``min_replicas``
         stop when the model has had no request for ``idle_s`` seconds. ``fallback`` is the model that answers while no
         replica of this one is ready. Raises ``ConflictError`` if the name exists.

@@ -75,8 +75,8 @@ def _microphone(rate: int, stopped: Callable[[], bool]) -> Audio:
         import sounddevice  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except (ImportError, OSError) as exc:
         raise UsageError(
-            f"the microphone cannot be used ({exc}). Install it with: pip install 'daybreak-sdk[microphone]' (and the "
-            "system's PortAudio), or give a WAV file, or - for samples on stdin."
+            f"the microphone cannot be used ({exc}). Install what it needs (pip install 'daybreak-sdk[microphone]', "
+            "and the system's PortAudio), or give a WAV file, or - for samples on stdin."
         ) from exc
     taken: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 

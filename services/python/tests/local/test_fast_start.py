@@ -1,4 +1,4 @@
-"""Tests of the fast start of Ray. It is used only if a setting, Ray's version and Ray's private parts allow it."""
+"""Tests of the fast start of Ray, which is used only if a setting, Ray's version and Ray's private parts allow it."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
 
 
 def test_a_variable_may_name_the_config_file(tmp_path: Path) -> None:
-    """Ray's processes have no option for the file. In a command with this option, the option takes precedence."""
+    """Ray's processes have no option for the file. In commands that have it, the option takes precedence."""
     for port in (1001, 1002):
         (tmp_path / f"{port}.yaml").write_text(f"http: {{port: {port}}}\n")
     named = {"DAYBREAK_CONFIG": str(tmp_path / "1001.yaml")}
@@ -182,7 +182,7 @@ def test_unknown_names_are_errors_that_name_the_closest(wrong: str, right: str) 
 
 
 def test_variables_that_kubernetes_adds_are_ignored() -> None:
-    """Variables for a Service named daybreak or daybreak-http are not settings."""
+    """Variables for a Service named daybreak or daybreak-gateway are not settings."""
     environ = {
         "DAYBREAK_SERVICE_HOST": "10.0.0.1",
         "DAYBREAK_SERVICE_PORT": "80",
@@ -269,7 +269,7 @@ def test_a_wrong_url_of_the_artifact_storage_is_refused_with_examples(url: str) 
 
 
 def test_settings_do_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only `load_settings` reads the environment. Settings that code builds have only the values of the code."""
+    """Only `load_settings` reads the environment. Settings that code builds have only the values in the code."""
     monkeypatch.setenv("DAYBREAK_HTTP__PORT", "1")
     monkeypatch.setenv("DAYBREAK_NONSENSE", "1")
     assert Settings().http.port == 8000
@@ -289,7 +289,7 @@ def test_settings_survive_pickle_and_json_and_are_frozen(working_dir: Path) -> N
 
 
 def test_secrets_are_masked() -> None:
-    """Passwords in URLs and the values of names such as `api_key` are masked. Values of similar names are not."""
+    """Passwords in URLs and the values of names such as `api_key` are masked. The value of `tokenizer` is not."""
     tree = {
         "url": "redis://user:pw@h:1/0?password=x&db=1",
         "urls": ["rediss://:p%40w@h"],
@@ -313,7 +313,7 @@ def test_secrets_are_masked() -> None:
 
 
 def test_sentinels_are_written_with_commas_or_as_a_list(tmp_path: Path) -> None:
-    """Variables, files and code accept the same forms, all with an optional port."""
+    """Variables, files and code accept both forms. The port is optional."""
     expected = ("a:26379", "b:5000", "[::1]:26379")
     environ = {
         "DAYBREAK_REDIS__URL": "redis://:pw@master/0",
@@ -349,7 +349,7 @@ def test_contradictory_settings_of_redis_are_refused(tmp_path: Path, redis: obje
 
 
 def test_a_model_is_a_folder_or_on_s3(working_dir: Path) -> None:
-    """A folder becomes absolute, an S3 prefix stays as it is, and the cache is in the data folder."""
+    """A folder becomes absolute, an S3 prefix loses only its last slash, and the cache is in the data folder."""
 
     def model(place: str) -> str | None:
         return Settings.model_validate({"pools": {"video": {"model": place}}}).pools["video"].model

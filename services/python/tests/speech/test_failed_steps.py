@@ -1,6 +1,6 @@
 """One call of a torch module fails during a step, and the step is repeated for each session alone.
 
-Whichever call it is, no token of any session changes.
+Whichever call fails, no token of any session changes.
 """
 
 from __future__ import annotations

@@ -96,8 +96,8 @@ def test_a_failover_loses_no_accepted_task(
     """The master fails while tasks are submitted and run, and comes back later: every accepted task succeeds.
 
     When the master dies, one confirmation is enough, because Sentinel promotes the replica with the most data. When
-    the master was only paused, some replicas may not know of the failover yet and still follow it. So every replica
-    must confirm a submit then.
+    the master was only paused, some replicas may not know of the failover yet and still follow the old master. So in
+    this case, every replica must confirm a submit.
     """
     redis = {**cluster.settings, "wait_replicas": replicas}
     pool = Pool(make_settings(cluster.master, tmp_path, redis=redis))
@@ -180,7 +180,7 @@ def test_the_passwords_of_master_and_sentinels_may_be_in_files(
 
 
 def test_concurrent_lookups_forget_no_sentinel(cluster: SentinelCluster) -> None:
-    """One Sentinel is down, but threads and coroutines that look up the master concurrently still know all three."""
+    """One Sentinel is down. Threads and coroutines that look up the master together still know all three Sentinels."""
     cluster.sentinels[0].kill()
     endpoint = Endpoint.configured(RedisSettings.model_validate(cluster.settings))
     known = sorted(sentinel.port for sentinel in cluster.sentinels)

@@ -10,7 +10,7 @@ import video_support as support
 
 from daybreak_server.workloads.base import PermanentError
 
-# The pipelines of these tests read 24 tokens: one for each of 23 bytes, and one for the end of the text.
+# The text encoders of these tests read at most 24 tokens. Each byte is one token, and the end of the text is one too.
 FITS = "a red circle moves left"
 LONGER = "a red circle moves left and then down"
 
@@ -57,7 +57,7 @@ def test_the_negative_prompt_is_counted_only_if_guidance_uses_it(
 def test_a_pool_can_refuse_a_prompt_that_is_too_long(
     folders: dict[str, Path], tmp_path: Path, field: str
 ) -> None:
-    """The task fails permanently before its first step, and the error has both numbers."""
+    """The task fails permanently before its first step. The error has the number of tokens and the maximum."""
     workload = support.workload({"model": folders["single"], "prompt_too_long": "refuse"})
     assert warnings_of(workload, folders["single"], tmp_path / "fits", prompt=FITS) == []
     with pytest.raises(

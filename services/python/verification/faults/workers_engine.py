@@ -1,4 +1,4 @@
-"""The engine of the fault tests of workers. It answers each request as its :class:`Wish` asks, and logs its runs.
+"""The engine of the fault tests of workers. It answers each request as the request's :class:`Wish` says.
 
 A *run* is the work on one request. The engine appends a JSON line to its file when a run begins, and another one when
 the run ends. A line is one ``write`` to the operating system, so it survives the death of the process. Times are

@@ -1,7 +1,8 @@
 """Scores a model: `python -m verification.tiny_speech.score [--model FOLDER] [--sentences 200] [--save]`.
 
 Sends held-out sentences in held-out voices through the workload, in batches, as a group does, and compares the
-tokens with the reference. A sentence is right only if every token is. ``--save`` writes docs/figures/speech-model.json.
+tokens with the reference. A sentence is right only if every token is right. ``--save`` writes
+docs/figures/speech-model.json.
 """
 
 from __future__ import annotations
@@ -54,8 +55,7 @@ def load(model: Path | None) -> Speech:
 
 
 def translate(speech: Speech, items: Sequence[Item], language: str, blocks: int) -> list[list[Written]]:
-    """The output of the model for each item, in batches of up to 32 sessions, in turns of ``blocks``
-    blocks."""
+    """The output of the model for each item. Up to 32 sessions share a batch, and a turn has ``blocks`` blocks."""
     written: list[list[Written]] = []
     for at in range(0, len(items), BATCH):
         written += _batch(speech, items[at : at + BATCH], language, blocks)
@@ -232,7 +232,7 @@ class _Scores:
         self.add(Row(what, equal, f"of {len(items)}", target="all", held=equal == len(items), note=note))
 
     def session(self, seconds: float, language: str) -> None:
-        """One long session, and the growth of the process's memory after about the first 30 s."""
+        """Measure one long session, and how much the process's memory grows after about the first 30 s."""
         item = make_session(seconds, seed=11)
         pair = next(pair for pair in self.speech.shape.pairs if pair.target == language)
         size = 2 * self.speech.shape.block_samples * 2

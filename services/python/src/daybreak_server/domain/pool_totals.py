@@ -1,7 +1,7 @@
 """A pool's monotonic totals, and the figures that metrics derive from them.
 
-Redis counts only what cannot be derived. These are about fifty numbers and eight histograms, most of which change
-rarely (``adapters/redis/lua/_totals.lua``). Transitions that always come with a histogram's observation, such as
+Redis counts only what cannot be derived: about fifty numbers and eight histograms. Most of these change rarely
+(``adapters/redis/lua/_totals.lua``). Transitions that always come with a histogram's observation, such as
 ``queued`` → ``running``, are read from that histogram.
 """
 
@@ -51,7 +51,7 @@ class TenantTotals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueDepth:
-    """The waiting tasks of one priority that are due."""
+    """The due tasks of one priority that wait for a group."""
 
     tasks: int = 0
     oldest_wait_s: float = 0.0

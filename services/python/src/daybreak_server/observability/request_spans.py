@@ -105,7 +105,7 @@ class RequestSpans:
 
     @fall_back_to(nothing)
     def not_answered(self, reason: str) -> None:
-        """End a try that got no answer."""
+        """End the span of a try that got no answer."""
         if self._try is not None:
             fail(self._try, reason)
             self._try.end()
@@ -125,7 +125,7 @@ class RequestSpans:
 
     @fall_back_to(nothing)
     def ended(self, outcome: str, *, status: int | None = None) -> None:
-        """End the request and the try that answered it."""
+        """End the span of the request, and the span of the try that answered the request."""
         self._span.set_attribute(OUTCOME, outcome)
         if status is not None:
             self._span.set_attribute(http.HTTP_RESPONSE_STATUS_CODE, status)

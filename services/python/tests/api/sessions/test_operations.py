@@ -1,4 +1,4 @@
-"""Tests of the routes by which InfiniSST's clients see and change how a pool forms batches. The store keeps changes."""
+"""Tests of the routes by which InfiniSST's clients see and change how a pool forms batches. Changes are stored."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ SILENCE, SOFT, LOUD = (bytes(BLOCK * SAMPLE_BYTES), b"\x00\x02" * BLOCK, b"\x00\
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """A group with both examples."""
+    """A group with the example workload and the example strategy."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     spec = discovery.spec("loudness:SPEC")
     model = discovery.implementation(spec)

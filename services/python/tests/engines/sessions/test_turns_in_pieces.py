@@ -39,7 +39,7 @@ class Observed(SimulatedSpeech):
 
 
 class Deaf(SimulatedSpeech):
-    """A subclass that knows nothing of ``step``."""
+    """A model that overrides ``prefill`` but not ``step``."""
 
     def prefill(self, batch: Sequence[Prefill]) -> Sequence[Token | SessionFailedError]:
         return [SessionFailedError("heard nothing") for _ in batch]
@@ -54,7 +54,7 @@ def test_a_subclass_that_overrides_one_phase_is_called(strategy: Strategy) -> No
 
 
 def chunked(blocks: int, before: Before | None = None) -> Bench:
-    """A table that reads at most this many blocks in a batch."""
+    """A bench whose group reads at most ``blocks`` blocks of audio in a batch."""
     rules = IterationRules(strategy=Strategy.MIXED, max_batch_tokens=blocks * BLOCK_TOKENS)
     return Bench(Observed(before), rules)
 
@@ -64,7 +64,7 @@ def speech(blocks: float, seed: int = 0) -> bytes:
 
 
 def written(bench: Bench, streams: Sequence[bytes], multipliers: Sequence[int]) -> list[tuple[str, object]]:
-    """The text and the end of sessions with this audio."""
+    """Serve one session for each stream. :returns: the text and the end of each session."""
     for number, (audio, multiplier) in enumerate(zip(streams, multipliers, strict=True)):
         bench.take(str(number), audio=audio, input_ended=True, multiplier=multiplier)
     bench.run()
@@ -128,8 +128,8 @@ def test_the_others_get_a_token_between_two_pieces() -> None:
 
 
 def test_nothing_is_written_before_the_last_piece() -> None:
-    """If a group is lost in the middle of a turn, another group reads the whole turn again from the journal. Audio
-    that arrives before the group has read the last piece belongs to the next turn."""
+    """The group commits nothing in the middle of a turn. If it is lost there, another group reads the whole turn again
+    from the journal. Audio that arrives before the last piece of a turn is read belongs to the next turn."""
     bench = chunked(1)
     session = bench.take("a", audio=speech(3), multiplier=3)
     bench.table.step(0.0)

@@ -1,6 +1,6 @@
-"""A gateway that waits for a session's model sees progress at once.
+"""A gateway that waits for the progress of a session sees this progress at once.
 
-A commit announces progress only if a gateway waits.
+A commit announces progress only if a gateway waits for it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LONG_S = 30.0
 
 @pytest.fixture(autouse=True)
 def no_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a watch wait longer than a test lasts, so that a test fails if an announcement is missing."""
+    """Let a watch wait longer for an announcement than a test lasts, so that a test fails if one is missing."""
     monkeypatch.setattr(session_events, "_LOOK_S", LONG_S)
 
 

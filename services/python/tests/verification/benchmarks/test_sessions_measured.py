@@ -1,4 +1,4 @@
-"""Tests of the measurement of sessions: its users, its search, its costs, and how it counts late turns."""
+"""Tests of the measurement of sessions: the users, the search for their number, the costs of steps, and late turns."""
 
 from __future__ import annotations
 
@@ -91,7 +91,10 @@ def test_other_tokens_than_those_of_a_session_alone_are_noticed(references: Refe
 
 
 def test_an_overloaded_model_does_not_sustain_its_users() -> None:
-    """Turns of 480 ms take 700 ms. The third turn, which is the first that counts, is too late, so the run stops."""
+    """The model takes 700 ms for a turn of 480 ms.
+
+    The third turn is the first that counts. It is too late, so the run stops.
+    """
     users = speakers(1, for_s=4.0, turn_s=TURN_S)
     run = PacedRun(
         simulated(prefill_ms=700), IterationRules(strategy=Strategy.SINGLE), users, for_s=4.0, limit_s=0.5
@@ -103,7 +106,7 @@ def test_an_overloaded_model_does_not_sustain_its_users() -> None:
 
 
 def test_turns_that_did_not_end_count_as_late() -> None:
-    """A model that is stuck in its first turn writes nothing at all."""
+    """The first step takes longer than the user speaks, so no turn ends."""
     users = speakers(1, for_s=2.0, turn_s=TURN_S)
     run = PacedRun(simulated(prefill_ms=2_500), IterationRules(), users, for_s=2.0, limit_s=0.5)
     outcome = run.run()

@@ -30,7 +30,7 @@ def report(**more: object) -> Report:
 
 
 def test_a_report_is_read_as_it_was_saved(tmp_path: Path) -> None:
-    """Rows, spread, seed and machine survive the file; nothing partial is left beside it."""
+    """Rows, spread, seed and machine are the same after a read. No temporary file is left beside the report."""
     saved = report()
     path = saved.save(tmp_path)
     assert load(path) == saved
@@ -39,7 +39,7 @@ def test_a_report_is_read_as_it_was_saved(tmp_path: Path) -> None:
 
 
 def test_the_table_shows_misses_and_ratios() -> None:
-    """A missed target stands out; the ratio is figure over baseline; a ``|`` in a name breaks no table."""
+    """A missed target is bold. The ratio is the figure divided by the baseline. A ``|`` in a name is escaped."""
     lines = report().table().splitlines()
     assert "| No-op tasks | 12,346 tasks/s |  | 20,000 tasks/s (bare) | 0.62 | ≥ 10,000 | yes |  |" in lines
     assert any("**missed**" in line and "Late \\| odd" in line and "0.001 to 0.5" in line for line in lines)
@@ -64,7 +64,7 @@ def test_a_late_figure_breaks_no_promise() -> None:
 
 
 def test_a_detail_is_saved_and_not_shown(tmp_path: Path) -> None:
-    """The page says how many rows only the file has; a baseline is described once."""
+    """The page says how many rows are only in the file. A baseline is described only in the first row that has it."""
     sample = report()
     sample.add(Row("Part", 1, "ms", detail=True))
     sample.add(Row("More tasks", 10, "tasks/s", baseline=20, baseline_what="bare"))

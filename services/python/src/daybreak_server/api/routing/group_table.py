@@ -1,13 +1,13 @@
 """The groups of a pool that may get requests, from the store's view and from what this gateway has seen itself.
 
 The store's view comes once a second and says which groups exist. Between two views, this gateway knows better than the
-store how many requests it has sent, which group accepts no connections, and which group is full or leaves:
+store how many requests it has sent, which group accepts no connections, and which group is full or leaves. The rules:
 
 * An ended lease, a drain mark or a failed attempt to connect takes a group out, and so does an answer which says that
   the group leaves or that another group has its address now. Nothing else does: a group that is slow or full stays in.
 * The store keeps the drain mark. A group that reports to this gateway that it leaves is taken out at once. After
   :data:`LEFT_FOR_VIEWS` views, only the drain mark decides whether the group stays out.
-* A group that accepted no connection is tried again after a pause, because it may only have been unreachable for a
+* A group that accepted no connection is tried again after a pause, because it may have been unreachable only for a
   moment.
 * A group that refused a request because it is full is blocked for a moment: until one of this gateway's requests to it
   ends, or until a pause ends.
@@ -28,8 +28,8 @@ UNREACHABLE_PAUSE_S = 1.0
 """The pause after a failed attempt to connect. Each further failure in a row doubles it, up to the maximum."""
 MAX_UNREACHABLE_PAUSE_S = 8.0
 LEFT_FOR_VIEWS = 3
-"""A group knows that it leaves before the store's view shows it, so its own report counts for this many views. After
-that, the store decides, because a drain mark can be removed."""
+"""For how many views a group's own report that it leaves counts, because the store's view shows the drain mark later.
+After that, the store decides, because a drain mark can be removed."""
 
 
 @dataclass(slots=True)
@@ -38,23 +38,23 @@ class _Known:
 
     group: Candidate
     peak: int = 0
-    """The most requests that this gateway had at the group at once, since the last view."""
+    """The highest number of this gateway's requests in flight to the group since the last view."""
     last_peak: int = 0
-    """The most requests that this gateway had at the group at once, between the last two views."""
+    """The highest number of this gateway's requests in flight to the group between the last two views."""
     refusals: int = 0
     """Refusals in a row because the group was full."""
     failures: int = 0
     """Failed attempts to connect, in a row."""
     drain: bool = False
-    """Whether the store has a drain mark, which can be removed."""
+    """Whether the store has a drain mark for the group."""
     left_for_views: int = 0
     """The number of further views for which the group's own report that it leaves still counts."""
     unreachable: bool = False
 
 
 class GroupTable:
-    """The groups of one pool. :attr:`ready` has those that may get requests, in the order of their ids. It becomes a
-    new object only when these groups change."""
+    """The groups of one pool. :attr:`ready` has those that may get requests, in the order of their ids. A new
+    object replaces it only when it gains or loses a group."""
 
     def __init__(self) -> None:
         self.ready: Sequence[Candidate] = ()

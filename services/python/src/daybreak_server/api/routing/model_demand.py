@@ -1,9 +1,9 @@
 """Publishes how many requests for each model this gateway has, so that the models get the replicas that they need.
 
 All models share one publisher. A published number expires after a few seconds, so a gateway that has died asks for no
-replicas. Therefore the publisher publishes the present numbers once a second. If the requests of this gateway begin to
-need another number of replicas, it publishes at once. A request that begins and ends between two publications counts,
-so that a model which is used all the time never seems idle.
+replicas. Therefore the publisher publishes the present numbers once a second. It also publishes them at once when
+the requests of this gateway need more or fewer replicas than before. A request that begins and ends between two
+publications counts in the second one, so that a model which is used all the time never seems idle.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ModelDemand:
         self._models[alias] = _Followed(requests, target_load)
 
     def forget(self, alias: str) -> None:
-        """Publish no more demand for the model."""
+        """Stop publishing the demand for the model."""
         self._models.pop(alias, None)
 
     def changed(self, alias: str) -> None:

@@ -1,5 +1,5 @@
-"""A topic is one task with subscribers. It pushes the task's events to them, and caches the latest events for clients
-that reconnect.
+"""A topic pushes the events of one task to the task's subscribers, and caches the latest events for clients that
+reconnect.
 
 All calls come from the event loop; nothing here is thread-safe.
 """
@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from daybreak_server.api.streaming.frames import EventKey, Frame
 
 QUEUE_LIMIT = 1024
-"""The most frames in the queue of one subscriber. Subscribers share frames, so a queue holds references, not copies."""
+"""The maximum number of frames in a subscriber's queue. A queue holds references to frames that subscribers share."""
 RECENT_LIMIT = 512
-"""The most frames in the cache of a task, for clients that reconnect while other clients follow the task."""
+"""The maximum number of frames in the cache of a task, for clients that reconnect while others follow the task."""
 BATCH = 256
 START: EventKey = (0, 0)
 
@@ -72,7 +72,7 @@ class Subscriber:
             self._timer = None
 
     async def wait(self, timeout_s: float) -> bool:
-        """Wait until there is something to do; ``False`` if nothing happened within the timeout."""
+        """Wait until a frame is queued, or the subscriber lags or is closed. Returns ``False`` after the timeout."""
         if self._queue or self.lagging or self.closed:
             return True
         loop = asyncio.get_running_loop()
@@ -91,7 +91,7 @@ class Subscriber:
             self._waiter.set_result(True)
 
     def _check_quiet(self, loop: asyncio.AbstractEventLoop) -> None:
-        """End the wait if its timeout has passed; otherwise set the timer again, for a wait that began later."""
+        """If its timeout has passed, end the wait. If the wait began after the timer was set, set the timer again."""
         self._timer = None
         if self._waiter is None or self._waiter.done():
             return
@@ -170,7 +170,7 @@ class Topic:
             self._drop_first()
 
     def drop_history(self) -> None:
-        """Drop the cache, because events were missed or there is no room."""
+        """Empty the cache, after events were missed, or when the caches of a pool's topics are too large together."""
         self._dropped = self._recent[-1].key if self._recent else self._dropped
         self._recent.clear()
         self.floor = None

@@ -1,7 +1,7 @@
 """The process group for the workload's data: ``torch.distributed`` (NCCL on GPUs, gloo on CPUs).
 
 The leader's ``TCPStore`` listens on a free port, which the rendezvous sends to the followers. A group of one rank has
-no process group. It uses only :func:`set_threads`, and only if torch is already imported.
+no process group. Its rank calls only :func:`set_threads`, if torch is already imported.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def join_store(host: str, port: int, *, size: int, timeout_s: float) -> Any:
 
 
 def join(store: Any, *, rank: int, size: int, device: str, timeout_s: float) -> None:
-    """Make the default process group. Before the first task, an all-reduce checks that the ranks can connect.
+    """Make the default process group, and check with an all-reduce that the ranks can connect.
 
     :raises RuntimeError: if a rank does not join in time, or the all-reduce gives a wrong sum.
     """

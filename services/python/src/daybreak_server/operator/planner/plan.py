@@ -197,7 +197,7 @@ def _plan_cluster(
     pool, is_current = observed.pool, state is current
     wanted = share[""] if is_current else share[state.cluster.name]
     if observed.store is None:
-        wanted = max(wanted, state.cluster.replicas)  # unknown which groups are busy, so none is removed
+        wanted = max(wanted, state.cluster.replicas)  # any group may be busy, so none is removed
         scaled = (
             scale(state, wanted=wanted, context=context)
             if wanted > state.cluster.replicas
@@ -314,7 +314,7 @@ def _cordons(
 ) -> tuple[tuple[str, ...], tuple[Action, ...], tuple[Action, ...]]:
     """The cordoned hosts for the status, the hosts to cordon now, and those to uncordon.
 
-    The executor uncordons before it writes the status and cordons after it, so a restarted operator never misses a
+    The executor first uncordons, then writes the status, and then cordons. So a restarted operator never misses a
     cordoned host.
     """
     before = observed.pool.status.cordoned
@@ -333,7 +333,7 @@ def _cordons(
         if returning:
             uncordons.append(CordonHosts(hosts=returning, cordoned=False, cluster=state.cluster))
     existing = {pod.name for state in states for pod in state.workers}
-    # A group that registers on a cordoned host is marked to drain. Keep the host until that mark is gone.
+    # A group that registers on a cordoned host is marked to drain. The status lists the host until that mark is gone.
     kept = [host for host in before if host in existing and (host not in staying or host in marked)]
     open_hosts = tuple(host for host in leaving if host not in observed.store.cordoned)
     cordons = (CordonHosts(hosts=open_hosts),) if open_hosts else ()

@@ -22,11 +22,11 @@ RATE = 24_000
 """The sample rate of a client's audio, if the client does not name one."""
 _TYPES = (None, "transcription", "translation", "realtime")
 _SHOWN = ("audio", "target_language")
-"""The fields of updates that :meth:`OpenAIDialect.shown` repeats to the client."""
+"""The fields of an update that :meth:`OpenAIDialect.shown` sends back to the client."""
 
 
 class OpenAIDialect:
-    """The base class of OpenAI's dialects, and itself the dialect before the first ``session.update``."""
+    """The base class of OpenAI's dialects. A connection uses it directly before its first ``session.update``."""
 
     ends_connection = True
     kind = "transcription"
@@ -69,7 +69,7 @@ class OpenAIDialect:
         await self.connection.send("error", error=shown, **wait_fields(error, self.connection.uid))
 
     async def send_failure(self, event: SessionEvent) -> None:
-        """Send the reason if a session ended before its input did."""
+        """Send the reason why a session ended before its input."""
         error = event.data.get("error") or {}
         shown = {
             "type": "server_error",
@@ -112,7 +112,7 @@ def _merged(old: Any, new: Any) -> Any:
 
 
 def session_type(event: Json) -> str | None:
-    """The type of session that an update names. :raises ApiError: if there is none of that name."""
+    """The type of session that an update names. :raises ApiError: if there is no such type."""
     named = text_of(event, "session", "type")
     if named not in _TYPES:
         listed = ", ".join(kind for kind in _TYPES if kind)
@@ -123,7 +123,7 @@ def session_type(event: Json) -> str | None:
 
 
 def rate_of(event: Json) -> int:
-    """The rate of the client's audio. :raises ApiError: if it is not PCM."""
+    """The sample rate of the client's audio. :raises ApiError: if the format is not PCM, or the rate is no integer."""
     path = ("session", "audio", "input", "format")
     form = member(event, *path)
     if form is None:
