@@ -28,7 +28,7 @@ class BatchMeter(Protocol):
         """``items`` is the number of items that wait for a batch now."""
 
     def cached(self, *, hits: int, misses: int, size_bytes: int) -> None:
-        """``hits`` items were found in the cache and ``misses`` were not. Its size is now ``size_bytes``."""
+        """``hits`` items were found in the cache and ``misses`` were not. The cache now holds ``size_bytes``."""
 
 
 class NoBatchMeter:

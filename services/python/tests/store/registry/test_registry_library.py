@@ -1,4 +1,4 @@
-"""The registry has a separate function library. It works beside the queue's library, and as plain scripts."""
+"""The registry's function library works beside that of the queue. Without the right to load it, scripts run instead."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class Verdict(StrEnum):
 def report_of(error: BaseException, *, point: int) -> RankReport:
     """Return the report of an error of any class, even if the methods of that class raise.
 
-    In an exception group, a permanent error decides, because a further attempt would fail with this error again.
+    In an exception group, a permanent error determines the report, because each further attempt would fail too.
     """
     parts = list(_parts(error))
     names = {base.__name__ for part in parts for base in type(part).__mro__}
