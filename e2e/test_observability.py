@@ -52,7 +52,7 @@ class Observed:
         return self.cluster.watch.over(expression)
 
     def sent(self, since: int, alert: str, status: str, *, pool: str = POOL) -> bool:
-        """Whether a notification is about this alert and has this status.
+        """Whether any notification is about this alert and has this status.
 
         The first ``since`` notifications do not count, and neither do those that name another pool.
         """
@@ -160,7 +160,7 @@ def test_a_kubernetes_alert_has_its_metrics(run: Observed, alert: Alert) -> None
 
 
 def test_prometheus_evaluates_every_rule_of_the_chart(run: Observed) -> None:
-    """Prometheus evaluates all rules that the chart renders here, and the same rules with shortened windows."""
+    """Prometheus evaluates all rules of the chart, and the same rules with shortened windows."""
     assert sorted(rule["alert"] for rule in run.cluster.chart_rules) == sorted(alert.name for alert in ALERTS)
     for rule in run.cluster.chart_rules:
         run.cluster.watch.now(rule["expr"])

@@ -45,8 +45,8 @@ MEMORY_LIMIT = 64 * 1024 * 1024
 PARKED = "parked"
 """A pool without groups: its tasks wait."""
 BATCHES = "batches"
-"""A pool of ``testkit.batch_echo`` whose one group computes batches of :data:`BATCH` items, while up to :data:`ITEMS`
-wait."""
+"""A pool of ``testkit.batch_echo`` whose one group computes batches of :data:`BATCH` items, and lets at most
+:data:`ITEMS` items wait."""
 BATCH, ITEMS = 4, 40
 _SETTINGS = {
     "POOLS__BATCHES__WORKLOAD": "testkit.batch_echo:SPEC",

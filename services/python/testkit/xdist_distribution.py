@@ -23,7 +23,7 @@ LONGEST = (
     "observability/test_live.py",
     "local/test_readme.py",
     "local/test_whole.py",
-    # of `make test`; the last ones need the processor all the time
+    # of `make test`; the files at the end of this list keep a processor busy all the time
     "api/sessions/test_sdk.py",
     "api/sessions/test_stream.py",
     "api/routing/test_proxy.py",

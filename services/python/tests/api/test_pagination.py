@@ -42,7 +42,7 @@ def submit_some(api: Api, count: int) -> list[str]:
 
 @pytest.mark.parametrize("limit", [1, 3, 100])
 def test_all_pools_are_one_list(api: Api, limit: int) -> None:
-    """Without a pool, the list has every task once, in the order of their ULIDs, for any page size."""
+    """Without the filter ``pool``, the list has every task once, in the order of their ULIDs, for any page size."""
     ids = sorted(submit_some(api, 11), key=ulid_of)
     down = [task for page in pages(api, limit=limit) for task in page]
     up = [task for page in pages(api, limit=limit, order="asc") for task in page]

@@ -1,4 +1,4 @@
-"""The cache of the latest view of a pool, which several parts of a gateway use."""
+"""Several parts of a gateway share a cache of the latest view of each pool."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Store:
 
 
 async def test_an_older_view_that_arrives_late_does_not_replace_a_newer_one():
-    """To the router, a group that is missing in a view has lost its lease."""
+    """The router assumes that a group which is missing from a view has lost its lease."""
     store = Store()
     cache = PoolViewCache(cast("TaskStore", store), lambda: 0)
     seen: list[Any] = []

@@ -55,8 +55,8 @@ def test_no_batch_without_a_waiting_request_starts_before_it(
 ) -> None:
     """As long as a request waits, each batch contains a request, whatever the lengths of the items are.
 
-    So a request waits for one batch of bulk work at most, the one that runs when it arrives. No item is lost,
-    and none is in two batches.
+    So a request waits for at most one batch that has only bulk work: the batch that runs when the request arrives.
+    No item is lost, and none is in two batches.
     """
     batcher: Batcher[int] = Batcher(Rules(mode=mode, max_batch_size=size, max_batch_tokens=400))
     now, seen = 0.0, []

@@ -1,4 +1,4 @@
-"""The example values of sessions reach gateways, groups and KEDA. ``e2e/test_sessions.py`` runs such pools."""
+"""The chart's example values for sessions reach gateways, groups and KEDA. ``e2e/test_sessions.py`` runs such pools."""
 
 from __future__ import annotations
 

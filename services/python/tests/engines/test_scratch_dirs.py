@@ -1,4 +1,4 @@
-"""Attempts start with an empty scratch directory, which the next attempt reuses if it stayed empty."""
+"""Attempts start with an empty scratch directory, which the next attempt reuses if no file is left there."""
 
 from __future__ import annotations
 

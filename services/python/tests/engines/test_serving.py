@@ -1,4 +1,4 @@
-"""A group of one rank answers HTTP requests, refuses what it cannot take, and leaves without losing an answer."""
+"""A group of one rank answers HTTP requests, refuses those that it cannot take, and drains before it leaves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SLOW: dict[str, Any] = {"chunks": 2000, "chunk_s": 0.05}
 
 
 class Endless:
-    """Streams without end, and counts what it has produced."""
+    """Yields parts without end, and counts them."""
 
     produced = 0
     closed = 0
@@ -351,7 +351,7 @@ def test_the_log_knows_the_credentials_of_a_request_as_private(
 def test_empty_parts_show_progress_and_can_be_cancelled(
     serving: Callable[..., Any], client: httpx.Client
 ) -> None:
-    """A workload that computes for long before its first byte can yield empty parts."""
+    """A workload can yield empty parts if it computes for a long time before its first byte."""
     pool, _, url = serving(on_broken=pytest.fail, lease={"stall_s": 1.0})
     assert client.post(url, json={"blanks": 25, "chunk_s": 0.1, "chunks": 1}).text == "part 1\n"
     endless = {"blanks": 1000, "chunk_s": 0.1, "chunks": 1}

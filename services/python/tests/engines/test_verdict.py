@@ -62,7 +62,7 @@ def test_an_unrecoverable_device_error_breaks_even_a_group_of_one_rank() -> None
 
 
 def test_a_permanent_error_explains_a_failure_best_and_a_dead_peer_least() -> None:
-    """An error about a dead peer only follows from that peer's own error."""
+    """An error about a dead peer is only a consequence of the error that ended the peer."""
     echo = RankReport(point=3, status=Status.UNRECOVERABLE, code="rank_lost")
     assert worst([STEPPED, echo, ERROR, PERMANENT]) is PERMANENT
     assert worst([echo, ERROR]) is ERROR

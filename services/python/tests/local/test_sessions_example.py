@@ -1,4 +1,4 @@
-"""Runs the workload and the strategy for sessions in ``examples/`` by settings alone, as the tour describes."""
+"""Runs the workload and the strategy for sessions from ``examples/``. Settings alone select them, as the tour says."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def begun(system: System) -> Counter[int]:
 
 
 def test_the_examples_of_sessions_run_from_their_settings_alone(systems: Callable[..., System]) -> None:
-    """With six users at once, the example's strategy begins two turns in a batch. The built-in strategy begins more."""
+    """With six users, the example's strategy begins at most two turns in a batch. The built-in one begins more."""
     system = systems(
         "dev",
         PYTHONPATH=str(EXAMPLES),

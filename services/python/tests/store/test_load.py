@@ -75,7 +75,7 @@ async def test_tasks_are_served_in_fair_order(driver: Driver, server: Server) ->
 
 
 def test_an_idle_tenant_saves_up_no_share(driver: Driver) -> None:
-    """A tenant that returns after a long idle time starts with the others' virtual time, so that nobody starves."""
+    """A tenant that returns after a long pause starts with the pool's virtual time, so the others do not starve."""
     for _ in range(30):
         driver.submit(task(tenant="busy", estimate_s=1.0))
     for _ in range(20):
@@ -134,7 +134,7 @@ def test_the_wait_estimate_comes_from_the_history(driver: Driver) -> None:
 
 
 def test_the_wait_estimate_uses_the_running_tasks_eta(driver: Driver) -> None:
-    """When a running task reports its ETA, the estimate uses it instead of the history."""
+    """If a running task has reported an ETA, the estimate uses this ETA, not the history, for the end of that task."""
     driver.register("g")
     for _ in range(4):
         driver.submit(task())
@@ -218,7 +218,7 @@ async def test_an_idle_leader_wakes_at_once(server: Server) -> None:
 
 
 def test_stale_wakeups_do_not_make_leaders_spin(server: Server) -> None:
-    """A claim on an empty queue deletes the leftover wake-ups, so that they do not cause a claim each."""
+    """A claim on an empty queue deletes all leftover wake-ups. Otherwise each of them would cause a further claim."""
     queue, record = RedisQueue(server.url, pool="video"), group()
     with server.client() as client:
         client.rpush(KEYS.single("wakeup"), *["1"] * 64)

@@ -2,8 +2,8 @@
 
 Callers are threads, such as those that answer the requests of a group. Each of them waits for the results of its items.
 If a batch raises an error, each half runs again, and so on. So a caller gets an error only if one of its items raises
-the error when the item runs alone. If the model fails for one item, or lacks the memory for an item beside others, the
-other callers only wait for some repeats. After an error that breaks the device, all callers get errors.
+the error when the item runs alone. The callers of the other items only wait for the repeats. If a batch is too large
+for the memory, its halves may still succeed. After an error that breaks the device, all callers get errors.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class BatchReport:
     """The longest time that an item waited for the batch. Items with a priority number above 0 do not count, because
     no client waits for them; ``None`` if the batch has only such items."""
     failed: bool
-    """Whether it raised an error, so that its halves ran again."""
+    """Whether the batch raised an error at its first run."""
 
 
 class _Call(Generic[R]):
@@ -238,7 +238,7 @@ class BatchExecutor(Generic[P, R]):
             else:
                 half = len(entries) // 2
                 for part in (entries[:half], entries[half:]):
-                    # Callers that have got an error no longer wait. A model need not accept an empty batch.
+                    # Items whose callers have got an error are left out. A model need not accept an empty batch.
                     if wanted := [entry for entry in part if entry[1].error is None]:
                         self._compute(wanted)
             return False

@@ -10,7 +10,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def total_and_free(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> tuple[int, int]:
-    """The total and the free memory in bytes; ``(0, 0)`` if neither can be read."""
+    """The total and the free memory in bytes; ``(0, 0)`` if the files show neither the machine's memory nor a limit."""
     total, free = _of_machine(meminfo)
     with suppress(OSError, ValueError):
         limit = int((cgroup / "memory.max").read_text())

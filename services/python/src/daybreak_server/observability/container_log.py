@@ -1,7 +1,8 @@
-"""Writes the log of a process that Ray has started to the log of its container, which ``kubectl logs`` shows.
+"""A log handler for processes that Ray starts. It writes to the log of the container, which ``kubectl logs`` shows.
 
 Ray redirects the standard error of these processes to files inside the pod. But a process may open the standard error
-of its container's first process, if both run as the same user. From there the container runtime takes the log.
+of its container's first process, if both run as the same user. The container runtime reads this
+standard error as the container's log.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Reads a tree of settings from a YAML file and the environment, and reports what is wrong with them.
 
-A variable's path in the tree decides how its text is read: as text for a single setting, as a JSON object for a
-section or a mapping, and below ``options`` as any JSON value, or as text if it is not JSON. ``load`` merges the
-variables over the file, and pydantic checks the result. Each of pydantic's errors becomes a line that names the
-setting, what is wrong, the value, and the file and line or the variable that it came from. If a rule about
-several settings is broken, its error may become several lines, which show no value.
+A variable's path in the tree decides how its text is read. The text of a single setting is taken as it is. The text of
+a section or a mapping must be a JSON object. Below ``options``, it may be any JSON value; if it is not JSON, it is
+taken as it is. ``load`` merges the variables over the file, and pydantic checks the result. Each of pydantic's errors
+becomes a line with the setting, what is wrong, the value, and where the value came from: a variable, or a line of the
+file. If a rule about several settings is broken, its error may become several lines, which show no value.
 
 Messages must not show a password. They mask the whole value of a setting whose name ends in a word such as
 ``password`` or ``token``. In other values, they mask what looks like a password in a URL, even in a malformed one.
@@ -40,9 +40,9 @@ _SECRET_URL = re.compile(r"([a-z][a-z0-9+.-]*://[^/@:]*:).*@", re.IGNORECASE | r
 """A text that is a URL as a whole. The password is everything from the colon after the user to the last ``@``, even
 if a character in it is not escaped."""
 _REFUSED_URL = re.compile(r"^([a-z][a-z0-9+.-]*://[^/@:\[]*:)[^@]*$", re.IGNORECASE)
-"""A refused URL without ``@``: the text after the colon may be a password whose host is missing."""
+"""A refused URL without ``@``. If its host was forgotten, the text after the colon is a password."""
 _SECRET_PORT = re.compile(r"(://[^/@:\s\[]*:)(?!\d{1,5}(?!\w))[^/@\s]+")
-"""A text that is not a number, where a URL has its port: it may be a password whose host is missing."""
+"""A text that is not a number, where a URL has its port. If the host was forgotten, this text is a password."""
 _SECRET_QUERY = re.compile(
     r"([?&](?:password|token|secret|sig|(?:x-(?:amz|goog)-)?(?:signature|credential|security-token)|awsaccesskeyid)=)"
     r"[^&\s]*",

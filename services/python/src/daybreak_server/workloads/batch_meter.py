@@ -1,4 +1,4 @@
-"""What a workload reports about its batches and its cache. The calls are cheap, may come from any thread, and never
+"""A workload reports on its batches and its cache with these calls. They are cheap, may come from any thread, and never
 raise."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class BatchMeter(Protocol):
         """A batch of ``items`` items took ``seconds``."""
 
     def waited(self, seconds: float) -> None:
-        """``seconds`` is the longest wait of an item in a batch. Lines of a task's file do not count."""
+        """The items of a batch waited for at most ``seconds``. Items of bulk work do not count."""
 
     def failed(self) -> None:
         """A batch has raised an error."""
@@ -28,7 +28,7 @@ class BatchMeter(Protocol):
         """``items`` is the number of items that wait for a batch now."""
 
     def cached(self, *, hits: int, misses: int, size_bytes: int) -> None:
-        """``hits`` items were found in the cache and ``misses`` were not. The cache has ``size_bytes`` now."""
+        """``hits`` items were found in the cache and ``misses`` were not. The cache now holds ``size_bytes``."""
 
 
 class NoBatchMeter:

@@ -37,7 +37,7 @@ CLAIM = SessionClaim(
 
 
 class Refusing:
-    """A store whose calls fail as a test wants, and which answers a claim when a test says so."""
+    """A store whose commits fail as a test wants, and which answers a claim once the test sets ``answer``."""
 
     def __init__(self) -> None:
         self.claiming, self.answer = threading.Event(), threading.Event()
@@ -123,7 +123,7 @@ def test_a_session_that_cannot_even_be_ended_is_forgotten(
 def test_what_passes_is_repeated_as_it_was(
     store: Refusing, mailbox: Mailbox, threads: StoreThreads, error: StoreError
 ) -> None:
-    """After an error that may pass, the writer sends the same commits again until the store accepts them."""
+    """After a temporary error, the writer sends the same commits again until the store accepts them."""
 
     def fail(commits: Sequence[SessionCommit]) -> None:
         if len(store.calls) <= 2:

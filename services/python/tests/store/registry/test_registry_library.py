@@ -1,4 +1,4 @@
-"""The registry has a separate function library. It works beside the queue's library, and as plain scripts."""
+"""The registry's function library works beside that of the queue. Without the right to load it, scripts run instead."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_a_node_of_a_cluster_serves_the_registry(tmp_path: Path, flavour: 
 
 
 async def test_heartbeats_are_taken_in_by_a_full_server(driver: RegistryDriver) -> None:
-    """Otherwise, all workers would lose their leases while Redis has no memory left."""
+    """If a full Redis refused heartbeats, all workers would lose their leases."""
     await driver.registry.add_worker(worker(), incarnation="i", lease_s=15)
     driver.client.config_set("maxmemory", "1mb")
     try:

@@ -166,9 +166,9 @@ def test_toxiproxy_forwards_connections() -> None:
 
 
 def test_every_scenario_has_its_package() -> None:
-    """`python -m verification.faults.environment` has only the scenarios of its package.
+    """`python -m verification.faults.environment` offers only the scenarios of its own package.
 
-    `python -m verification.faults` has those of all packages.
+    `python -m verification.faults` offers the scenarios of all packages.
     """
     known = scenario_catalogue.scenarios()
     of_environment = {

@@ -44,11 +44,11 @@ THREADS = {"batches": "group: model", "http": "group: HTTP", "request-": "group:
 REQUESTS, TOKENISING, JSON_PARTS = "group: requests", "group: tokenising", "group: JSON and base64"
 HANDED = "group: passing requests between threads"
 ABOUT = (
-    "Where the CPU time of a request goes: each of {clients} clients sends one short text at a time, through "
-    "the gateway, with `eager` batches of at most 32 texts. The kernel counts the time of each thread. *Model* is the "
-    "thread that forms the batches and runs them. Tokenising and JSON are timed apart, with the same code and texts. A "
-    "request takes {total:.2f} ms of CPU time in all, at {rate:.0f} requests/s; batches have {batch:.1f} texts on "
-    "average."
+    "The table shows where the CPU time of a request goes. Each of {clients} clients sends one short text at a time, "
+    "through the gateway, with `eager` batches of at most 32 texts. The kernel counts the time of each thread. *Model* "
+    "is the thread that forms the batches and runs them. Tokenising and JSON are timed separately, with the same code "
+    "and texts. A request takes {total:.2f} ms of CPU time in all, at {rate:.0f} requests/s; batches have {batch:.1f} "
+    "texts on average."
 )
 
 

@@ -37,7 +37,7 @@ class Row:
     """``daybreak`` or ``diffusers``: our loop, or the stock pipeline's ``__call__``."""
     options: dict[str, Any] = field(default_factory=dict)
     steps: int = 6
-    """The first step is a warm-up and does not count."""
+    """How many steps to run. The first one is a warm-up, and its time does not count."""
     guidance: float = 5.0
     note: str = ""
 

@@ -12,10 +12,10 @@ from verification.results import FOLDER, Report
 
 ABOUT = (
     "The client sends `POST /v1/tasks` to the gateway; every submit creates a new task. The baseline is a FastAPI "
-    "route that validates the same body and does nothing else. *Bare ASGI* is an app without a framework that reads "
-    "the body and responds. All three run on the same server class, HTTP parser and event loop, and receive prepared "
-    "requests from the same client over open connections. The rounds alternate between them; a figure is the median "
-    "of {rounds} rounds of {seconds:g} s. Valkey runs with `everysec` on the client's core."
+    "route that validates the same body and does nothing else. *Bare ASGI* is an app that reads the body and "
+    "responds, without a framework. All three run on the same server class, HTTP parser and event loop, and receive "
+    "prepared requests from the same client over open connections. The rounds alternate between them; a figure is the "
+    "median of {rounds} rounds of {seconds:g} s. Valkey runs with `everysec` on the client's core."
 )
 
 

@@ -22,9 +22,9 @@ ABOUT = (
     "The chart is installed on a real single-node cluster, with CPU ranks and the tiny model. A group of pool "
     "`video` has two hosts. Kubernetes and Daybreak share the machine's cores. The baselines are measured in the "
     "same run, with the same image: a bare pod (with the pod template of the groups, without Daybreak), Ray's own "
-    "`ray start` in it, and the load of the model in a plain process. *Warm head* means that the Ray head keeps "
-    "running while the pool has no group. Wakes with a warm head alternate with their baseline, and each starts "
-    "after 15 s of rest."
+    "`ray start` in it, and a plain process that loads the model. *Warm head* means that the Ray head keeps "
+    "running while the pool has no group. Wakes with a warm head and runs of their baseline alternate. Each wake "
+    "and each run starts after 15 s of rest."
 )
 
 

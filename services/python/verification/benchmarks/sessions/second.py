@@ -1,4 +1,4 @@
-"""Draws one second of batches. Each session has a row, with a box for each of its steps."""
+"""Draws the batches of one second. Each session has a row, with a box for each of its steps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Panel:
     records: Sequence[BatchRecord[Any]]
     ready: Mapping[Hashable, Sequence[float]]
     begins: float
-    """The start of the second that is drawn."""
+    """When the drawn second begins."""
 
 
 def draw(panels: Sequence[Panel], path: Path) -> Path:

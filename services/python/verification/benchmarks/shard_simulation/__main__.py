@@ -1,6 +1,6 @@
 """``python -m verification.benchmarks.shard_simulation [--quick] [--seed N]``: simulates 100 k tasks/s on 10 k groups.
 
-It runs one simulation for each of several numbers of shards. One million clients follow the tasks. The service times
+It simulates the same load with several numbers of shards. One million clients follow the tasks. The service times
 come from `verification.benchmarks.queue` (docs/figures/queue.json). The program prints the table, and writes
 `shards.json` and `shards.svg`.
 """
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def simulate(assumed: Assumptions, costs: Costs, *, seed: int, for_s: float) -> ShardResult:
-    """Simulate the hottest shard of a system of the assumed size."""
+    """Simulate the busiest shard of a system of the assumed size."""
     shard = ShardLoad(
         tasks_s=assumed.tasks_a_shard,
         groups=max(1, round(assumed.groups_a_shard)),

@@ -24,9 +24,9 @@ class Timed:
     sha256: str
     events: Mapping[str, int]
     inside_s: float = 0.0
-    """Spent in the workload's own code, on the leader; 0 if the workload has no stopwatch."""
+    """The time spent in the workload's own code, on the leader; 0 if the workload has no stopwatch."""
     between_s: float = 0.0
-    """Spent between the workload's steps, for agreement and reports."""
+    """The time spent on agreement and reports between the workload's steps."""
 
 
 def run(client: Client, pool: str, params: Mapping[str, Any]) -> Timed:

@@ -16,9 +16,9 @@ SESSIONS = ScenarioPackage(
     title="Faults of streaming sessions",
     description="Kills, freezes and restarts the parts of a pool of sessions while clients speak.",
     about=(
-        "Two gateways, groups of the workload `simulated-speech` and a real server (Valkey) run on one machine, "
-        "without Ray. Clients stream audio in real time. The text of a session depends on every sample of its audio, "
-        "so what a client saw shows a checker whether audio was lost or text was repeated."
+        "Two gateways, a real server (Valkey), and groups of the workload `simulated-speech` run on one machine, "
+        "without Ray. Clients stream audio in real time. The text of a session depends on every sample of its audio. "
+        "So a checker can find out from the text that a client received whether audio was lost or text was repeated."
     ),
     jobs=4,
     check=check,

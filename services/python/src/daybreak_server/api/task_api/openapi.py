@@ -36,7 +36,7 @@ _DESCRIPTION = """\
 Long GPU jobs as a service: submit a task, follow its steps, download its files.
 
 Errors are `application/problem+json` with a stable `code`. Routes of another API, such as OpenAI's, \
-answer errors in the format of that API. A WebSocket at `/v1/tasks/{id}/ws?after=` sends \
+report errors in the format of that API. A WebSocket at `/v1/tasks/{id}/ws?after=` sends \
 the same objects as `/v1/tasks/{id}/events`. It closes with 1000 after the last event, and with 4404 if there \
 is no such task.
 """
@@ -156,7 +156,7 @@ _OF_TYPE: dict[Any, Any] = {"integer": 1, "number": 1.0, "boolean": False, "arra
 
 
 def example_input(entry: PoolEntry) -> dict[str, Any]:
-    """An input of the pool: the workload's own example, or else the examples of its fields.
+    """An example input for the pool: the workload's own example, or else the examples of its fields.
 
     A required field without an example gets a value of its type.
     """

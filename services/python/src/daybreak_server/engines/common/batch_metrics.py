@@ -35,7 +35,7 @@ class BatchMetrics:
 
     @harmless
     def waited(self, seconds: float) -> None:
-        """``seconds`` is the longest wait of an item in a batch. Items from the file of a task do not count."""
+        """The items of a batch waited for at most ``seconds``. Items from the file of a task do not count."""
         self._meter.histogram(catalogue.RANK_BATCH_WAIT, self._pool).observe(seconds)
 
     @harmless

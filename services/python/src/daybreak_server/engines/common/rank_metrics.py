@@ -1,6 +1,7 @@
 """The measurements that a rank makes of its work: steps, phases, attempts, and the age of its heartbeat and lease.
 
-The code that does the work makes these calls, so each call takes only a few microseconds, and none ever raises.
+The code that does the work makes these calls. So that they do not disturb the work, each call takes only a few
+microseconds, and none ever raises.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from daybreak_server.ports.metrics import Meter, NoMeter
 
 _log = logging.getLogger(__name__)
 PHASES_MAX = 20
-"""The most phases with separate series. If a workload names more phases, the further ones share the label ``other``."""
+"""How many phases can have their own series. If a workload names more, the further ones share the label ``other``."""
 BROKEN = "broken"
 """The outcome of an attempt whose group could not continue."""
 LOST = "lost"
@@ -62,7 +63,7 @@ class RankMetrics:
     @harmless
     def _begin_counting(self) -> None:
         """Export all outcomes from the start, because a rate needs a value before the first attempt ends. If the pool
-        scales to zero after each task, the first attempt is also the only one."""
+        scales to zero after each task, the group's first attempt is also its only one."""
         for outcome in (*_OUTCOMES.values(), BROKEN, LOST):
             self._meter.counter(catalogue.RANK_ATTEMPTS, self._pool, outcome).inc(0)
 

@@ -1,7 +1,8 @@
-"""Decides what all ranks do next, from every rank's report at a point and the store's control bits. Pure.
+"""Decides what all ranks do next, from every rank's report at a point and the store's control bits.
 
 At each point of agreement a rank reports that it stepped, is done, or failed. The leader alone decides
 (:func:`decide`), so every rank does the same at the same point, and no rank enters a collective that another has left.
+The verdict is the first of these that applies:
 
 1. ``BREAK``, if the reports differ in point, status or kind of error, or in whether the error is permanent. Some ranks
    may then have begun collectives that the others will never join. Every rank ends, and the whole group restarts.
@@ -14,10 +15,10 @@ At each point of agreement a rank reports that it stepped, is done, or failed. T
 4. ``STOP``, if the task was cancelled or is past its deadline, even if every rank is done.
 5. ``FINISH``, if every rank is done.
 6. ``RELEASE``, if the group must leave, or has been draining for ``drain_s``.
-7. ``CONTINUE`` with the next step otherwise.
+7. ``CONTINUE`` with the next step, in all other cases.
 
-The ranks of a serving pool decide in the same way after each part of an answer. A request has no lease and no strikes,
-and ``STOP`` then means that the request has been stopped, for example because its client has gone.
+In a serving pool, the leader decides in the same way after each part of an answer. A request has no lease and no
+strikes. ``STOP`` then means that the request has been stopped, for example because its client has gone.
 """
 
 from __future__ import annotations
@@ -78,13 +79,13 @@ class Verdict(StrEnum):
     """Another attempt has the task."""
     FAIL = "fail"
     BREAK = "break"
-    """The ranks are not at the same place, or one can do no more work: the whole group restarts."""
+    """The ranks are not at the same point, or a rank can do no more work: the whole group restarts."""
 
 
 def report_of(error: BaseException, *, point: int) -> RankReport:
     """Return the report of an error of any class, even if the methods of that class raise.
 
-    In an exception group, a permanent error decides, because a further attempt would fail with this error again.
+    In an exception group, a permanent error determines the report, because each further attempt would fail too.
     """
     parts = list(_parts(error))
     names = {base.__name__ for part in parts for base in type(part).__mro__}
@@ -159,6 +160,6 @@ def worst(reports: Sequence[RankReport]) -> RankReport | None:
     A permanent error comes first, then an error after which the rank's process can still work, then any other error.
     """
     failed = [report for report in reports if report.failed]
-    # An error about a dead peer only follows from that peer's error.
+    # An error about a dead peer is only a consequence of the error that ended the peer.
     failed.sort(key=lambda report: (not report.permanent, report.status is Status.UNRECOVERABLE))
     return failed[0] if failed else None

@@ -39,10 +39,10 @@ def choose(units: Sequence[RemovalUnit], *, excess: int, drains: Drains) -> tupl
 def may_evict(unit: RemovalUnit, *, now: float, drains: Drains) -> bool:
     """Whether the unit's hosts may be evicted now: no group on them is busy, except groups past their drain deadline.
 
-    A plan that evicts an idle group first marks the group to drain, and then names its hosts for deletion. Before the
+    To evict an idle group, a plan first marks the group to drain, then names its hosts for deletion. Before the
     operator names the hosts, a precondition checks that the group has drained: the group may have taken a task just
     before the mark. A group that answers requests or holds sessions must have drained before the plan is made. The
-    store knows of its requests and sessions only what the group last reported. The group reports when it refreshes its
+    store knows only the requests and sessions that this group has reported. The group reports when it refreshes its
     registration, and only then does it see the mark.
     """
     if unit.groups:
@@ -96,8 +96,8 @@ def _tier(unit: RemovalUnit, drains: Drains) -> int:
     6. Its group is busy, and the operator has already chosen it.
     7. Its group is busy.
 
-    A unit with several groups has the tier of the most costly one. In a tier, units of one replica come first,
-    then units that hold fewer requests or sessions.
+    A unit with several groups has the tier of the most costly one. In a tier, units of one replica come
+    before units of several. Among units that are equal in this, those with fewer requests or sessions come first.
     """
     if not unit.groups:
         return 0 if any(replica.running_since is None for replica in unit.replicas) else 1

@@ -1,4 +1,4 @@
--- The registry of workers and models. One function; its first argument names the operation.
+-- The registry of workers and models. It has one function, whose first argument names the operation.
 --
 -- `changes` is a stream whose ids are the versions of the registry, so that readers can wait for the next version.
 -- Leases end by a lease clock, which `tick` advances by a bounded step, so that an outage of Redis or of all gateways
@@ -48,7 +48,7 @@ local function holder_of_placement()
 end
 
 local function snapshot(version)
-  -- A tick removes a limited number of workers, so some whose leases are over may still be there.
+  -- A tick removes a limited number of workers. So the snapshot leaves out stored workers whose leases are over.
   local clock, workers = lease_clock(), {}
   local after = leases_end() and '(' .. int(clock) or '-inf'
   for _, id in ipairs(call('ZRANGE', key('workers'), after, '+inf', 'BYSCORE')) do
@@ -104,7 +104,7 @@ function ops.tick()
   return nil, 'view'
 end
 
--- A model is stored as `0`, or `1` once it is deleted, followed by its JSON.
+-- A model is stored as one digit and its JSON. The digit is `0`, or `1` once the model is marked as deleted.
 function ops.add_model(alias, json)
   local stored = call('HGET', key('models'), alias)
   if stored then return stored == '0' .. json and 1 or 0 end
@@ -162,7 +162,7 @@ function ops.remove_worker(id, incarnation)
   return 1
 end
 
--- `requests`: a line `alias number` for each model, each after a line break.
+-- `requests` has one entry for each model: a line break, then `alias number`.
 function ops.publish_demand(gateway, requests, ttl_ms)
   local stored = call('HGET', key('demand'), gateway)
   if requests == '' then

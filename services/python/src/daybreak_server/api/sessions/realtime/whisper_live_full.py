@@ -1,7 +1,7 @@
-"""Adds to the error ``sessions_full`` the fields with which WhisperLive's server says how many minutes to wait.
+"""Adds the fields of WhisperLive's own server to the error ``sessions_full``. They say how many minutes to wait.
 
-These fields do not collide with the fields of an error of OpenAI's or vLLM's API, so one event serves the clients of
-all three.
+These fields do not collide with the fields of an error of OpenAI's or vLLM's API. So clients of WhisperLive, OpenAI and
+vLLM can all read the same event.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from daybreak_server.api.errors import ApiError
 
 
 def wait_fields(error: ApiError, uid: str) -> dict[str, Any]:
-    """The fields to add to an error which says that the pool is full; for other errors, none.
+    """The fields to add to an error. There are none unless the error says that the pool is full and when to retry.
 
     ``uid``: the name of the client. WhisperLive's clients ignore messages with another uid.
     """

@@ -23,7 +23,7 @@ _BEHIND = {"facecolor": "black", "alpha": 0.4, "linewidth": 0}
 
 
 def draw(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Draw the measurements. Returns the files."""
+    """Draw the measurements, and return the paths of the files."""
     paths = []
     if evaluation.talks:
         paths.append(_save(_user_charts(evaluation), folder / "user_test_charts.png"))

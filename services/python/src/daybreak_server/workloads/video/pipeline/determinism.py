@@ -2,10 +2,10 @@
 
 MKL chooses its kernel by the number of rows and threads, and its kernels add in different orders. The results of 60
 tokens on one rank and of 4 × 15 on four ranks differed by 6.6e-7. The results of 1 thread and of 3 threads differed by
-as much. In MKL's strict reproducibility mode (STRICT), all splits and thread counts that were tried gave equal bits
-with AVX2 and AVX512. Without STRICT, neither AVX2 nor COMPATIBLE gave equal bits. The environment variable ``MKL_CBWR``
-sets the mode. MKL reads the variable at its first call, so it must be set before a rank starts, or at least before the
-rank's first matrix product.
+as much. In MKL's strict reproducibility mode (STRICT), all splits and thread counts that were tried gave equal bits.
+This was so with AVX2 and also with AVX512. Without STRICT, neither AVX2 nor COMPATIBLE gave equal bits. The environment
+variable ``MKL_CBWR`` sets the mode. MKL reads the variable at its first call, so it must be set before a rank starts,
+or at least before the rank's first matrix product.
 """
 
 from __future__ import annotations
