@@ -52,7 +52,7 @@ demo: setup  ## Start all parts, turn a prompt into an MP4, and stop
 demo-embed: models  ## Embed 1,000 sentences in shared batches, find the nearest to a question, rank them, and stop
 	@$(BIN)/python examples/embed_demo.py
 
-demo-serve: setup  ## Start a chat model on two workers from zero, kill one, and stop (installs llama.cpp: 130 MB, once)
+demo-serve: setup  ## Start a chat model on two workers from zero, kill a worker, and stop (installs llama.cpp: 130 MB, once)
 	@$(BIN)/daybreakd demo-serve --llama build/llama
 
 demo-speech: setup  ## Translate speech while it is spoken, into two languages and for eight users at once, and stop
@@ -138,7 +138,7 @@ bench: setup  ## Run the benchmarks, also of baselines and competitors, and writ
 	@for name in queue http routing observability_cost streams competitors video shard_simulation sessions; do ($(VERIFICATION) -m verification.benchmarks.$$name $(QUICK)); done
 	@$(BIN)/python tools/figures.py
 
-bench-embed: models  ## Measure embedding beside infinity, LitServe, mosec and Ray Serve, in 17 minutes (QUICK=--quick, OUT=DIR)
+bench-embed: models  ## Compare embedding with infinity, LitServe, mosec and Ray Serve, in 17 minutes (QUICK=--quick, OUT=DIR)
 	@$(VERIFICATION) -m verification.benchmarks.embedding $(QUICK) $(if $(OUT),--out $(abspath $(OUT)))
 	@$(BIN)/python tools/figures.py
 
