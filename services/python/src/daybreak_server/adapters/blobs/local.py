@@ -37,7 +37,7 @@ PART_BYTES: Final = 4 << 20
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WALK_TRIES: Final = 20
-"""How often one call may try to reach a folder. A try fails if another call removes an empty folder on the path."""
+"""How many times one call tries to reach a folder. A try fails if another call removes an empty folder on the path."""
 
 
 class LocalBlobs:
