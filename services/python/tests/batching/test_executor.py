@@ -22,7 +22,7 @@ from daybreak_server.batching.rules import Mode, Rules
 
 
 class Doubler:
-    """Doubles numbers. A test can hold a batch with ``go``. A number below zero raises an error."""
+    """Doubles numbers. A batch waits until ``go`` is set. A number below zero raises an error."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -76,7 +76,7 @@ def test_every_caller_gets_its_own_results_in_order(start: Start) -> None:
 
 
 def test_what_arrives_while_a_batch_runs_becomes_the_next_batch(start: Start) -> None:
-    """Batches form although no item has to wait for others."""
+    """Batches form although the executor never delays an item to fill a batch."""
     executor, run = start()
     run.go.clear()
     with ThreadPoolExecutor(8) as callers:
@@ -171,7 +171,7 @@ def test_too_few_results_are_an_error(start: Start) -> None:
 def test_a_call_whose_items_all_raise_gets_one_error_and_the_executor_continues(start: Start) -> None:
     """After the first error, the other items of the call are dropped.
 
-    No empty batch runs, because a model may refuse an empty batch.
+    No empty batch may run, because a model may refuse an empty batch.
     """
     executor, run = start(max_batch_size=8)
     with ThreadPoolExecutor(1) as callers:

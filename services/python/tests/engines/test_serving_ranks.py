@@ -80,7 +80,7 @@ def test_requests_wait_for_their_turn_up_to_the_capacity(group: Callable[..., An
         httpx.Client(timeout=60) as client,
         client.stream("POST", url, json={"chunks": 5000, "chunk_s": 0.02}) as response,
     ):
-        lines = response.iter_lines()  # the response is closed when this generator is collected
+        lines = response.iter_lines()  # kept, because its garbage collection would close the response
         assert next(lines)
         second = threading.Thread(target=lambda: answers.append(post(url)))
         second.start()
@@ -101,7 +101,7 @@ def test_a_request_whose_deadline_passes_while_it_waits_is_not_run(group: Callab
         httpx.Client(timeout=60) as client,
         client.stream("POST", url, json={"chunks": 5000, "chunk_s": 0.02}) as response,
     ):
-        lines = response.iter_lines()  # the response is closed when this generator is collected
+        lines = response.iter_lines()  # kept, because its garbage collection would close the response
         assert next(lines)
         late = httpx.post(url, json={}, headers={"Daybreak-Deadline-S": "0.3"}, timeout=60)
         assert (late.status_code, late.json()["code"]) == (504, "deadline_passed")
@@ -157,7 +157,7 @@ def test_a_follower_that_must_leave_takes_its_group_along_after_the_answer(group
 def test_if_a_rank_dies_before_the_answer_another_group_gets_the_request(
     group: Callable[..., Any], all_ranks: bool
 ) -> None:
-    """The leader's collective may also fail, but only because the other rank has died."""
+    """With ``all_ranks``, the leader's collective may fail too. This failure is not an error of the workload."""
     pool, ranks, url = group()
     answers: list[httpx.Response] = []
     client = threading.Thread(target=lambda: answers.append(post(url, latency_s=3.0, all_ranks=all_ranks)))

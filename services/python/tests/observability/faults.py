@@ -1,7 +1,8 @@
 """A scripted fault for each alert that can fire on one machine.
 
-A fault is a context: inside it something is wrong, after it everything is as before. It yields a function,
-which does what clients do during the fault. The test calls it again and again while it waits for the alerts.
+A fault is a context manager: inside its block something is wrong, and after the block everything is as before. The
+fault yields a function that does what clients do during the fault. The test calls this function again and again while
+the test waits for the alerts.
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ def answers_break_off(run: ObservedRun) -> Iterator[During]:
 
 @fault("DaybreakLineStuck", "DaybreakRouterRetries", part=ANSWERS)
 def somebody_else_fills_the_group(run: ObservedRun) -> Iterator[During]:
-    """The gateway has sent the group nothing, so the group seems to have room. But the group refuses each request."""
+    """The requests that fill the group bypass the gateway. So the gateway sees room, but gets only refusals."""
     with contextlib.ExitStack() as requests:
         for _ in range(CAPACITY):
             requests.enter_context(run.requests.open_request(run.requests.answering_group(), latency_s=600.0))

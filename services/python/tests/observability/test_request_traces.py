@@ -185,7 +185,7 @@ def test_a_request_that_is_not_sampled_passes_the_callers_context_on(
     response = post(client, **({"traceparent": caller} if caller else {}))
     assert response.headers.get("traceparent") == caller
     assert response.json()["headers"].get("traceparent") == caller
-    if tracing.get("enabled", True):  # any span of the first request comes before those of this request
+    if tracing.get("enabled", True):  # a span of the first request would arrive before those of this one
         post(client, traceparent=f"00-{'c' * 32}-{PARENT}-01")
         collector.wait(ROUTE)
     assert {span.trace for span in collector.spans} <= {"c" * 32}

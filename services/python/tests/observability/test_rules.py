@@ -58,7 +58,7 @@ def test_promtool_accepts_the_rules(tmp_path: Path, factor: int) -> None:
 
 
 def test_promtool_accepts_every_query_of_a_panel(tmp_path: Path) -> None:
-    """The test passes the queries to promtool as recording rules. The live test shows that the queries return data."""
+    """The test passes the queries to promtool as recording rules. ``test_live`` shows that the queries return data."""
     queries = [*of_panels(), *of_annotations()]
     rules = [{"record": f"r{number}", "expr": query.expression} for number, query in enumerate(queries)]
     path = tmp_path / "rules.yaml"

@@ -1,7 +1,7 @@
 """A stub of the Kubernetes API, with or without the CRD of RayCluster.
 
-An observation of one namespace makes list calls. The stub answers each with an empty list, or with 404 if the call is
-for RayClusters and their CRD is missing.
+To observe a namespace, the operator makes list calls. The stub answers each call with an empty list, or with 404 if the
+call is for RayClusters and their CRD is missing.
 """
 
 from __future__ import annotations

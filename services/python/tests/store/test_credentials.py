@@ -1,4 +1,4 @@
-"""The password of Redis is in a file, like a Secret that Kubernetes mounts. Each new connection reads it again."""
+"""The password of Redis is in a file, like a Secret that Kubernetes mounts. Each new connection rereads the file."""
 
 from __future__ import annotations
 

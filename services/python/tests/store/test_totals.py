@@ -70,7 +70,7 @@ def test_a_delayed_task_waits_from_its_start_time(driver: Driver) -> None:
 
 
 def test_a_claim_of_a_waiting_group_is_a_match_and_a_claim_from_a_backlog_is_none(driver: Driver) -> None:
-    """When load rises, the rate of matches falls before waits grow: few tasks still find an idle group."""
+    """When load rises, fewer tasks find an idle group. So the rate of matches falls before waits grow."""
     driver.register("g")
     driver.pass_time(1_000)
     submit(driver)
@@ -93,7 +93,7 @@ def test_a_group_that_dies_is_counted_once_and_one_that_leaves_is_not(driver: Dr
     assert driver.totals().total("groups_lost") == 1
     driver.pass_time(60_000)
     assert driver.totals().total("groups_lost") == 2
-    driver.deregister("goes silent", died=True)  # such as a frozen leader that is killed
+    driver.deregister("goes silent", died=True)  # for example, its frozen leader is killed
     assert driver.totals().total("groups_lost") == 2
 
 
@@ -205,7 +205,7 @@ def test_time_before_a_checkpoint_counts_when_the_task_ends(driver: Driver, endi
 
 
 def test_waste_is_not_negative_if_the_clock_is_set_back_after_a_checkpoint(driver: Driver) -> None:
-    """When a counter falls, Prometheus assumes that it restarted at 0, and adds its whole value once more."""
+    """If a counter falls, Prometheus assumes a restart at 0, and counts the new value as an increase."""
     claim = start_on_two_ranks(driver)
     driver.pass_time(3_000)
     driver.now += 950
@@ -265,7 +265,7 @@ def test_a_deleted_tenant_takes_its_series_away_and_leaves_the_pool_its_total(dr
 
 
 def test_a_tenant_has_totals_of_0_before_its_first_bill(driver: Driver) -> None:
-    """For Prometheus, the first value of a series is no increase. Without the 0, it would miss the first bill."""
+    """The first value of a series is no increase. Without the 0, Prometheus would miss the first bill."""
     submit(driver, tenant="alice")
     driver.cancel(submit(driver, tenant="bob"))
     totals = driver.totals()
@@ -325,7 +325,7 @@ def test_waiting_tenants_are_named_up_to_the_limit(driver: Driver) -> None:
 def test_however_many_tenants_there_are_their_series_are_bounded(
     server_session: Server, most: int, bills: list[tuple[int, Any]]
 ) -> None:
-    """At most ``tenants_max`` tenants and `other` have series, which together have all the time of the pool."""
+    """At most ``tenants_max`` tenants and `other` have series. Their sum is all the time of the pool."""
     with server_session.client() as client:
         client.flushall()
     driver = Driver(server_session.url)

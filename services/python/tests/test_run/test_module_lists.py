@@ -1,4 +1,4 @@
-"""Tests that ``tools/module_lists.py`` finds a listed module that does not exist, and one that is not listed."""
+"""Tests that ``tools/module_lists.py`` finds a listed module that does not exist, and a module that is not listed."""
 
 from __future__ import annotations
 

@@ -99,11 +99,11 @@ def endless(found: Found) -> str | None:
 
     :returns: the path to these states, as text, or ``None`` if there are none.
 
-    Progress is a change of a task's state or attempt, and the search has shown that nothing undoes it. So a run that
-    never ends is, from some point on, in one cycle of steps without progress. We assume fairness: each of the following
-    happens eventually, if it stays possible: a tick; a claim by an idle leader; the end of an attempt by the leader
-    that holds it; one call by a leader that has lost its task. For each cycle, we look for one of these steps that is
-    possible in every state of the cycle and always leads out of the cycle.
+    Progress is a change of a task's state or attempt. :func:`explore` has shown that nothing undoes progress. So a run
+    that never ends is, from some point on, in one cycle of steps without progress. We assume fairness: each of the
+    following steps happens eventually, if it stays possible: a tick; a claim by an idle leader; the step with which a
+    leader ends the attempt that it holds; one call by a leader that has lost its task. For each cycle, we look for one
+    of these steps that is possible in every state of the cycle and always leads out of the cycle.
     """
     for group in _cycles(found):
         inside = set(group)

@@ -1,8 +1,8 @@
 """The external clients: they submit, get, cancel, follow, list and download through the SDK, and record every call.
 
 All clients run in one thread with its own event loop. Other threads call the methods of :class:`Load`, and run its
-coroutines through ``call`` and ``spawn``. Each tenant has a client in ``steady_clients``, and another one
-in ``clients`` that may lose responses and streams. With ``relay``, each pool has a relay, which records every event.
+coroutines through ``call`` and ``spawn``. Each tenant has two clients: the one in ``clients`` may lose responses and
+streams, the one in ``steady_clients`` does not. With ``relay``, each pool has a relay, which records every event.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from verification.faults.history import History
 from verification.faults.schedule import TENANTS, Submission
 
 PATIENT_RETRY = Retry(attempts=600, first_s=0.05, max_s=0.5, stream_s=600.0)
-"""A long retry, so that a machine that starts processes slowly does not fail a test."""
+"""Retries for a long time, so that no test fails because its machine starts processes slowly."""
 RELAY_GROUP = "fault-tests"
 
 
@@ -122,7 +122,7 @@ class Load:
         self.spawn(self._play(submissions))
 
     def submit(self, pool: str, *, tenant: str | None = None, readers: int = 0, **fields: Any) -> str:
-        """Submit one task now. ``fields`` has its input, and may have three options (see below). :returns: its id."""
+        """Submit a task now. ``fields``: its input, and any of the three options below. :returns: the task's id."""
         options = {
             name: fields.pop(name) for name in ("max_strikes", "run_within_s", "priority") if name in fields
         }
@@ -300,7 +300,7 @@ class Load:
             self.history.done(call, "list", "ok", tenant=tenant, pool=pool, tasks=states, count=len(tasks))
 
     async def read(self, task: str, tenant: str, *, cut: bool = True, hops: bool = True) -> str | None:
-        """Follow a task's events to the end and return the last event's type. ``hops``: reconnect at times."""
+        """Follow a task's events to the end and return the last event's type. ``hops``: reconnect at random events."""
         self._readers += 1
         reader, last_event, after = f"r{self._readers}", None, None
         client = (self.clients if cut else self.steady_clients)[tenant]

@@ -1,8 +1,9 @@
 """Random sentences of a small grammar, with their translations, and the word that each target token waits for.
 
 A simultaneous translator must not write a token before it has heard the words that decide it. German "ein roter Kreis"
-waits for "circle", because the gender of "Kreis" decides "ein" and the ending "er". A Chinese modifier comes before its
-noun, and an English one after it. So the Chinese noun waits until the next English word shows that no modifier follows.
+waits for "circle", because the gender of "Kreis" decides "ein" and the ending "er". In Chinese, a modifier comes before
+its noun; in English, after its noun. So the Chinese noun waits until the next English word shows that no modifier
+follows.
 Each target token has the index of the last source word that it needs, or :data:`SILENCE` if only silence shows that the
 sentence is over.
 """
@@ -32,11 +33,11 @@ from verification.tiny_speech.lexicon import (
 SILENCE: Final = -1
 
 Target = tuple[str, int]
-"""A target word and the index of the last source word that it needs."""
+"""A target token and the index of the last source word that it needs."""
 
 
 class Sentence(NamedTuple):
-    """English words, and the tokens in each language, each with the index of the last source word that it needs."""
+    """English words, and the tokens of each language. A token has the index of the last source word that it needs."""
 
     words: list[str]
     targets: dict[str, list[tuple[int, int]]]
@@ -90,7 +91,7 @@ class _NounPhrase:
         return "die" if self.plural else NOMINATIVE[self.shape.gender]
 
     def chinese(self, decided_by: int, modifier: list[Target]) -> list[Target]:
-        """``decided_by``: the index of the word that shows whether a modifier comes before the noun."""
+        """``decided_by``: the index of the English word after which colour, size and noun can be written."""
         number = COUNTS[self.determiner][1] if self.plural else ("这" if self.determiner == "the" else "一")
         size = SIZES[self.size][1] if self.size else ""
         rest = f"{COLOURS[self.colour][1]}色的{size}{self.shape.chinese}"

@@ -53,7 +53,7 @@ class PathPrefixes:
         self._trusts = lru_cache(maxsize=1024)(self._is_trusted)
 
     def of(self, scope: Scope) -> str:
-        """The prefix of links in the response. Headers that are not a path or not from a trusted client are ignored."""
+        """The prefix of links in the response. Headers that hold no path or come from no trusted proxy are ignored."""
         client = scope.get("client")
         if self._proxies and client is not None and self._trusts(client[0]):
             values = [value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER]

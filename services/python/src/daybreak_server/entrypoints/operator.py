@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 def run_operator(settings: Settings, *, heads: Callable[[str], Address] = in_namespace) -> int:
     """Reconcile the pools of one namespace until SIGTERM.
 
-    :param heads: Makes the function that finds the addresses of a namespace's Ray heads. Tests replace it.
+    :param heads: For a namespace, returns the function that finds the addresses of its Ray heads. Replaced in tests.
     :returns: 0, or 1 if the cluster's API server could not be used at the beginning of a round.
     """
     log_to_stderr(settings.log)

@@ -1,10 +1,10 @@
 """One running instance on this machine: its folder, its lock, the tag of its processes, and its state file.
 
 ``up``, ``dev``, ``gateway --embedded`` and ``demo-serve`` keep the files of an instance in one folder. A lock on
-``up.lock`` makes sure that one process owns the folder. All processes that the instance starts inherit an environment
-variable with its tag. By this tag, :mod:`~daybreak_server.local.reaper` finds these processes, and also those of an
-earlier run that was killed. If the path of the folder is too long, Ray's files (and no others) are elsewhere
-(:meth:`Instance.ray_folder`).
+``up.lock`` makes sure that only one process owns the folder. All processes that the instance starts inherit an
+environment variable with the instance's tag. By this tag, :mod:`~daybreak_server.local.reaper` finds these processes,
+and also those of an earlier run that was killed. If the path of the folder is too long, Ray's files (and no others) are
+elsewhere (:meth:`Instance.ray_folder`).
 
 ``up.json`` says how to reach the instance. It is written when the instance accepts tasks (``demo-serve`` writes none),
 and removed at the end of the run. A run that is killed leaves it behind.
@@ -132,7 +132,7 @@ def instance_tag(folder: Path) -> str:
 
 
 def running_state(folder: Path) -> dict[str, Any]:
-    """The content of the state file in a folder, or ``{}`` if there is none. A run that was killed may have left it."""
+    """The content of the state file in a folder, or ``{}`` if there is none. A killed run may have left the file."""
     try:
         state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

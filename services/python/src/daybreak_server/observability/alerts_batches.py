@@ -45,8 +45,8 @@ BATCH_ALERTS: tuple[Alert, ...] = (
         expression=f"({_FAILED} / {_within_5m('seconds_count')} > 0.01) and ({_FAILED} > ${{failed_requests}})",
         for_="10m",
         summary="{{ $value | humanizePercentage }} of the batches of pool {pool} raise an error.",
-        when="for 10 min, more than 1 % of a pool's batches have raised an error, and more than "
-        "`monitoring.alerts.failedRequests` of them in 5 min",
+        when="for 10 min, more than 1 % of a pool's batches, and more than `monitoring.alerts.failedRequests` batches "
+        "in 5 min, have raised an error",
         dashboard="daybreak-serving",
         needs=Needs.RAY,
     ),

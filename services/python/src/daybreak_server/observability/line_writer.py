@@ -4,7 +4,7 @@ A gateway writes its log on its event loop. If standard error is a pipe that nob
 of the node stalls, a plain write would stop the gateway after 64 KiB. So a line is written at once only if the write
 needs no waiting. Otherwise, the line goes into a buffer, and a thread writes the buffer as fast as the reader reads it.
 While the buffer has lines, later lines are added to it, so the order stays. If the buffer is full, lines are lost, and
-a line says how many.
+a later line says how many.
 
 - A line that is not urgent may wait for others (:meth:`LineWriter.later`). A gateway writes such a line for each
   submit: fifty lines made and written together cost a third of what they cost one by one. While such lines wait, only
@@ -83,7 +83,7 @@ class LineWriter:
         self._thread: threading.Thread | None = None
 
     def __call__(self, line: bytes) -> None:
-        """Write a line (given without its newline), or keep it until it can be written; if the buffer is full, lose it.
+        """Write a line (given without its newline) at once, or buffer it. If the buffer is full, drop the line.
 
         Never raises, and never waits for the reader.
         """
@@ -113,7 +113,7 @@ class LineWriter:
         with self._lock:
             facts = []
             while self._later:
-                # Facts are removed one by one. Then a signal handler that logs during this loop repeats no line.
+                # Facts are removed one by one, so that a signal handler that logs during this loop repeats no line.
                 facts.append(self._later.popleft())
             data = self._make(facts)
             if len(data) <= self._part:

@@ -36,7 +36,7 @@ class Page:
 
 
 class TaskStore(Protocol):
-    """The store as the API uses it. All methods raise :class:`StoreUnavailableError` when it cannot be reached."""
+    """The store as the API uses it. All methods raise :class:`StoreUnavailableError` if the store is unreachable."""
 
     async def submit(self, tasks: Sequence[NewTask]) -> list[Submitted | StoreError]:
         """Store tasks in order, each atomically: its record, its queue entry and its event, or nothing.

@@ -107,7 +107,7 @@ async def _alone_and_batched(server: BenchServer, store: RedisStore, calls: int)
 
 @contextmanager
 def _followers(url: str) -> Iterator[Callable[[], object]]:
-    """Run readers in another process until the block ends. The yielded callable waits until they read."""
+    """Run readers in another process until the block ends. The yielded callable waits until the readers are ready."""
     context = processes.context()
     stop, ready = context.Event(), context.Semaphore(0)
     reader = context.Process(target=_follow, args=(url, READERS, ready, stop), daemon=True)

@@ -49,7 +49,7 @@ def client_rows(outcome: Outcome, *, detail: bool) -> list[Row]:
 
 
 def follow(sizes: tuple[int, ...], tasks: Callable[[int], int], seconds: float) -> list[Row]:
-    """The rows of one run for each number of clients. The table shows only the run with the most clients."""
+    """Run once for each number of clients. The table shows only the run with the most clients. :returns: all rows."""
     rows = []
     for clients in sizes:
         outcome = sse_clients.follow(Shape(clients, tasks(clients), seconds), Cores.here())

@@ -1,10 +1,10 @@
 """``python -m verification.benchmarks.streams.client PORT FIRST``: many SSE clients in one process.
 
-The client has one thread, one epoll and no HTTP library. So it needs little CPU, and an event that arrives late was
-sent late. Streams are numbered from FIRST, and the number of a stream decides its source address. The first line of the
-client's input is a JSON list with the task of each stream. The client prints ``open`` when every stream is open. The
-second line of the input arrives after the last write in Redis, and is the number of the last step. When every stream
-has received that step, or after a minute, the client prints its figures as JSON.
+The process has one thread, one epoll and no HTTP library. So it needs little CPU, and if an event arrives late, the
+gateway has sent it late. Streams are numbered from FIRST, and the number of a stream decides its source address. The
+first line of the standard input is a JSON list with the task of each stream. The process prints ``open`` when every
+stream is open. The second line of the input arrives after the last write in Redis, and is the number of the last step.
+When every stream has received that step, or after a minute, the process prints its figures as JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 OPENING = 128
 """How many streams to open at once."""
 DRAIN_S = 60.0
-"""The longest time for which the client still reads after it knows the last step. Later events do not count."""
+"""The longest time for which the process still reads after it knows the last step. Later events do not count."""
 SOURCES = 16
 """How many source addresses to connect from. Each address has about 28,000 ports."""
 _EVENT = re.compile(rb'id: (\d+)-\d+\n[^\n]*\n[^\n]*"step":(\d+)')
@@ -44,7 +44,7 @@ class Stream:
 @dataclass(slots=True)
 class Findings:
     """What all streams of this process received. ``lags_ms``: for each event after all streams were open, the time from
-    the write in Redis to the arrival here. ``closed``: streams that ended before the client closed them."""
+    the write in Redis to the arrival here. ``closed``: streams that ended before this process closed them."""
 
     lags_ms: array[float] = field(default_factory=lambda: array("d"))
     events: int = 0
@@ -136,7 +136,7 @@ class Clients:
         del self.findings.lags_ms[:]
 
     def read_to_last_step(self, stdin: int) -> None:
-        """Read until the input names the last step. Then read until every stream has this step, or for a minute."""
+        """Read until the input names the last step. Then read until every stream has this step, or a minute passes."""
         self._epoll.register(stdin, select.EPOLLIN | select.EPOLLHUP)
         while not self._input_ready(stdin):
             pass
@@ -158,7 +158,7 @@ class Clients:
         return ready
 
     def close(self) -> None:
-        """Close every stream. Record the lowest and the highest step that a stream had reached."""
+        """Close every stream. Record the last steps of the slowest and of the fastest stream."""
         steps = [stream.step for stream in self._streams.values()]
         self.findings.lowest_step, self.findings.highest_step = min(steps, default=-1), max(steps, default=-1)
         for stream in self._streams.values():

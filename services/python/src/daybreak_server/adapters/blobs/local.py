@@ -37,11 +37,11 @@ PART_BYTES: Final = 4 << 20
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WALK_TRIES: Final = 20
-"""How often one call may try to reach a folder. A try fails if another call removes an empty folder on the path."""
+"""How many times one call tries to reach a folder. A try fails if another call removes an empty folder on the path."""
 
 
 class LocalBlobs:
-    """Files below ``root``, which is created if it is missing. Threads and processes may share it."""
+    """Files below ``root``, which is created if it is missing. Threads and processes may share the folder."""
 
     def __init__(self, root: Path) -> None:
         """:raises BlobRefusedError: when the folder neither exists nor can be created."""
@@ -263,7 +263,7 @@ def _taken(key: str) -> BlobExistsError:
 
 
 def _copy(reader: BinaryIO, writer: int) -> Iterator[int]:
-    """Copy into a file and sync it. Yields the number of bytes so far after each part."""
+    """Copy into a file and sync it. After each part, yields the number of bytes copied so far."""
     sent = 0
     while data := reader.read(PART_BYTES):
         _write_all(writer, data)

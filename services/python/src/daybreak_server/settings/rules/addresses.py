@@ -94,7 +94,7 @@ def listening_host(host: str) -> str:
 
 
 def region_name(region: str | None) -> str | None:
-    """Check the name of a region, of AWS or of another S3 server."""
+    """Check the name of a region of AWS or of another S3 server."""
     if region is not None and not _REGION.fullmatch(region):
         raise ValueError("write the name of a region, such as eu-central-1")
     return region

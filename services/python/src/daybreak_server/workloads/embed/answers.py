@@ -1,6 +1,6 @@
 """The requests that ``embed`` understands, and their answers.
 
-``POST /v1/embeddings``  OpenAI's: a text, a list of texts, a list of token ids, or a list of such lists
+``POST /v1/embeddings``  as in OpenAI's API: a text, a list of texts, a list of token ids, or a list of such lists
 ``POST /embedding/api``  ``{"input": […], "is_query": true}`` → a bare list of vectors
 """
 

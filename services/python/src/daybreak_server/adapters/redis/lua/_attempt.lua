@@ -80,7 +80,7 @@ local function detach(r, ended, leader_may_write, published)
   zdrop(K_leases, r.id)
   group_drops(group_of(r.group), r.id)
   if not published then discard(r.id .. '/' .. r.token .. '/', leader_may_write and NOW + ZOMBIE_MS or NOW) end
-  set(r, 'token', '')  -- '' means no token, and unlike an HDEL it needs no further command
+  set(r, 'token', '')  -- '' means no token. Unlike an HDEL, it needs no additional command.
   r.token = nil
   unset(r, 'ckpt_at')
   unset(r, 'last_event_number')
@@ -202,8 +202,8 @@ local function release(r, why, group_failed)
   arm(r)
 end
 
--- The tasks that the store has given to a group that does not know of them, because the answer to a claim was lost or
--- the group restarted. `known`: the ids that the group knows, separated by spaces.
+-- The tasks that the store has given to the group and that are not in `known`, the ids that the group knows (separated
+-- by spaces). The answer to the claim of such a task was lost, or the group has restarted or is removed now.
 local function unknown_tasks(g, known)
   local is_known, found = {}, {}
   for id in string.gmatch(known or '', '%S+') do is_known[id] = true end
