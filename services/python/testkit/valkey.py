@@ -6,6 +6,7 @@ Each server has its own folder and a free port on 127.0.0.1. It runs with an app
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 from pathlib import Path
@@ -85,8 +86,16 @@ class Server:
             self._process = None
 
     def kill(self) -> None:
-        """Kill the server with SIGKILL."""
+        """Kill the server with SIGKILL. All that it has answered is then in the file, as tests expect.
+
+        While the disk is busy with an earlier fsync, a server with ``everysec`` keeps writes in its memory for up to two
+        seconds. A kill would lose them, so this method waits until they are written.
+        """
         if self._process is not None:
+            with contextlib.suppress(redis.RedisError), self.client(socket_timeout=5) as client:
+                wait_until(
+                    lambda: not client.info("persistence").get("aof_buffer_length"), 30, "the writes to the file"
+                )
             self._process.kill()
             self._process.wait(60)
             self._process = None

@@ -99,7 +99,9 @@ def test_a_step_that_holds_the_lock_forever_is_a_strike_and_its_process_is_kille
     pools: Callable[..., Pool], start_leader: Callable[[Pool], subprocess.Popen[str]]
 ) -> None:
     """The leader cannot end itself, so its watchdog kills it and reports the reason."""
-    pool = stress_pool(pools, stall_s=2.0)
+    pool = stress_pool(
+        pools, stall_s=2.0, lease_s=15.0
+    )  # on a busy machine, 3 s may end before the watchdog acts
     leader = start_leader(pool)
     task = pool.submit(steps=2, stuck_at=2)
     assert leader.wait(60) == -signal.SIGKILL

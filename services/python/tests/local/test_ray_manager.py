@@ -134,7 +134,9 @@ def test_the_api_and_the_manager_are_replaced_without_a_loss(folder: Path, valke
     assert seen["wanted"] == {"small": 1}
     assert seen["same"], "the same settings keep the actor"
     assert seen["replaced"], "other settings replace the actor"
-    assert all(seen["on_the_head"]), "the actor runs on the head's node, so it keeps no other node from leaving"
+    assert all(seen["on_the_head"]), (
+        "the actor runs on the head's node, so it keeps no other node from leaving"
+    )
 
 
 def test_without_a_node_that_is_marked_as_the_head_ray_chooses_the_node() -> None:

@@ -37,7 +37,11 @@ def traced(valkey: Server, tmp_path: Path, collector: Collector) -> Callable[...
     """A function that returns settings for a pool of simulated speech. By default, they record every trace."""
 
     def make(*, tracing: dict[str, Any] | None = None, **pool: Any) -> Settings:
-        tree = settings_of(valkey, tmp_path, **pool).model_dump(mode="json", exclude_unset=True)
+        # On a busy machine, the watchdog of a killed group must settle its sessions before their leases end.
+        lease = {"lease_s": 15}
+        tree = settings_of(valkey, tmp_path, **{"lease": lease, **pool}).model_dump(
+            mode="json", exclude_unset=True
+        )
         every = {"enabled": True, "endpoint": collector.url, "sample_ratio": 1.0, "max_per_s": 1e6}
         return Settings.model_validate(tree | {"tracing": every | (tracing or {})})
 
