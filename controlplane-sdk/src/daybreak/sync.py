@@ -224,7 +224,7 @@ class Client:
     def logs(self, task: TaskRef, *, follow: bool = False, after: str | None = None) -> Iterator[LogLine]:
         """Iterate over the lines that the task's workload has logged after the event ``after`` (default: all).
 
-        With ``follow``, the iteration waits for further lines, and ends when the task does. The client reconnects when a
+        With ``follow``, the iteration waits for more lines, and ends when the task does. The client reconnects when a
         connection breaks. A line's field ``dropped`` says how many lines are missing before it.
         """
         return self._iterate(logs(task, after=after, follow_live=follow, retry=self._retry))

@@ -86,15 +86,17 @@ class Server:
             self._process = None
 
     def kill(self) -> None:
-        """Kill the server with SIGKILL. All that it has answered is then in the file, as tests expect.
+        """Kill the server with SIGKILL, when all the writes that it has answered are in its file.
 
-        While the disk is busy with an earlier fsync, a server with ``everysec`` keeps writes in its memory for up to two
-        seconds. A kill would lose them, so this method waits until they are written.
+        While the disk is busy with an earlier fsync, a server with ``everysec`` keeps writes in memory for up to two
+        seconds. A kill in this time would lose them.
         """
         if self._process is not None:
             with contextlib.suppress(redis.RedisError), self.client(socket_timeout=5) as client:
                 wait_until(
-                    lambda: not client.info("persistence").get("aof_buffer_length"), 30, "the writes to the file"
+                    lambda: not client.info("persistence").get("aof_buffer_length"),
+                    30,
+                    "the writes to the file",
                 )
             self._process.kill()
             self._process.wait(60)

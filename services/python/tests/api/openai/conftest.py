@@ -58,7 +58,7 @@ class Models:
             shown = self.show(alias)
             return shown["state"] == state and (ready is None or shown["ready"] == ready)
 
-        wait_until(there, 60, f"{alias} is {state}")
+        wait_until(there, 120, f"{alias} is {state}")
         return self.show(alias)
 
     def ask(self, alias: str, *, headers: dict[str, str] | None = None, **body: Any) -> Any:
