@@ -171,6 +171,20 @@ def test_a_worker_that_cannot_be_reached_is_an_error(tmp_path: Path, valkey: Ser
     assert (found["workers"].level, "gpu-1" in found["workers"].found) == ("error", True)
 
 
+def test_the_check_says_how_many_workers_it_tried(
+    tmp_path: Path, valkey: Server, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daybreak_server.cli.doctor.workers.WORKERS_MAX", 1)
+
+    async def act(registry: RedisRegistry) -> None:
+        await add_worker(registry, worker(port))
+        await add_worker(registry, replace(worker(port), id="gpu-2"))
+
+    change(valkey, act)
+    found = report(settings(tmp_path, valkey.url))["workers"]
+    assert (found.level, found.found) == ("ok", "2 registered, the first 1 can be reached from here")
+
+
 def test_models_without_a_manager_are_an_error(tmp_path: Path, valkey: Server) -> None:
     async def act() -> None:
         registry = RedisRegistry(valkey.url)

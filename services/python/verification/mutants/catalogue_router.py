@@ -64,7 +64,7 @@ ROUTER: tuple[Mutant, ...] = (
     ),
     mutant(
         "router-breaks-do-not-count",
-        "a request that breaks each connection is sent until its deadline",
+        "a request that breaks each connection is sent again and again until its deadline",
         (f"{_ROUTING}/pool_router.py", "        ticket.breaks += 1\n", ""),
         tests=f"{_FAILURES}::test_a_request_that_breaks_each_connection_is_given_up_long_before_its_deadline",
     ),

@@ -31,8 +31,8 @@ RELEASES_MAX = 50
 """How often a task may be released without a strike. Each further release is a strike."""
 
 GROUP_FAILURES_MAX = 2
-"""A task gets no strike for this many failures of groups that run it. Each further failure is a strike. The limit is
-low, because after each failure a group must start again."""
+"""How often a group may fail instead of releasing a task before such a failure is a strike. The limit is low, because
+after each failure a group must start again."""
 
 BACKOFF_BASE_MS = 1_000
 """The longest delay after the first strike. Each further strike doubles this delay."""

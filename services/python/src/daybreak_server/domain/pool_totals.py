@@ -16,8 +16,8 @@ from daybreak_server.domain.tasks import Priority, State
 NEW = "new"
 """In transitions, the state of a task before it is accepted."""
 OTHER = "other"
-"""The label of all tenants after the first ``tenants_max``, of waiting tasks that one call does not examine, and of
-unknown reasons."""
+"""The label of all tenants after the first ``tenants_max``, and of reasons that this version does not know. Where tasks
+are counted by tenant, also the label of the tenants beyond those that one call of the script examines."""
 DELETED = "deleted"
 """The label of the GPU time of tenants that were deleted. The pool's totals include this time."""
 WASTES = {"cancel": State.CANCELLED, "expiry": State.EXPIRED, "failure": State.FAILED}
@@ -163,7 +163,8 @@ class PoolTotals:
         """GPU-seconds that led to a result. These are the GPU-seconds that groups spent on requests while they did not
         drain, and the GPU-seconds billed for tasks, except for tasks that ended without a result.
 
-        If an attempt does not end its task, what it used before its last checkpoint is pending until the task ends.
+        If an attempt does not end its task, the GPU-seconds up to its last checkpoint are left out until the task ends:
+        only then is it known whether they had a result.
         """
         without_result = sum(self.total(f"wasted:{cause}") for cause in WASTES) + self.total("pending_ms")
         return (self.total("used_ms") + self.total("serving_ms") - without_result) / 1000

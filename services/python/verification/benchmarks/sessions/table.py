@@ -22,8 +22,8 @@ were measured on an early version of the tiny model, for batches of 1, 8 and 32:
 - *Device with flat costs*: turns of 0.96 s with 0 to 20 tokens; the costs are \
 assumed: a prefill takes 30 ms + 1 ms for each session, a decode 15 ms + 0.1 ms.
 - A step that has both prefills and \
-decodes calls the language model only once, so the fixed part of the cost of a decode is not added. A block of audio \
-lasts 0.48 s and counts as 6 tokens (`max_batch_tokens`).
+decodes calls the language model only once, so the fixed part of the cost of a decode is not added. In the limit \
+`max_batch_tokens`, a block of audio (0.48 s) counts as 6 tokens.
 - Each piece of a divided turn costs the fixed part of a call, plus its share of the \
 cost of the turn.
 - Not simulated: Redis, the network, other work on the machine."""

@@ -70,8 +70,8 @@ def nothing_left(observations: Observations) -> Iterator[Violation]:
     Three kinds of files will be deleted:
 
     * files in the store's garbage list;
-    * checkpoints of an ended task that no report named: they are deleted with the task's folder when the task's
-      retention ends;
+    * checkpoints that their leader stored but did not report, because it died: they are deleted with the folder of
+      their task when the task's retention ends;
     * probe files, which ranks write to test the blob store: if a rank is killed before it deletes its probe file,
       gateways delete the file after a day.
     """

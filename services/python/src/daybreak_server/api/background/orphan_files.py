@@ -2,7 +2,7 @@
 
 A store that lost its last second in a power cut has forgotten tasks whose files still exist. Such a file is deleted
 when the pool's retention plus one day have passed since its task was submitted. The retention of a task begins when the
-task ends. If the task ended within a day of its submission, its retention is over when its files are deleted. So even
+task ends. If the task ended within a day of its submission, its retention has ended by then. So even
 if the store is empty by mistake, only files of tasks that took longer than a day are deleted too early.
 """
 

@@ -116,7 +116,8 @@ def _workers(view: RegistryView) -> Iterator[Check]:
         yield _unreachable(unreachable, len(tried))
     else:
         of_them = f", {draining} of them draining" if draining else ""
-        yield ok(what, f"{len(workers)} registered{of_them}, can be reached from here")
+        tried_first = f"the first {len(tried)} " if len(tried) < len(workers) else ""
+        yield ok(what, f"{len(workers)} registered{of_them}, {tried_first}can be reached from here")
     for worker in workers[:WORKERS_MAX]:
         yield _worker(view, worker)
 

@@ -18,9 +18,9 @@ later, its drain deadline has passed: the operator assumes that the group cannot
 MARK_S = 30.0
 """How long the operator may take to set a group's drain mark after it has written the group's drain record.
 
-The operator writes the record into the status, then sets the mark in the store. If it died in between, a later plan
-renews the record, but only after this time. If each plan renewed the record, an operator that dies after each write of
-the status would never set the mark."""
+The operator writes the record into the status, then sets the mark in the store. If it died in between, the next plan
+finds the record, and only sets the mark. A plan renews the record only after this time. If each plan renewed it, an
+operator that dies after each write of the status would never get to the mark."""
 
 Drains = Mapping[str, Drain]
 

@@ -39,7 +39,7 @@ class Measured:
     tokens_per_turn: float
     for_s: float
     until: float
-    """The smallest number of users that was not sustained is at most this many times the sustained number."""
+    """A factor: the lowest number of users that was not sustained is at most this factor times the highest one that was."""
     users: int
     """The numbers of users of all sustained runs, added up."""
     differing: int

@@ -39,8 +39,8 @@ end
 -- `final_event_id`).
 local function emit_in_record(r, field, kind, data) set(r, field, announce(r, kind, data)) end
 
--- Until the next event, the record implies the first `started` event. Later the record may name another group, so
--- `emit` then adds the `started` event to the list.
+-- Until the next event, the record implies the first `started` event. When the next event comes, `emit` adds the
+-- `started` event to the list, because from then on the record may name another group.
 local function started_entry(r)
   return entry(r.started_event_id, 'started', '1', started_data(r.group, r.ranks) .. '}')
 end
