@@ -39,7 +39,7 @@ class Measured:
     tokens_per_turn: float
     for_s: float
     until: float
-    """A factor: the lowest number of users that was not sustained is at most this factor times the highest one that was."""
+    """The lowest number of users that was not sustained, divided by the highest one that was, is at most this factor."""
     users: int
     """The numbers of users of all sustained runs, added up."""
     differing: int
