@@ -39,7 +39,7 @@ class Measured:
     tokens_per_turn: float
     for_s: float
     until: float
-    """The lowest number of users that was not sustained, divided by the highest one that was, is at most this factor."""
+    """The lowest number of users that was not sustained, divided by the highest one that was, is at most this."""
     users: int
     """The numbers of users of all sustained runs, added up."""
     differing: int
