@@ -3,7 +3,8 @@
 The pool ``talks`` has the simulated model, whose text shows whether audio or text was lost. The pool ``speech`` has the
 tiny speech model; its client runs in the cluster, and reaches the gateways through their Service.
 
-The tests run in this order. Each test finds the sessions that the previous test has left, but also passes alone.
+The tests run in the order of this file. Each test finds the sessions that the previous test has left, but also passes
+alone.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ _REQUESTS = Row(
     panels=(
         Panel(
             title="Requests by outcome",
-            shows="Requests to serving pools that ended, per second. `answered`: the group's answer was passed on, "
+            shows="Ended requests to serving pools, per second. `answered`: the group's answer was passed on, "
             "whatever its status. `client_gone`: the client did not wait for the answer. The panel "
             "*Refused and failed* describes the other outcomes.",
             bad="`answered` that falls while the demand does not.",

@@ -1,4 +1,4 @@
-"""The registry of workers and models on a real server, with a clock that tests set, and builders of its records."""
+"""The registry of workers and models on a real server with a clock that tests set, and builders of registry records."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def worker(
 
 
 def plan_with(*placed: tuple[str, str], workers_wanted: int = 0) -> PlacementPlan:
-    """A plan with a replica for each pair of a model and the worker that runs it."""
+    """A plan with one replica for each pair (model, worker)."""
     replicas = tuple(Replica(alias=alias, worker=on, devices=(HOST,)) for alias, on in sorted(placed))
     return PlacementPlan(placement=Placement(replicas=replicas), workers_wanted=workers_wanted)
 

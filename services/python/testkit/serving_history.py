@@ -1,4 +1,4 @@
-"""Hand-written histories of requests, for the tests of the checker of such histories."""
+"""Hand-written histories of requests, which the tests of the checker use."""
 
 from __future__ import annotations
 

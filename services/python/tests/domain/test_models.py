@@ -62,7 +62,7 @@ def test_replicas_follow_the_demand_up_at_once_and_down_after_the_idle_time() ->
 
 
 def test_min_replicas_always_run_and_a_deleted_model_does_not() -> None:
-    """Replicas within ``min_replicas`` run even without a request."""
+    """At least ``min_replicas`` replicas run, even without a request."""
     kept = replace(MODEL, min_replicas=2)
     assert wanted(kept, 0, math.inf) == 2
     assert wanted(replace(kept, deleted=True), 9, 0, placed=2) == 0
@@ -106,7 +106,7 @@ def test_the_state_of_a_model_is_that_of_its_best_replica(
 
 
 def test_a_view_says_why() -> None:
-    """The reason comes from the placement or a worker. If neither has one, the view says when the model will start."""
+    """The reason comes from the placement or a worker. Without such a reason, the view says when the model starts."""
     unplaced = Placement(replicas=(), unplaced={"chat": "No worker is registered."})
     assert view(MODEL, wanted=1, placement=unplaced, workers=[]).reason == "No worker is registered."
     failed = worker("w1", ReplicaState.FAILED, reason="CUDA out of memory")

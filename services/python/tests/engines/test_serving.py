@@ -160,7 +160,7 @@ def test_a_client_that_disconnects_closes_the_generator(
 def test_a_client_that_does_not_read_holds_up_its_request_and_costs_no_memory(
     serving: Callable[..., Any], client: httpx.Client
 ) -> None:
-    """The kernel buffers a few megabytes. Without back-pressure, gigabytes would be produced in this time."""
+    """The kernel buffers a few megabytes. Without back-pressure, the workload would yield gigabytes in a second."""
     _, _, url = serving(workload=f"{__name__}:ENDLESS")
     with client.stream("GET", url) as response:
         assert next(response.iter_raw())

@@ -159,7 +159,7 @@ class World:
                     ("settle", i, number, outcome, w),
                 )
                 yield (outcome, w, i), settle_only, with_leader(IDLE), in_flight
-                if number != OLD or outcome == "finish":  # the outcome of a zombie has no effect, so try one
+                if number != OLD or outcome == "finish":  # a zombie's outcome has no effect, so one is enough
                     yield (f"{outcome} and claim", w, i), settle_and_claim, after_claim, in_flight
                     unanswered = with_leader(("resettling", i, number))
                     yield (f"{outcome} and claim, reply lost", w, i), settle_and_claim, unanswered, in_flight
@@ -176,7 +176,7 @@ def _two_holders(state: State) -> str | None:
 
 
 def canonical(state: State) -> State:
-    """The representative of all states that behave in the same way.
+    """The state that represents all states that behave as ``state`` does.
 
     The number of an attempt that the store has forgotten makes no difference. The token of a task's last settle matters
     only while a leader may repeat that settle. Nothing uses the counters of an ended task. The two leaders are

@@ -27,7 +27,7 @@ PLACES = {
 }
 """For each state of a task: whether the task is in the queue, in the delays, in the leases, and in ``live``.
 
-``live`` has the tasks that are due or run.
+``live`` has the tasks that are due and those that run.
 """
 _AGE = {"R": 0, "D": 1, "Q": 2}
 

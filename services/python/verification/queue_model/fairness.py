@@ -4,8 +4,8 @@ tenant.
 This is start-time fair queueing. Each tenant has a virtual time: its GPU-seconds divided by its weight. The
 waiting tenant with the smallest virtual time is served. It is charged an estimate, which is corrected when the
 work ends. The pool's virtual time is the highest virtual time that any tenant had when it was served. If a
-tenant returns after a pause with a virtual time below the pool's, its own is raised to the pool's. So a tenant
-cannot save up GPU time during a pause and then starve others.
+tenant returns after a pause with a virtual time below the pool's, the tenant's virtual time is raised to the
+pool's. So a tenant cannot save up GPU time during a pause and then starve others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def order(priority: int, sequence: int) -> int:
 @dataclass(slots=True)
 class FairQueue:
     """The waiting tasks of a pool, and the virtual times: ``vtime`` of the pool, ``shares`` of the tenants. Any string
-    may be an id."""
+    may be the id of a task."""
 
     vtime: float = 0.0
     shares: dict[str, float] = field(default_factory=dict)
@@ -80,7 +80,8 @@ class FairQueue:
             self.weights.pop(tenant, None)
 
     def position(self, tenant: str, place: int, cost_s: float) -> int:
-        """The estimated position (1 is next), assuming that other tenants' tasks cost as much as this one."""
+        """The estimated position of ``tenant``'s task at ``place``; 1 is next. The estimate assumes that each task of
+        another tenant also costs ``cost_s``."""
         ahead = sum(1 for at, _ in self._waiting.get(tenant, []) if at < place)
         share = self.shares.get(tenant, 0.0)
         if tenant not in self._waiting:

@@ -33,11 +33,11 @@ class SessionChange:
     attempt: int = 0
     """How many times groups have claimed the session."""
     group: str = ""
-    """The group that owns it, or owned it last."""
+    """The group that owns the session, or owned it last."""
     tenant: str = ""
     trace_context: TraceContext | None = None
     reason: str = ""
-    """Why it was released or refused, or has ended."""
+    """Why the session was released or refused, or has ended."""
     error: str = ""
     """The code of the error. The error's message is left out, because it may quote the model's text."""
     latency_multiplier: int | None = None

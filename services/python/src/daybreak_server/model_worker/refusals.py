@@ -10,7 +10,8 @@ from starlette.responses import Response
 from daybreak_server.api.openai.errors import error_response
 
 REFUSED_HEADER = "Daybreak-Refused"
-"""Says that no part of the request was run, so it can be tried on another worker. The value says why."""
+"""Says that no part of the request was run, so the gateway can try another worker. The value is the reason for the
+refusal."""
 BROKE_HEADER = "Daybreak-Broke"
 """Says that the engine broke before the first byte of an answer. The engine may have begun to work on the request."""
 

@@ -1,4 +1,4 @@
-"""Clients do not wait for groups that cannot load their model: they get the reason at once."""
+"""Clients do not wait for groups that cannot load their model. The clients get the reason at once."""
 
 from __future__ import annotations
 

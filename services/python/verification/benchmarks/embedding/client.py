@@ -27,8 +27,8 @@ LONGEST = 4.0
 """A window closes after this many times its planned length, even if fewer than :data:`LEAST` answers have arrived for
 each caller."""
 LIMIT_S = 120.0
-"""If a window should close, but has fewer answers than there are callers, it stays open for up to this many seconds
-more. If it still has too few answers after that, the run fails."""
+"""If a window has fewer answers than there are callers when it is due to close, it stays open for up to this many
+seconds more. If it still has too few answers after that, the run fails."""
 
 
 @dataclass(slots=True)

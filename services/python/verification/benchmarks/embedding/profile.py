@@ -1,9 +1,9 @@
 """The part ``profile`` of the benchmark shows how Daybreak spends its CPU time while callers embed texts.
 
-The kernel counts the CPU time of each thread, and py-spy names the threads of the group once, at the end. So the
-measurement does not slow the processes down. The threads of requests do three kinds of work: tokenising, JSON, and
-passing requests between threads. The time of the first two kinds is measured separately, with the same
-code and texts. All other time of these threads counts as the third kind.
+The kernel counts the CPU time of each thread, and py-spy reads the names of the group's threads only once, at the end.
+So the measurement does not slow the processes down. The threads of requests do three kinds of work: tokenising, JSON,
+and passing requests between threads. The time of the first two kinds is measured separately, with the same code and
+texts. All other time of these threads counts as the third kind.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Measures how many tasks per second can be submitted in batches, claimed and settled.
+"""Measures how many tasks per second can be submitted (in batches), claimed and settled.
 
-The queue's scripts write all records of each task, as they do for clients.
+As in production, the queue's scripts write all records of each task.
 
 One producer process submits the tasks, and two leader processes claim and settle them. If the machine has enough cores,
 these processes do not run on the server's core.
@@ -51,7 +51,7 @@ class Rate:
     settles_s: float
     settle_us: float
     tasks_s: tuple[float, ...]
-    """Tasks per second in each repeat: submitted, claimed and settled."""
+    """Tasks submitted, claimed and settled per second, in each repeat."""
     single_s: float
     """Tasks per second with one group in each leader process, so that each call settles one task."""
     raw_s: float
@@ -102,7 +102,7 @@ def measure(server: BenchServer, *, depth: int, tasks: int, repeats: int, cores:
     ended = a_task + (server.info()["used_memory"] - waiting) / half
     settle_us = (server.cpu_s() - cpu) / half * 1e6
     rates, raws = [], []
-    for _ in range(repeats):  # store and list alternate, so that other load on the machine affects both
+    for _ in range(repeats):  # store and plain list alternate, so that other load affects both
         rates.append(tasks / _run(server.url, produced=tasks, settled=tasks, cores=cores))
         raws.append(tasks / _run(server.url, produced=tasks, settled=tasks, cores=cores, raw=True))
     single = half / _run(server.url, produced=half, settled=half, cores=cores, width=1)

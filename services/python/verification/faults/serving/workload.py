@@ -33,7 +33,7 @@ class RecordedServe:
         self._file = -1
 
     def load(self, group: Group) -> None:
-        """Open the file of this process, on the leader."""
+        """If this process is the leader, open its file."""
         self._group = group
         if group.leader:
             folder = Path(group.options["runs"])

@@ -30,7 +30,7 @@ _PATIENCE_S = 60.0
 
 
 class NoEndError(Exception):
-    """A session could not be opened, or did not end within a long time after its audio."""
+    """A session could not be opened, or was still open long after its audio had ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

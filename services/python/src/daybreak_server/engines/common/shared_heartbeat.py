@@ -6,8 +6,8 @@ The memory has four parts, each with one writer:
   were last renewed and the group's record was last refreshed. The leader writes it.
 * one time: when the watchdog last polled. The watchdog writes it.
 * :data:`MAX_LEASES` slots, each empty or with one lease that the leader holds, as JSON. The leader writes them. The
-  leases are not sent to the watchdog as messages, because a message could be late: right after the leader has claimed
-  a task, it may enter a long call in C.
+  leases are not sent to the watchdog as messages, because a message could be late: right after a claim, the leader
+  may enter a long call in C.
 * the streaming sessions that the model works on now, as JSON. The leader writes them before and after each batch. If
   the group dies, no other session can be the cause.
 
@@ -61,7 +61,7 @@ class HeartbeatSnapshot:
     beat_at: float = 0.0
     """When the work last advanced."""
     limit_s: float = 0.0
-    """How long it may take to advance again."""
+    """How long the work may take to advance again."""
     renewed_at: float = 0.0
     """When the least recently renewed lease was renewed."""
     refreshed_at: float = 0.0

@@ -1,7 +1,7 @@
 """Framed messages over TCP between two ranks: a JSON header, and an optional payload of bytes.
 
-A frame holds the sizes of header and payload, then the header, then the payload. Nothing is unpickled. A rank is
-admitted only with the nonce that the leader publishes with its address
+A frame holds the sizes of header and payload, then the header, then the payload. Nothing is unpickled. The leader
+publishes a nonce together with its address, and admits only ranks that send this nonce
 (:mod:`~daybreak_server.engines.gang.rendezvous`). TCP keepalive detects a node that vanished without closing its
 connections.
 """

@@ -1,7 +1,7 @@
 """The table of a group's sessions. It also holds the scheduler and the model. Only the work thread may use the table.
 
-If the model returns :class:`SessionFailedError` for a session, or raises in a step with this session alone, then this
-session fails, and the others continue (:mod:`.model_steps`).
+A session fails if the model returns :class:`SessionFailedError` for it, or raises an exception in a step that has only
+this session. The other sessions continue (:mod:`.model_steps`).
 """
 
 from __future__ import annotations
@@ -152,7 +152,8 @@ class SessionTable:
     def step(self, now: float) -> float | None:
         """Run the next batch, and return ``None``.
 
-        If there is no batch, return the time at which to call again, or ``inf``: only after something new has arrived.
+        If there is no batch, return the time at which to call again. ``inf`` means that the caller need not call again
+        before something new arrives.
         """
         batch = self.scheduler.next(now)
         if batch is None:
@@ -195,7 +196,7 @@ class SessionTable:
         self._adjust(self._sessions.values())
 
     def _rules(self) -> LagRules:
-        """The rules from the settings, limited to turns that the model allows."""
+        """The rules from the settings. Their multipliers are limited to the longest turn that the model allows."""
         fitting, rules = self._model.shape.blocks_that_fit, self.lag_rules
         return replace(rules, lowest=fitting(rules.lowest), highest=fitting(rules.highest))
 

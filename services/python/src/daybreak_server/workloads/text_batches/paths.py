@@ -1,4 +1,4 @@
-"""Chooses what answers a request, by its method and path."""
+"""Chooses the function that answers a request, by the request's method and path."""
 
 from __future__ import annotations
 

@@ -93,7 +93,8 @@ local function soonest_end()
   return soonest or nil
 end
 
--- The expected wait in seconds; nil if the pool has no history. `due`: when a delayed task may start, in ms.
+-- The expected wait in seconds; nil if it depends on the mean duration of the pool's tasks, and no mean is known yet.
+-- `due`: when a delayed task may start, in ms.
 local function wait_s(position, due)
   if not accepting then load_groups() end
   local wait = 0

@@ -4,8 +4,8 @@ whose result they contain.
 A part is a piece of the output in the blob store. Its key has the number of the attempt that stored it, so no
 attempt overwrites the part of another. Only parts in the reported checkpoint are used. An attempt begins with
 these parts, in order, and continues after their last line. So no line is lost and none appears twice,
-whatever was computed or stored after the checkpoint. An attempt begins at line 1 if a fact on which the results
-depend has changed (see :func:`fingerprint_of`), or if a part is missing or its bytes have changed.
+whatever was computed or stored after the checkpoint. An attempt drops the parts and begins at line 1 if a fact on
+which the results depend has changed (see :func:`fingerprint_of`), or if a part is missing or its bytes have changed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Ledger:
     """The progress of the output."""
 
     fingerprint: str
-    """Identifies the file, the parameters, the models and the workload's ``bulk_version``."""
+    """Identifies the input file, the parameters, the models and the workload's ``bulk_version``."""
     line: int = 0
     """The last line of the input whose result is in the parts."""
     offset: int = 0
