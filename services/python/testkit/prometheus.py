@@ -1,4 +1,4 @@
-"""Runs the installed Prometheus and Alertmanager for a system under test, and keeps their notifications.
+"""Runs the installed Prometheus and Alertmanager for a system under test, and keeps the notifications of alerts.
 
 The windows and waiting times of alerts are divided by :data:`FACTOR`, so that an alert that looks back over an hour
 fires within seconds.
@@ -26,7 +26,7 @@ from testkit.system import request, try_request
 from testkit.waiting import wait_until
 
 FACTOR = 300.0
-"""One hour becomes 12 s, and five minutes would become 1 s. But no window is shorter than 6 s, in which Ray is scraped
+"""One hour becomes 12 s. A shorter window, such as one of five minutes, becomes at least 6 s. In 6 s, Ray is scraped
 three times."""
 ALERTMANAGERS = ("prometheus-alertmanager", "alertmanager")
 """Names of Alertmanager's program: the name in Debian, and the original one."""
@@ -94,7 +94,7 @@ class Notifications:
 
 
 class Watch:
-    """Prometheus with Daybreak's alerts, Alertmanager, and the notifications."""
+    """Runs Alertmanager, and Prometheus with Daybreak's alerts. Keeps the notifications."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -106,7 +106,7 @@ class Watch:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, *, gateway: str, ray: Path) -> None:
-        """Run both programs, and scrape this gateway and the targets that the file ``ray`` lists."""
+        """Run Alertmanager and Prometheus, which scrapes this gateway and the targets that the file ``ray`` lists."""
         place = Place(here=f'namespace="{observe.NAMESPACE}"', thresholds=asdict(THRESHOLDS), factor=FACTOR)
         groups = rule_groups(place, frozenset({Needs.GATEWAY, Needs.RAY}))
         self.start_with(
@@ -121,7 +121,7 @@ class Watch:
         )
 
     def start_with(self, config: Mapping[str, Any]) -> None:
-        """Run Alertmanager, and Prometheus with this configuration, which must send alerts to :attr:`alertmanager`."""
+        """Run Alertmanager, and Prometheus with ``config``, which must send alerts to :attr:`alertmanager`."""
         receiver = {"name": "test", "webhook_configs": [{"url": self.notifications.url}]}
         route = {"receiver": "test", "group_by": ["..."], "group_wait": "0s", "group_interval": "1s"}
         self._run(
@@ -161,7 +161,7 @@ class Watch:
         return list(self._ask("query", query=expression)["result"])
 
     def unhealthy_rules(self) -> list[str]:
-        """Rules that Prometheus could not evaluate, with the error."""
+        """The rules that Prometheus could not evaluate, each with its error."""
         groups = request(f"{self.url}/api/v1/rules")["data"]["groups"]
         rules = [rule for group in groups for rule in group["rules"]]
         assert rules

@@ -36,7 +36,7 @@ class Audio:
     sample_rate: int
     encoding: str = "pcm16"
     live: bool = False
-    """Whether the audio comes as fast as it is spoken, so that it needs no pacing."""
+    """Whether the audio arrives at the pace of speech, so that the client need not pace it."""
 
 
 def open_audio(name: str | None, *, rate: int, encoding: str, stopped: Callable[[], bool]) -> Audio:

@@ -39,8 +39,8 @@ capabilities:
 {{- end }}
 {{- end -}}
 
-{{/* The Secrets that pods read. A missing Secret does not keep pods from starting: the process that uses it reports
-     that it is missing, and continues once it exists. */}}
+{{/* The Secrets that pods read. A missing Secret does not keep pods from starting. The process that uses the Secret
+     reports that the Secret is missing, and continues once the Secret exists. */}}
 {{- define "daybreak.secretSources" -}}
 {{- with include "daybreak.redisSecret" . }}
 - secret:
@@ -128,7 +128,7 @@ capabilities:
 {{- end }}
 {{- end -}}
 
-{{/* Where a pod may run. Call with the component's values. */}}
+{{/* Where a pod may run, and its priority class. Call with the component's values. */}}
 {{- define "daybreak.placement" -}}
 {{- with .priorityClassName }}
 priorityClassName: {{ . }}

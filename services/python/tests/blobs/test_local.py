@@ -1,4 +1,4 @@
-"""Tests of the store in a local folder: links, permissions, full disks, foreign files, and concurrent calls."""
+"""Tests of the blob store in a local folder: links, permissions, full disks, foreign files, and concurrent calls."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def without_agents(tmp_path: Path) -> str:
-    """A PATH with a stub of ``nice``. Ray starts its agents with ``nice``. The stub records the commands and sleeps."""
+    """A PATH with a stub of ``nice``, with which Ray starts its agents. The stub records the command, then sleeps."""
     stub = tmp_path / "nice"
     stub.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/commands\nexec sleep 600\n')
     stub.chmod(0o755)

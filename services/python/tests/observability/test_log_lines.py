@@ -104,7 +104,7 @@ def test_any_text_is_logged() -> None:
 
 
 def test_libraries_use_the_same_format_and_show_only_their_warnings() -> None:
-    """This includes libraries that configure their own handlers, as Ray does. At level debug everything is shown."""
+    """Libraries with handlers of their own, such as Ray, are no exception. At level debug everything is shown."""
     program = """
 for name in ("ray", "ray.serve", "uvicorn.error", "botocore.hooks", "kopf.objects"):
     logger = logging.getLogger(name)
@@ -166,7 +166,7 @@ def test_the_line_of_a_submit_is_what_it_would_be_without_haste(text: str, trace
 
 
 def test_lines_of_submits_made_together_are_those_made_one_by_one() -> None:
-    """The times, tenants and request ids of the other submits do not change the line of a submit."""
+    """The times, tenants and request ids of other submits do not change the line of a submit."""
     task = new_task_id("video-hd")
     submits = [
         (at, (task, tenant, "", request_id))
@@ -196,7 +196,7 @@ class Container:
         return f"/proc/{self.first.pid}/fd/2"
 
     def read(self) -> str:
-        """What was written so far."""
+        """What was written since the last call."""
         text = b""
         while True:
             try:

@@ -233,7 +233,7 @@ def test_a_paused_pool_changes_only_its_status() -> None:
 
 
 def test_min_warm_and_its_schedule_are_a_floor() -> None:
-    """The pool keeps this floor even if KEDA wants fewer groups. The Unix time 1.8 billion is a Friday, 08:00 UTC."""
+    """The pool keeps this floor even if KEDA wants fewer groups. ``NOW`` is a Friday, 08:00 UTC."""
     window = {"days": ["Fri"], "from": "09:00", "to": "17:00", "timeZone": "Europe/Berlin", "groups": 3}
     video = pool(minWarm=1, warmSchedule=[window])
     rc = ray_cluster(video, 0)
@@ -243,7 +243,7 @@ def test_min_warm_and_its_schedule_are_a_floor() -> None:
 
 
 def test_a_missing_kuberay_is_reported_and_nothing_is_tried() -> None:
-    """A condition names the cause and what to do, and an Event reports it once."""
+    """A condition names the cause and what to do. One Event reports the cause, and is not repeated."""
     observation = observed(pool(replicas=1), view=ClusterView(kuberay=False))
     status = plan(observation).status
     assert status.phase == "Blocked"

@@ -18,7 +18,7 @@ from testkit.valkey import Server
 
 @pytest.fixture
 def online(server: Server) -> Iterator[Driver]:
-    """A pool in which a group should have four requests."""
+    """A pool whose target load is four requests per group."""
     driver = Driver(server.url, pool="chat", target_load=4)
     driver.tick()
     yield driver
@@ -73,7 +73,7 @@ def test_a_published_number_extends_the_lease(online: Driver) -> None:
 def test_an_outage_of_the_store_ends_no_demand(online: Driver) -> None:
     """Gateways cannot publish during an outage.
 
-    After it, they have time to publish again, just as holders of leases have time to renew them.
+    After the outage, they have time to publish again, just as holders of leases have time to renew their leases.
     """
     online.publish_demand("g1", 8, ttl_s=LEASE_STEP_MS / 1000)
     online.now += 3_600_000

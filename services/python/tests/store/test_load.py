@@ -149,7 +149,7 @@ def test_the_wait_estimate_uses_the_running_tasks_eta(driver: Driver) -> None:
 
 
 async def test_four_leaders_complete_each_task_once(server: Server) -> None:
-    """Four leaders in threads complete 200 tasks that arrive in bursts, each exactly once."""
+    """Four leaders in threads complete each of 200 tasks exactly once. The tasks arrive in bursts."""
     store = RedisStore(server.url)
     done: list[str] = []
     waits: list[float] = []

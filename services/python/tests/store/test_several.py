@@ -1,4 +1,7 @@
-"""A group may hold several tasks at once: it keeps those that its claims name, and the store releases the others."""
+"""A group may hold several tasks at once. Each claim names the tasks that the group keeps.
+
+The store releases the group's other tasks.
+"""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_a_picture_with_any_exif_orientation_is_turned_upright(orientation: int,
 
 @pytest.mark.parametrize("orientation", [0, 9, 65_535])
 def test_an_invalid_exif_orientation_is_ignored(orientation: int) -> None:
-    """Some programs write 0 or a meaningless number there."""
+    """Some programs write 0 or a meaningless number as the orientation."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     assert close(colours(file(quarters(), exif=exif)), [RED, GREEN, BLUE, GOLD])
@@ -210,7 +210,7 @@ def test_a_picture_of_another_shape_is_cropped_around_its_centre_and_not_stretch
     corner = ((stored[0] - side) // 2, (stored[1] - side) // 2)
     image.paste(GREEN, (*corner, corner[0] + side, corner[1] + side))
     pixels = np.asarray(first_image.read(file(image), *video))
-    # Away from the edge, because there the filter mixes in a little red.
+    # The edge is left out, because there the filter mixes in a little red.
     inner = pixels[5:-5, 5:-5].astype(int)
     assert np.abs(inner - GREEN).max() <= 4
 

@@ -1,4 +1,4 @@
-"""A tokenizer that is written in Python gives the same tokens as the fast one, also if many threads use it at once."""
+"""A slow tokenizer, written in Python, gives the same tokens as the fast one, even if many threads use it at once."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_long_texts_are_cut_in_the_same_place(make: Make) -> None:
     assert [pair] == fast.pairs([("a cat", LONG)], ["texts.0"])
     assert (len(pair.ids), len(pair.type_ids), pair.cut) == (POSITIONS, POSITIONS, True)
     for tokenizer in (slow, fast):
-        with pytest.raises(RequestError, match="takes at most 64"):  # the first text leaves no room
+        with pytest.raises(RequestError, match="takes at most 64"):  # the first text leaves no room for the second
             tokenizer.pairs([(LONG, "a cat")], ["texts.0"])
 
 
@@ -101,7 +101,7 @@ def test_two_tokens_between_the_texts_of_a_pair_count_in_its_length(tmp_path: Pa
     tokenizer = TextTokenizer(PhobertTokenizer(str(vocabulary), str(merges)), max_tokens=8, cut=True)
     (pair,) = tokenizer.pairs([("a b a", "c a b")], ["texts.0"])
     assert (pair.ids, pair.cut) == (tokenizer.plain("<s> a b a </s> </s> c </s>"), True)
-    with pytest.raises(RequestError, match="takes at most 8"):  # the first text leaves no room
+    with pytest.raises(RequestError, match="takes at most 8"):  # the first text leaves no room for the second
         tokenizer.pairs([("a b a b", "c a b")], ["texts.0"])
 
 

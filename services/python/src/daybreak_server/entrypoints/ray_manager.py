@@ -3,9 +3,9 @@
 To see its state, call ``ray.get_actor("manager", namespace="serve").health.remote()``.
 
 The manager decides which workers run which models. Every gateway also runs a manager, but only the holder of the lease
-``placement`` decides. The actor has a higher priority than gateways, so it takes the lease even from a gateway. All
-state of the manager is in the registry. So Ray may restart the actor at any time. While the actor is gone, a gateway
-decides.
+``placement`` decides. The actor has a higher priority than gateways, so it takes the lease even from a gateway that
+holds it. All state of the manager is in the registry. So Ray may restart the actor at any time. While the actor is
+gone, a gateway decides.
 
 The actor runs on the node of Ray's head. On any other node, it would keep that node from being removed.
 """
@@ -34,7 +34,8 @@ _log = logging.getLogger(__name__)
 NAME = "manager"
 NAMESPACE = "serve"
 HOLDER = "ray/manager"
-"""The holder of the lease. The name never changes, so a restarted actor need not wait until the earlier lease ends."""
+"""The actor's name as the holder of the lease. It never changes, so a restarted actor need not wait until the earlier
+lease ends."""
 PRIORITY = 1
 _HEALTH_S = 10.0
 

@@ -12,6 +12,6 @@ class DemandStore(Protocol):
         """Say how many requests of the pool this gateway has: those that wait in it, and those that groups answer.
 
         The number replaces the gateway's earlier one. It expires after ``ttl_s``, so that a gateway that dies stops
-        asking for groups. A running gateway must publish it again before that. An outage of the store does not count
-        towards ``ttl_s``.
+        asking for groups. A running gateway must publish its number again before the earlier one expires. An outage of
+        the store does not count towards ``ttl_s``.
         """

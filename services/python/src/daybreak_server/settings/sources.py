@@ -42,7 +42,7 @@ if a character in it is not escaped."""
 _REFUSED_URL = re.compile(r"^([a-z][a-z0-9+.-]*://[^/@:\[]*:)[^@]*$", re.IGNORECASE)
 """A refused URL without ``@``. If its host was forgotten, the text after the colon is a password."""
 _SECRET_PORT = re.compile(r"(://[^/@:\s\[]*:)(?!\d{1,5}(?!\w))[^/@\s]+")
-"""A text that is not a number, where a URL has its port. If the host was forgotten, this text is a password."""
+"""The text at the place of a URL's port, if it is not a number. If the host was forgotten, this text is a password."""
 _SECRET_QUERY = re.compile(
     r"([?&](?:password|token|secret|sig|(?:x-(?:amz|goog)-)?(?:signature|credential|security-token)|awsaccesskeyid)=)"
     r"[^&\s]*",
@@ -306,8 +306,8 @@ _MAX_SHOWN: Final = 200
 
 
 def _place(path: tuple[str, ...], file: ConfigFile, variables: Mapping[tuple[str, ...], str]) -> str | None:
-    """Where a setting came from: file and line, or a variable. ``None`` for the setting's own variable, whose name the
-    message has already."""
+    """Where a setting came from: file and line, or a variable. ``None`` if it came from its own variable, because
+    the message already has the name of this variable."""
     for end in range(len(path), 0, -1):
         if (variable := variables.get(path[:end])) is not None:
             return None if variable == environment_name(path) else f"from {variable}"

@@ -77,7 +77,7 @@ def test_a_recording_is_translated_into_english_or_the_language_of_the_extension
     verbose = client.audio.translations.create(
         model="speech", file=file, response_format="verbose_json", extra_body={"target_language": "German"}
     )
-    assert (verbose.task, verbose.language) == ("translate", "de")  # the language of the text
+    assert (verbose.task, verbose.language) == ("translate", "de")  # the language of the text, not of the audio
 
 
 @pytest.mark.filterwarnings(
@@ -152,7 +152,7 @@ def test_a_recording_that_takes_too_long_is_refused_and_its_session_ends(start_s
 
 
 def test_forms_are_read_as_they_are_sent():
-    """Content may hold line breaks and dashes, and names may be quoted."""
+    """Content may hold line breaks and dashes, and file names may hold quotes."""
     content = b"\r\n--\r\n--x--\r\n\x00\xff"
     file = b'--x y\r\nContent-Disposition: form-data; name="file"; filename="a\\"b.wav"\r\nContent-Type: audio/wav'
     model = b'\r\n--x y\r\nContent-Disposition: form-data; name="model"\r\n\r\nspeech\r\n--x y--\r\n'

@@ -16,7 +16,7 @@ async def test_audio_of_a_session_that_the_reader_does_not_know_yet_is_not_forgo
     claims = {claim.lease.session: claim.lease for claim in take(group)}
     assert group.read_audio({claims[known]: 0}, wait_s=0) == []
     await sessions.store.append_audio(new, pcm(1), at=0, end=True)
-    # This call returns at once, so that the group can ask for both.
+    # This call returns at once, so that the group can ask for the audio of both sessions.
     assert group.read_audio({claims[known]: 0}, wait_s=30) == []
     (news,) = group.read_audio({claims[known]: 0, claims[new]: 0}, wait_s=0)
     assert (news.session, news.audio, news.input_ended) == (new, pcm(1), True)

@@ -41,7 +41,7 @@ def nodes(api: client.ApiClient, pods: int, log: Path) -> Iterator[None]:
     for name in names:
         core.create_node(_node(name))
     chosen = f"--manage-nodes-with-annotation-selector={MARK}=fake"
-    # After 40 s without leases, Kubernetes would consider the nodes dead and their pods not ready.
+    # If a node's lease were not renewed for 40 s, Kubernetes would consider the node dead and its pods not ready.
     lease = "--node-lease-duration-seconds=40"
     command = [program, "--kubeconfig", os.environ["KUBECONFIG"], "--manage-all-nodes=false", chosen, lease]
     with log.open("wb") as out:

@@ -1,7 +1,7 @@
 """``python -m verification.benchmarks.video [--quick] [--part PART …]``: measures the video pool.
 
-The parts are ``bare`` (tasks on Daybreak, in turn with the same tasks under ``torchrun``), ``costs`` (what previews and
-checkpoints cost) and ``start`` (the time until `daybreakd up` is ready, and until a killed gang is ready again).
+The parts are ``bare`` (tasks on Daybreak, alternating with the same tasks under ``torchrun``), ``costs`` (what previews
+and checkpoints cost) and ``start`` (the time until `daybreakd up` is ready, and until a killed gang is ready again).
 Without ``--part`` all parts run. With ``--part``, the rows of the other parts in ``docs/figures/video.json`` stay as
 they are.
 """

@@ -77,7 +77,7 @@ def cancelled(observations: Observations) -> Iterator[Violation]:
 def never_back(observations: Observations) -> Iterator[Violation]:
     """Once a client has seen a task end, no client sees another state later.
 
-    The number of an attempt and the number of strikes never fall.
+    The number of a task's attempt and the number of its strikes never fall.
     """
     ends: dict[str, tuple[float, str]] = {}
     looks: list[tuple[float, float, str, str]] = []
@@ -125,6 +125,6 @@ def _falling(numbers: list[tuple[float, float, str, int, int]]) -> Iterator[Viol
 
 
 def clients_failed(observations: Observations) -> Iterator[Violation]:
-    """Clients retry for so long that each of them gets a response that it can read."""
+    """Every client gets a response that it can read, because it retries for long enough."""
     for line in observations.failed_clients:
         yield Violation(kind="client", task=None, what=line["error"])

@@ -1,4 +1,4 @@
-"""Makes the wall clock of single processes jump while they run, with a preloaded library (``skew.c``).
+"""Makes the wall clock of chosen processes jump while these processes run, with a preloaded library (``skew.c``).
 
 Monotonic clocks, sleeps and timeouts stay correct, as when an administrator or NTP steps a machine's wall clock.
 (libfaketime does not work here: under it, Python's ``time.sleep`` fails with EINVAL.)

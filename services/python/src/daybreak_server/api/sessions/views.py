@@ -12,7 +12,7 @@ from daybreak_server.domain.sessions import SAMPLE_RATE, SessionRecord
 
 
 def milliseconds(samples: int) -> int:
-    """The duration of this number of audio samples of a journal, in milliseconds."""
+    """The duration of this number of samples of a session's audio, in milliseconds."""
     return samples * 1000 // SAMPLE_RATE
 
 

@@ -117,7 +117,7 @@ def discard(blobs: Blobs, lease: Lease) -> None:
 
 
 def fetch(blobs: Blobs, checkpoint: CheckpointRef) -> bytes | None:
-    """Return a checkpoint's bytes, or ``None`` if they cannot be read. The work then starts at step 0."""
+    """Return a checkpoint's bytes, or ``None`` if they cannot be read. After ``None``, the work starts at step 0."""
     for attempt in range(1, _TRIES + 1):
         try:
             with blobs.open(checkpoint.key) as file:
@@ -177,7 +177,7 @@ class Checkpoints:
         return pending.result()
 
     def reported(self, checkpoint: CheckpointRef) -> None:
-        """Note that the task's record points to this checkpoint, and delete the previous one.
+        """Remember that the task's record points to this checkpoint now, and delete the previous checkpoint.
 
         When a task is released, its last two checkpoints may be of the same step. They then have the same key, so the
         file must stay.

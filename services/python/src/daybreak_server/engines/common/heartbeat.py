@@ -1,17 +1,18 @@
 """Records when the work last advanced, and how long it may take to advance again.
 
 The work thread beats the heartbeat whenever work has advanced: for example at each step, after each part of an upload,
-and while a model downloads. Each beat may name the activity that begins now and set the limit for it. For example, a
-step has ``stall_s`` (on followers twice that), loading a model has ``load_stall_s``, and an upload has the time that an
-S3 client needs to give up. An activity that does not beat within its limit has stalled.
+and while a model downloads. Each beat may name the activity that begins now and set the limit for it. For example, the
+limit of a step is ``stall_s`` (on followers twice that), the limit of loading a model is ``load_stall_s``, and the
+limit of an upload is the time that an S3 client needs to give up. An activity that does not beat within its limit has
+stalled.
 
 Other threads and one other process read the heartbeat:
 
 * the lease renewer renews leases until the group has stalled, and then breaks the group;
 * Ray Serve's health check fails for a rank that has stalled (``Rank.unhealthy_reason`` in ``gang/rank_lifecycle.py``);
 * the watchdog reads a copy in shared memory (:class:`Mirror`), because no thread of this process can run while a call
-  in C holds Python's lock. The watchdog renews leases for a leader in such a call. It kills a leader that has stalled
-  and has not ended some seconds later.
+  in C holds Python's lock. The watchdog renews leases for a leader in such a call. If a leader has stalled and has
+  not ended some seconds later, the watchdog kills it.
 
 A beat says only that work advances. It never extends a lease by itself.
 """

@@ -1,6 +1,6 @@
 """Checks what a workload gives to its group: steps, snapshots, previews, files.
 
-Workloads are third-party code, and their numbers may be of numpy's and torch's types. A value with an
+Workloads are third-party code, and their numbers may have types of numpy or torch. A value with an
 unambiguous conversion is converted. Any other value raises an error that names the field. The error is permanent,
 because the same input would produce the same value again. (If a snapshot is wrong, the group only logs the error,
 and continues without the snapshot.) The values that these functions return are plain, finite and storable.

@@ -1,4 +1,4 @@
-"""The kopf application: watches feed a cache and wake one reconcile loop per pool.
+"""The kopf application. Its watches feed a cache and wake one reconcile loop per pool.
 
 How it works: each watch event goes to the sink (the cache), which returns the pool that the event concerns, if any.
 ``Loops`` has one loop (an asyncio task) per pool. ``enqueue`` marks the pool dirty, and its loop notices the mark.
@@ -30,7 +30,7 @@ DEBOUNCE_S = 0.05
 """Watch events this close together trigger one step."""
 STUCK_S = 120.0
 CALLS = 32
-"""Maximum number of concurrent calls to Kubernetes and to heads. It is so large that heads that do not answer do not
+"""Maximum number of concurrent calls to Kubernetes and to heads. It is large, so that heads that do not answer do not
 block the other calls."""
 NAME = "daybreak-operator"
 

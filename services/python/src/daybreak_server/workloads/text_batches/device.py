@@ -13,8 +13,8 @@ INSTALL = "pip install 'daybreak-server[embed]'"
 
 
 def device_of(group: Group) -> str:
-    """The torch device of this rank. For a GPU it includes the number, because batches run on another thread, on which
-    the rank's GPU may not be the current one."""
+    """The torch device of this rank. The name of a GPU includes its number, because batches run on another thread. On
+    that thread, the rank's GPU may not be the current one."""
     if group.device != "cuda":
         return group.device
     import torch
@@ -23,7 +23,10 @@ def device_of(group: Group) -> str:
 
 
 def folder_of(model: str | None, group: Group) -> str:
-    """The folder of the model. :raises ModelMissingError: if there is none, or the group has several ranks."""
+    """The folder of the model.
+
+    :raises ModelMissingError: if the pool has no folder, the folder holds no model, or the group has several ranks.
+    """
     if group.size != 1:
         raise ModelMissingError(
             f"this workload runs in groups of one rank, not {group.size}; set `ranks: 1`, and add groups for more load"
@@ -54,7 +57,7 @@ def positions_of(transformer: Any) -> int:
 
 
 def check_finite(results: Any) -> Any:
-    """Return the tensor if all of its numbers are finite. Base64 could encode NaN too, but clients could not use it.
+    """Return the tensor if all of its numbers are finite. Base64 could encode NaN, but clients could not use NaN.
 
     :raises FloatingPointError: if a number is not finite. The batch then runs again in halves, so the error reaches
         only the texts that cause it.

@@ -1,7 +1,7 @@
 """The state of the denoise loop between two steps, as safetensors bytes.
 
 A snapshot has the latents, the scheduler's history, the generator's state and, as metadata, the step and a fingerprint
-of model and parameters. On a CPU, a run that resumes from it produces the same bytes as one that was never interrupted.
+of model and parameters. On a CPU, a run that resumes from a snapshot makes the same bytes as an uninterrupted run.
 """
 
 from __future__ import annotations
