@@ -9,7 +9,7 @@ _LABELS = {
     "daybreak_gpu_wasted_seconds_total": ("cause",),
     "daybreak_tenant_gpu_seconds_total": ("tenant", "kind"),
 }
-"""The labels besides the pool by which :func:`grown` must group a total."""
+"""Metric → the labels, besides the pool, by which :func:`grown` must group this metric."""
 
 
 def _sum(metric: str, window: str, by: str = "", matcher: str = "") -> str:

@@ -22,7 +22,7 @@ OutOption = Annotated[
         "-o",
         "--out",
         metavar="FILE",
-        help="A file, a folder (it exists, or its name ends in /), or - for stdout.",
+        help="A file, a folder (an existing one, or a name that ends in /), or - for stdout.",
         show_default="out/ID with the file's extension",
     ),
 ]

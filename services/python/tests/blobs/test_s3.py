@@ -249,7 +249,7 @@ def test_each_error_of_a_server_becomes_an_error_of_the_port(
 
 
 def test_objects_of_others_are_not_part_of_the_store(s3: Place, source: Path) -> None:
-    """Objects outside the store's prefix, and objects whose names no key can have, are neither listed nor deleted."""
+    """Objects outside the store's prefix, and objects whose names are invalid keys, are neither listed nor deleted."""
     bucket, _, prefix = s3.address.url.removeprefix("s3://").partition("/")
     client = s3_client(s3.address.s3.endpoint_url)
     try:

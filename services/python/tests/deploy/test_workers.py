@@ -1,4 +1,4 @@
-"""Tests of the chart's workers. A pod runs the image of a model server, and starts Daybreak's worker in it."""
+"""Tests of the chart's workers. A pod runs the image of a model server, and starts Daybreak's worker in this image."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def settings_of(rendered: Rendered, name: str, folder: Path) -> Settings:
 
 
 def test_a_worker_has_the_settings_of_its_values_and_time_to_drain(tmp_path: Path) -> None:
-    """Requests end within ``drain_s``, and then engines within their ``stop_s``, before the kubelet kills the pod."""
+    """The kubelet kills a pod only after ``drain_s``, in which requests end, and ``stop_s``, in which engines end."""
     rendered = render(VALUES)
     found = settings_of(rendered, "vllm", tmp_path).workers
     assert (found.engines["vllm"].capacity, found.engines["vllm"].stop_s, found.idle_s) == (64, 40, 600)
@@ -191,7 +191,7 @@ def places(rendered: Rendered) -> dict[str, Place]:
     "values", [(), (CHART / "ci" / "hardened-values.yaml",)], ids=["default", "hardened"]
 )
 def test_only_gateways_reach_a_worker_and_a_worker_reaches_only_them(values: tuple[Path, ...]) -> None:
-    """By default, a worker reaches neither Redis nor the internet. A value of the chart can open more."""
+    """By default, a worker reaches neither Redis nor the internet. A value of the chart can allow more."""
     also: dict[str, Any] = {**LLAMA, "models": [{"alias": "a", "source": "s"}]}
     rendered = render(*values, also=also)
     policies, known = rendered.all("NetworkPolicy"), places(rendered)

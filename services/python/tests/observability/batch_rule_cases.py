@@ -11,8 +11,8 @@ _REFUSED = f"daybreak_rank_batch_refused_total{{{_POOL}}}"
 
 
 def _waits(*, short: str, long: str) -> dict[str, str]:
-    """``short`` counts batches whose items waited for at most 0.1 s. ``long`` counts all batches: the others
-    have items that waited for up to 30 s."""
+    """``short`` counts the batches in which no item waited for more than 0.1 s. ``long`` counts all batches. In each
+    batch that ``short`` does not count, an item waited for 5 to 30 s."""
     name = f"daybreak_rank_batch_wait_seconds_bucket{{{_POOL}, le="
     return histogram(name, fast=("0.1", "5.0"), slow=("30.0", "+Inf"), short=short, long=long)
 

@@ -22,7 +22,7 @@ class Fired:
     """What a fault set off."""
 
     before: int
-    """How many notifications had come before the fault."""
+    """How many notifications had arrived before the fault."""
     notifications: dict[str, dict[str, Any]]
     """Each alert of the fault → the notification which says that this alert fires."""
 
@@ -31,7 +31,7 @@ def provoke_all(run: ObservedRun, faults: Sequence[Fault]) -> dict[str, Future[F
     """Provoke the faults of one part of the system one after the other, and those of different parts at the same time.
     A fault of the whole system happens alone.
 
-    :returns: name of a fault → what it set off, or the exception with which it ended.
+    :returns: name of a fault → what the fault set off, or the exception that :func:`_provoked` raised.
     """
     results: dict[str, Future[Fired]] = {}
     for alone, stage in groupby(faults, key=lambda fault: fault.part is None):

@@ -97,7 +97,7 @@ def test_aliases_that_expand_to_too_many_values_are_refused(config: Path) -> Non
 def test_a_long_file_without_aliases_is_not_refused_for_its_aliases(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is refused for its length, and the message says how many values are allowed."""
+    """The file is refused because it has too many keys and values. The message says how many are allowed."""
     monkeypatch.setattr(config_file, "MAX_VALUES", 20)
     config.write_text("a: [x, x, x, x, x, x, x, x, x, x]\nb: [x, x, x, x, x, x, x, x, x]")
     too_many = f"{config}: it has more than 20 keys and values, counting each use of an alias; use fewer"
@@ -113,8 +113,8 @@ def test_the_levels_of_an_alias_count_where_it_is_used(config: Path) -> None:
 
 
 def test_a_problem_is_placed_on_the_line_of_the_value_in_force(config: Path) -> None:
-    """A mapping's own key overrides a merged key, whether it comes before or after the merge. If several merges have
-    the key, the first one counts."""
+    """A mapping's own key overrides a merged key, even if the merge comes later. If several merged mappings have
+    the key, the first of these mappings counts."""
     config.write_text(
         "a: &a\n  x: {y: 1}\n  z: 1\nb: &b\n  x: 2\n  z: 2\nc:\n  x: {own: 3}\n  <<: [*a, *b]\nd:\n  <<: *b\n  x: 4\n"
     )
@@ -131,7 +131,7 @@ def test_a_problem_is_placed_on_the_line_of_the_value_in_force(config: Path) -> 
 
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path, config: Path) -> None:
-    """The error names the path of a folder, or of a file that is missing, unreadable, binary or too large."""
+    """If the path is a folder, or the file is missing, unreadable, binary or too large, the error names the path."""
     (message,) = problems(tmp_path)
     assert message == f"{tmp_path}: cannot be read: Is a directory; name a YAML file that this user may read"
     assert "No such file" in problems(config)[0]

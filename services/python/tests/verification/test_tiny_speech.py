@@ -21,7 +21,7 @@ from verification.tiny_speech.train import run
 
 
 def test_sentences_that_begin_alike_are_translated_alike_so_far() -> None:
-    """A token that is due after some words must not depend on words that come later."""
+    """A token that is due after the first words of a sentence must not depend on the later words."""
     rng, released = random.Random(1), {}
     for _ in range(6000):
         sentence = random_sentence(rng)

@@ -27,8 +27,8 @@ from verification.results import Report, Row
 
 _ABOUT = """\
 Starts a Redis server (Valkey), gateways and groups on this machine (no Ray). Kills them with SIGKILL, at random times
-and at failpoints, freezes them, cuts them off and restarts them. External clients record all they see; a checker
-decides from that history alone whether Daybreak kept its promises.
+and at failpoints, freezes them, cuts them off and restarts them. External clients record everything that they see. A
+checker decides from that history alone whether Daybreak kept its promises.
 
   python -m verification.faults all                      what CI runs (minutes); saves docs/figures/faults.json
   python -m verification.faults long                     long forms of all scenarios (hours); saves faults-long.json
@@ -43,7 +43,7 @@ decides from that history alone whether Daybreak kept its promises.
 
 
 _failures: dict[str, str] = {}
-"""Why scenarios failed in this process, by the name of the scenario."""
+"""Name of a scenario → why it failed in this process."""
 
 
 def parser() -> argparse.ArgumentParser:

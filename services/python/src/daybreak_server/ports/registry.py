@@ -48,7 +48,7 @@ class PlacementPlan:
     spread: Spread = field(default_factory=Spread)
     """Moves of replicas to workers that run no replica of the same model. The new replicas are in ``placement``."""
     workers_wanted: int = 0
-    """How many workers the models need: those that have replicas, and one for each replica that fits nowhere."""
+    """How many workers the models need: the workers with replicas, and one more for each replica that fits nowhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ class Registry(Protocol):
         Returns the replicas that the worker should run.
 
         :raises UnknownWorkerError: if the worker is not registered (any more).
-        :raises WorkerTakenError: if another incarnation has taken its place.
+        :raises WorkerTakenError: if another incarnation is now registered as this worker.
         """
 
     async def remove_worker(self, worker: str, *, incarnation: str) -> bool:
@@ -119,9 +119,9 @@ class Registry(Protocol):
         """Say how many requests this gateway has, by alias. This replaces what the gateway said before."""
 
     async def hold_placement(self, holder: str, *, priority: int, ttl_s: float) -> bool:
-        """Take or renew the lease ``placement``. A holder with a higher priority takes it from another one at once.
+        """Take or renew the lease ``placement``. A holder with a higher priority takes it from another holder at once.
 
-        Returns whether ``holder`` has it.
+        Returns whether ``holder`` now has the lease.
         """
 
     async def publish_plan(self, holder: str, plan: PlacementPlan) -> bool:

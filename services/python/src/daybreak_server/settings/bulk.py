@@ -1,4 +1,4 @@
-"""Tasks of pools of the kind `online`: which files they may name, and how large these may be."""
+"""Which files the tasks of pools of the kind `online` may read, and how large these files may be."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ PlaceName = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,61}[a-
 
 
 class BulkSettings(Section):
-    """The files of tasks of a pool of the kind `online`. Its groups process such a file line by line, while they
-    also answer requests."""
+    """The files that tasks of pools of the kind `online` read. The groups of such a pool process a file line by line,
+    and answer requests at the same time."""
 
     places: dict[PlaceName, FilesUrl] = Field(
         default_factory=dict,

@@ -26,9 +26,9 @@ class TracingSettings(Section):
     )
     sample_ratio: Ratio = Field(
         1.0,
-        description="Share of the traces that are recorded, from 0 to 1: of tasks, of requests to serving pools and "
-        "models, and of streaming sessions. Daybreak decides when the submit or the request arrives. If it arrives "
-        "with a `traceparent`, the caller's decision is kept.",
+        description="Share of the tasks, the requests to serving pools and models, and the streaming sessions that get "
+        "a trace, from 0 to 1. Daybreak makes the decision when the submit or the request arrives. If the caller sends "
+        "a `traceparent`, Daybreak keeps the caller's decision.",
     )
     max_per_s: PerSecond = Field(
         10.0,

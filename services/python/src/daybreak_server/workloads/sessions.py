@@ -35,7 +35,7 @@ __all__ = [
 
 
 class SessionFailedError(WorkloadError):
-    """The model cannot continue this session; the others of the batch are not affected."""
+    """The model cannot continue this session. The other sessions of the batch are not affected."""
 
     code = "session_failed"
 
@@ -45,7 +45,7 @@ class PastTurn:
     """The audio and the tokens of a turn that was computed before the present group claimed the session.
 
     Usually another group computed the turn.
-    ``complete``: no token follows.
+    ``complete``: the model has written all tokens of the turn.
     """
 
     audio: bytes
@@ -61,7 +61,7 @@ class Prefill:
 
     session: str
     audio: bytes
-    """16-bit PCM at 16 kHz: a whole number of blocks, except at the end."""
+    """16-bit PCM at 16 kHz: a whole number of blocks, except at the end of the session's audio."""
     last: bool = False
     """The client has ended its audio; the model adds the silence that it needs to finish the last words."""
     unfinished: bool = False

@@ -369,7 +369,7 @@ class Life:
     )
 )
 def test_no_request_and_no_slot_is_ever_lost(policy, steps):
-    """In any order of events, counts are exact, no group is overfull, and no request waits that could get a group."""
+    """In any order of events, counts are exact, no group is overfull, and no request waits if it could get a group."""
 
     async def run() -> None:
         life = Life(policy)

@@ -119,7 +119,7 @@ def test_the_caches_and_sessions_are_those_of_now(measured: Measured) -> None:
 
 
 def test_the_first_text_is_measured_from_the_first_audio_once(measured: Measured) -> None:
-    """If another group began a session, the time to its first text is not measured."""
+    """The time to the first text is not measured for a session that another group began."""
     session = measured.take("a")
     measured.take("b", blocks=1, attempt=2)
     measured.now = 5.0

@@ -1,4 +1,4 @@
-"""Runs one variant of a contender, with real workers and a real producer. Each task counts itself when it runs."""
+"""Runs one variant of a contender, with real workers and a real producer. Each task that runs adds one to a counter."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _workers(contender: Contender, variant: Variant, url: str, folder: Path) -> 
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:
-    """Stop the worker and the processes of its session."""
+    """Give the worker 5 s to end, and then kill what is left in its process group."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         worker.wait(5)
     with contextlib.suppress(ProcessLookupError):

@@ -1,5 +1,5 @@
-"""Measures how long a wake takes in each of two pools, until a group of two hosts has loaded its model. One pool
-begins with a warm head, the other without any pod. The wake from the warm head is compared with a baseline.
+"""Measures how long two pools take to wake: the time until a group of two hosts has loaded its model. One pool begins
+with a warm head, the other without any pod. The wake from the warm head is compared with a baseline.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def configure(deployment: Deployment) -> None:
 
 
 def measure(deployment: Deployment, report: Report, *, times: int) -> None:
-    """Measure each of the two wakes ``times`` times. The pause before each wake is the same."""
+    """Measure each of the two wakes ``times`` times. There is a pause of ``REST_S`` before each measured wake."""
     deployment.wait_for_zero(COLD, head=False)
     deployment.wait_for_zero(WARM, head=True)
     baselines = Baselines(deployment)

@@ -37,7 +37,7 @@ class Samples:
 
     @property
     def rate(self) -> float:
-        """Answers or tokens a second."""
+        """Answers or tokens per second."""
         return len(self.outside_ns) / self.seconds
 
     def quantile_ms(self, share: float) -> float:
@@ -47,7 +47,7 @@ class Samples:
 
 
 class _Caller(asyncio.Protocol):
-    """One connection. It sends its next request when the answer to the last one is complete."""
+    """One connection. It sends its next request when the answer to the previous request is complete."""
 
     def __init__(self, load: _Load) -> None:
         self._load = load
@@ -86,7 +86,7 @@ class _Caller(asyncio.Protocol):
 
 
 class _Stream(_Caller):
-    """One connection that follows one stream after the other."""
+    """One connection that requests one streamed answer after the other, and takes a sample for each token."""
 
     def data_received(self, data: bytes) -> None:
         now_ns = time.monotonic_ns()
@@ -118,7 +118,7 @@ class _Load:
         self._done = asyncio.Event()
 
     def ask(self) -> bool:
-        """Return whether the caller should send one more request, and count it if so."""
+        """Return whether the caller should send one more request. If so, count this request."""
         if self._failed is not None or self.left <= 0 or time.monotonic_ns() >= self.until_ns:
             return False
         self.left -= 1

@@ -1,4 +1,4 @@
-"""The strategies that are compared."""
+"""The strategies that the benchmark compares, and the devices and users with which it compares them."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ FIELDS = [_PREFIX + name for name in _NAMES]
 
 
 def encode(changes: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """The fields to set, as name, value, name, value, …, and those to remove."""
+    """The fields to set, as name, value, name, value, …, and the names of the fields to remove."""
     present = {_PREFIX + name: json.dumps(value) for name, value in changes.items() if value is not None}
     stored = [part for pair in present.items() for part in pair]
     return stored, [_PREFIX + name for name, value in changes.items() if value is None]

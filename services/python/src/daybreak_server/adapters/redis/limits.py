@@ -27,8 +27,8 @@ EXPIRE_MAX = 50
 # ── estimates ─────────────────────────────────────────────────────────────────────────────────────────────
 
 OTHER_TENANTS_MAX = 32
-"""Tenants, in the order in which they are served, that the estimate of a task's position examines. If more tenants
-wait, the position is a lower bound."""
+"""How many tenants the estimate of a task's position examines, in the order in which tenants are served. If more
+tenants wait, the position is a lower bound."""
 
 ESTIMATE_GROUPS_MAX = 32
 """Groups that one estimate of a waiting time reads. If a pool has more groups, the estimate assumes that the others
@@ -100,11 +100,11 @@ SESSION_HISTORY_WEIGHT = 0.1
 """The weight of the newest session in the exponentially weighted mean length of a pool's sessions."""
 
 SESSION_ORPHAN_BAND = 10_000_000_000_000
-"""Subtracted from the place of a session that has lost its group, so that it comes before all new ones. The number is
-larger than any time in ms, so such places are below 0."""
+"""Subtracted from the place of a session that has lost its group, so that this session comes before all new sessions.
+The number is larger than any time in ms, so such places are below 0."""
 
 SESSION_LOSSES_MAX = 5
-"""Groups in a row that a session may lose without completing a turn. One more loss fails the session, because the
+"""How many groups in a row a session may lose without completing a turn. One more loss fails the session, because the
 session may be what kills the groups."""
 
 SESSION_LIST_MAX = 1_000

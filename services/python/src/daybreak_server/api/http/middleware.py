@@ -1,4 +1,4 @@
-"""The outermost layer: gives each request an id, counts the requests, and turns an unexpected exception into a 500."""
+"""The outermost middleware: gives each request an id, counts requests, and turns an unexpected exception into a 500."""
 
 from __future__ import annotations
 

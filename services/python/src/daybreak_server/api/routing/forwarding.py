@@ -16,10 +16,10 @@ REFUSED_HEADER = b"daybreak-refused"
 BUSY = b"busy"
 """The reason of a group that is full. Such a group gets requests again after a pause.
 
-There are other reasons. A group that takes no more requests gives ``draining``. A group that now has the address of the
-requested group gives ``other``. A worker without a ready replica of the model gives ``starting``, ``failed`` or
-``unknown``. After one of these, the gateway sends the group or the worker no more requests until a later view of the
-store says that it takes them."""
+There are other reasons. A group that takes no more requests gives ``draining``. A group gives ``other`` if the request
+is for another group, which had this address before. A worker without a ready replica of the model gives ``starting``,
+``failed`` or ``unknown``. After one of these reasons, the gateway sends no more requests to the group or the worker,
+until a later view of the store says that this group or worker takes requests."""
 BROKEN = b"broken"
 """The reason of a group that broke. The request may have begun to run.
 

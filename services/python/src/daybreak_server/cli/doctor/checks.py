@@ -76,7 +76,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _packages(settings: Settings) -> Iterator[Check]:
-    """Ray runs the groups; torch, diffusers and av run the video workload, which ``daybreakd dev`` leaves out."""
+    """Check Ray, which runs the groups, and the packages that the video workload needs: torch, diffusers and av."""
     video = any(pool.workload == "video" for pool in settings.pools.values())
     needed = {"ray": "ray", **({"torch": "video", "diffusers": "video", "av": "mp4"} if video else {})}
     for package, extra in needed.items():

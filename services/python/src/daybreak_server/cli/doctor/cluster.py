@@ -77,7 +77,7 @@ def _triggers(pools: Iterable[str]) -> Iterator[Check]:
 
 
 def judge_triggers(pools: Iterable[str], objects: Iterable[Mapping[str, Any]]) -> Iterator[Check]:
-    """Check that KEDA scales each of these pools to the number of groups that its requests or open sessions need."""
+    """Check that KEDA scales each pool to the number of groups that the pool's requests or open sessions need."""
     triggers = {
         item["spec"]["scaleTargetRef"]["name"]: item["spec"].get("triggers", [])
         for item in objects
@@ -88,7 +88,7 @@ def judge_triggers(pools: Iterable[str], objects: Iterable[Mapping[str, Any]]) -
         lists = [str(trigger.get("metadata", {}).get("listName", "")) for trigger in triggers.get(pool, [])]
         wanted = next((name for name in lists if name.endswith(f":{{{pool}}}:wanted")), None)
         if pool not in triggers:
-            meaning = "no ScaledObject scales it, so nothing starts a group when the pool is at zero"
+            meaning = "no ScaledObject scales this pool, so nothing starts a group when the pool is at zero"
             yield warning(what, meaning, "set keda.enabled, and run `helm upgrade`")
         elif wanted is None:
             read = ", ".join(filter(None, lists)) or "no list"

@@ -29,9 +29,9 @@ class GroupConfig:
     progress_s: float = 0.25
     drain_s: float = 30.0
     start_s: float = 600.0
-    """How long the ranks of a group wait for each other when it forms."""
+    """How long the ranks of a group wait for each other when the group forms."""
     grace_s: float = 5.0
-    """How much time the other ranks get to reach the point at which a rank failed. If one is late, the group breaks."""
+    """How long the other ranks have to reach the same point after a rank failed. If one is late, the group breaks."""
     idle_s: float = 2.0
     """How long one claim waits for a task."""
     ping_s: float = 20.0

@@ -93,7 +93,7 @@ class Workers:
 
 @contextmanager
 def fleet(settings: Settings) -> Iterator[tuple[str, Workers]]:
-    """Start a gateway, and yield its URL and a :class:`Workers` without any worker. Stop everything at the exit.
+    """Start a gateway, and yield its URL and a :class:`Workers` that has no worker yet. Stop everything at the end.
 
     :raises DemoError: if something does not start.
     """

@@ -4,12 +4,12 @@
 -- A script reads each task's record, each tenant's virtual time, each group and the pool's numbers when it first needs
 -- them, and changes them in Lua tables. The functions are `load_task`, `set` and `unset` for records, `zput` and
 -- `zdrop` for sorted sets, and `meta`, `set_meta`, `add_meta` and `add_total` for the pool's numbers. At the end, the
--- script calls `flush`, which writes one HSET for each record and one ZADD for each sorted set. A script that must read
--- a key that it may have changed calls `flush` first, or `zflush` for a single sorted set. Only the pool's stream gets
--- its events immediately, because the reply needs their ids. Other fragments have further state: functions in `resets`
--- clear it when a call begins, and functions in `flushes` write it.
+-- script calls `flush`, which writes one HSET for each record and one ZADD for each sorted set. If a script must read a
+-- key that it may have changed, it calls `flush` first, or `zflush` for a single sorted set. Events are an exception:
+-- they go into the pool's stream immediately, because the reply needs their ids. Other fragments have further state:
+-- functions in `resets` clear this state when a call begins, and functions in `flushes` write it.
 --
--- `NOW` is the time when the call began, in ms, and `NOW_TEXT` the same as text.
+-- `NOW` is the time when the call began, in ms. `NOW_TEXT` is this time as text.
 
 -- `begin` sets `call` and `format`, because Redis has no globals while it loads a library.
 local call, format
@@ -132,7 +132,8 @@ end
 
 local function meta(name) return number(name) or 0 end
 
--- `text` is the text that Redis stores: the value without loss. The call of `meta` reads the stored numbers first.
+-- `text` is what Redis stores: the value as text, without loss. The call of `meta` makes sure that the stored numbers
+-- have been read.
 local function set_meta(name, value, text)
   meta(name)
   numbers[name] = value

@@ -3,10 +3,10 @@
 * CFG parallelism comes first, if tasks usually have two passes and the number of ranks is even. The guided and the
   unguided pass need only one gather per step, so two ranks are almost twice as fast (TensorRT-LLM measured 1.89×).
 * Ulysses (Jacobs et al. 2023) comes next. Each rank has a part of the tokens. For attention, an all-to-all exchange
-  gives each rank all tokens of a part of the heads. On a CPU, the result equals the serial one bit for bit.
+  gives each rank all tokens for a part of the heads. On a CPU, the result equals the serial one bit for bit.
 * The degree of Ulysses must divide the number of heads. Ring attention (Liu et al. 2023) takes the factor that is left.
-  It needs a GPU kernel that returns the log-sum-exp. It sums in another order, so its result may differ from the serial
-  one in the last bits.
+  Ring attention needs a GPU kernel that returns the log-sum-exp. It sums in another order, so the last bits of its
+  result may differ from the serial result.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PlanError(PermanentError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParallelPlan:
-    """Degree of each kind of parallelism. Their product is the number of ranks."""
+    """The degree of each kind of parallelism. The product of the three degrees is the number of ranks."""
 
     cfg: int = 1
     ulysses: int = 1
@@ -60,9 +60,10 @@ class ParallelPlan:
     def exchange(self, tokens: int, device: str) -> Exchange:
         """How ranks share a video with this many tokens.
 
-        ``even``: the tokens divide into equal parts. ``uneven``: the parts have different lengths, which needs NCCL
-        (gloo gathers only equal sizes) and either Ulysses or ring (diffusers does not support it for both together).
-        ``whole``: every rank computes all tokens, which is slower but always works.
+        * ``even``: the tokens divide into equal parts.
+        * ``uneven``: the parts have different lengths. This needs NCCL, because gloo gathers only equal sizes. It also
+          needs a plan without Ulysses or without ring, because diffusers does not support such parts for both together.
+        * ``whole``: every rank computes all tokens, which is slower but always works.
         """
         if tokens % self.sequence == 0:
             return "even"
