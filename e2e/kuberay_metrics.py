@@ -20,8 +20,8 @@ _ARGUMENTS = "/spec/template/spec/containers/0/args"
 
 @contextmanager
 def kuberay_metrics(kube: Kube) -> Iterator[None]:
-    """Make KubeRay export metrics until the context ends. If it did not export them before, its operator restarts when
-    the context begins and when it ends."""
+    """Make KubeRay export metrics until the context ends. If KubeRay did not export them before, its operator restarts
+    at the beginning and at the end of the context."""
     operator = kube.deployment(NAME)
     before = list(operator.spec.template.spec.containers[0].args or ())
     if any(argument.lstrip("-").startswith("enable-metrics") for argument in before):

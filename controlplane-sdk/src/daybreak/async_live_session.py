@@ -27,7 +27,7 @@ _OPEN_S = 10.0
 
 
 class AsyncLiveSession:
-    """A session that is open: send audio, and iterate over its events. Use it in ``async with``.
+    """An open session. Send audio to it, and iterate over its events. Use it in ``async with``.
 
     One asyncio task may send while another iterates. If you leave the block by an exception, the session ends;
     otherwise only its input ends. A lost connection is replaced: the new one continues where the lost one stopped, so
@@ -98,14 +98,14 @@ class AsyncLiveSession:
                 await self._send(frame)
 
     async def end(self) -> None:
-        """End the input. The rest of the events follows."""
+        """End the input. The remaining events still arrive."""
         async with self._sending:
             if not self._speech.input_ended:
                 self._speech.input_ended = True
                 await self._send(json.dumps({"type": "end"}))
 
     async def events(self) -> AsyncIterator[SessionEvent]:
-        """Iterate over the events as they arrive, up to the last one. Raises the error that ended the stream early."""
+        """Iterate over the events as they arrive, up to the last one. If an error ends the stream, it is raised."""
         while (event := await self._events.get()) is not None:
             if isinstance(event, DaybreakError):
                 raise event
@@ -120,7 +120,7 @@ class AsyncLiveSession:
         return "".join([event.text async for event in self.events() if event.type == "text"])
 
     async def close(self) -> None:
-        """Close the connection. The session continues on the server until it is finished, idle, closed or failed."""
+        """Close the connection. The session continues on the server until it ends: finished, idle, closed or failed."""
         if self._reader is not None:
             self._reader.cancel()
             with suppress(asyncio.CancelledError):

@@ -1,9 +1,9 @@
 """A live session of the blocking client.
 
-One thread, the *reader*, reads the stream all the time, because the server waits for a client that does not read. The
-reader also connects again after a lost connection. Two locks protect the data that the reader shares with the threads
-of the caller. ``_state`` is held only for a moment, ``_sending`` is held while frames are sent. On a new connection,
-the client first sends the audio that the server still needs.
+One thread, the *reader*, reads the stream all the time. If nothing read the stream, the server would wait. The reader
+also connects again after a lost connection. Two locks protect the data that the reader shares with the threads of the
+caller. ``_state`` is held only for a moment, ``_sending`` is held while frames are sent. On a new connection, the
+client first sends the audio that the server still needs.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _OPEN_S = 10.0
 
 
 class LiveSession:
-    """A session that is open: send audio, and iterate over its events. Use it as a context manager.
+    """An open session. Send audio to it, and iterate over its events. Use it as a context manager.
 
-    One thread may send while another iterates. If you leave the block by an exception, the session ends; otherwise only
-    its input ends. A lost connection is replaced: the new one continues where the lost one stopped, so neither audio
-    nor events are lost. The client gives up after ``retry.stream_s`` seconds without a connection.
+    One thread may send while another iterates. If you leave the ``with`` block by an exception, the session ends;
+    otherwise only its input ends. A lost connection is replaced: the new one continues where the lost one stopped, so
+    neither audio nor events are lost. The client gives up after ``retry.stream_s`` seconds without a connection.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class LiveSession:
             self._send_frame(frame)
 
     def end(self) -> None:
-        """End the input. The rest of the events follows."""
+        """End the input. The remaining events still arrive."""
         with self._sending:
             with self._state:
                 if self._speech.input_ended:
@@ -100,7 +100,7 @@ class LiveSession:
             self._send(json.dumps({"type": "end"}))
 
     def events(self) -> Iterator[SessionEvent]:
-        """Iterate over the events as they arrive, up to the last one. Raises the error that ended the stream early."""
+        """Iterate over the events as they arrive, up to the last one. If an error ends the stream, it is raised."""
         while (event := self._events.get()) is not None:
             if isinstance(event, DaybreakError):
                 raise event
@@ -114,7 +114,7 @@ class LiveSession:
         return "".join(event.text for event in self.events() if event.type == "text")
 
     def close(self) -> None:
-        """Close the connection. The session continues on the server until it is finished, idle, closed or failed."""
+        """Close the connection. The session continues on the server until it ends: finished, idle, closed or failed."""
         self._closed = True
         with suppress(Exception):
             self._scope.close()

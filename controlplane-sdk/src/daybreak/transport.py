@@ -63,7 +63,7 @@ def http_options(config: Config, headers: dict[str, str] | None) -> HttpOptions:
 def session_headers(options: HttpOptions) -> dict[str, str]:
     """The headers for a WebSocket: those of requests, without ``Accept`` and ``User-Agent``.
 
-    The library ``websockets`` gets the user agent as an argument of its own.
+    The library ``websockets`` gets the user agent as a separate argument.
     """
     return {name: value for name, value in options["headers"].items() if name not in {"User-Agent", "Accept"}}
 

@@ -24,9 +24,9 @@ from testkit.log import log
 GATEWAY_PORT = 8000
 ZERO_S = 120
 ATTEMPTS = 12
-"""Attempts per request. With this many, the client keeps trying while a part of Daybreak is down for a minute."""
+"""Attempts per request. A request still succeeds if a part of Daybreak is down for a minute."""
 WAKE_S = 240
-"""The most seconds that a task needs from its submit to a pool at zero until its end, on two slow cores."""
+"""On two slow cores, a task of a pool at zero ends at most this many seconds after its submit."""
 
 
 class Deployment:
@@ -58,7 +58,7 @@ class Deployment:
         self._watcher.start()
         self.kube.create(s3.objects(self.credentials, self.images.s3))
         self.release.install(self.values)
-        self._image_watch.check()  # for the S3 server, for which `release.install` does not wait
+        self._image_watch.check()  # checks the S3 server too, for which `release.install` does not wait
         self.store = s3.connect(self.port_forward(s3.NAME, s3.PORT).url, self.credentials)
         self.store.create_bucket(Bucket=s3.BUCKET)
         url = self.port_forward(f"{NAME}-gateway", GATEWAY_PORT).url
@@ -78,13 +78,13 @@ class Deployment:
             self.kube.delete_namespace()
 
     def port_forward(self, service: str, port: int) -> PortForward:
-        """Forward a Service to a local port until ``close``."""
+        """Forward a local port to a Service until ``close``."""
         forward = PortForward(self.kube.namespace, service, port).open()
         self._forwards.append(forward)
         return forward
 
     def port_forward_pod(self, selector: str, port: int, *, name: str | None = None) -> PortForward:
-        """Forward a pod that no Service selects: the one with this name, or the first that matches the selector."""
+        """Forward a local port to a pod: to the one with this name, or to the first that matches the selector."""
         pod_name = name or self.kube.pods(selector)[0].metadata.name
         forward = PortForward(self.kube.namespace, pod_name, port, kind="pod").open()
         self._forwards.append(forward)
@@ -108,7 +108,7 @@ class Deployment:
         return digest
 
     def reference_sha256(self, pool: str, input: Mapping[str, Any], name: str) -> str:
-        """The SHA-256 of the artifact that an undisturbed task makes from this input. Each input runs only once."""
+        """The SHA-256 of the artifact that an undisturbed task makes from this input. This task runs once per input."""
         key = json.dumps([pool, input, name], sort_keys=True)
         if key not in self._reference_sha256s:
             task = self.follow(self.submit(pool, input)).wait_for_end(timeout_s=WAKE_S)
@@ -154,7 +154,7 @@ class Deployment:
         return [group.id for group in self.client.pool(pool).groups if not states or group.state in states]
 
     def doctor(self, where: str = f"deploy/{NAME}-gateway") -> str:
-        """The output of `daybreakd doctor` in a pod of the gateway, or of the object ``where``."""
+        """The output of `daybreakd doctor`, run in a pod of ``where``, which is the gateway by default."""
         command = ["kubectl", "-n", self.kube.namespace, "exec", where, "--"]
         result = subprocess.run(
             [*command, "daybreakd", "doctor"], text=True, capture_output=True, check=False

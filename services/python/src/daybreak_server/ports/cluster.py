@@ -102,7 +102,7 @@ class RayCluster:
     problem: Cause | None = None
     """What went wrong according to KubeRay, such as a pod that it is forbidden to create, or a spec that it refuses."""
     acknowledged: bool = True
-    """Whether KubeRay has observed the number of workers in the latest spec: the status then has the same number."""
+    """Whether KubeRay has observed the number of workers in the latest spec, and repeats this number in the status."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +167,7 @@ class Cluster(Protocol):
         """Replace the status of a GeneratorPool."""
 
     async def emit(self, pool: str, *, uid: str, kind: str, reason: str, message: str) -> None:
-        """Record an Event about a GeneratorPool. Each pool and reason has one Event, which counts its repetitions."""
+        """Record an Event about a GeneratorPool. For each pool and reason there is one Event, with a count."""
 
 
 class ServeApi(Protocol):

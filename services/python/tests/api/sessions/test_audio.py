@@ -138,7 +138,7 @@ def test_wav_files_of_all_formats_are_read(data, options):
 
 
 def test_a_wav_file_that_is_cut_off_gives_what_it_has():
-    """Programs that stream WAV do not know the size yet, so they write the largest possible size into the header."""
+    """The header may promise more audio than there is: programs that stream WAV write the largest possible size."""
     data = wav(pcm16(tone(1)))
     assert read(data[:-2000]) == pcm16(tone(1))[:-2000]
 

@@ -92,7 +92,7 @@ def test_the_text_is_that_of_whole_turns(blocks: int, sessions: list[tuple[float
 
 
 def test_each_piece_has_its_own_audio() -> None:
-    """The pieces come in order and have whole blocks, except at the end. Only the last piece ends the input."""
+    """The pieces come in order. All but the last have whole blocks, and only the last ends the input."""
     bench, audio = chunked(2), speech(4.5)
     bench.take("a", audio=audio, input_ended=True, multiplier=5)
     bench.run()
@@ -116,7 +116,7 @@ def test_each_piece_has_its_own_audio() -> None:
 
 
 def test_the_others_get_a_token_between_two_pieces() -> None:
-    """If a long turn were read at once, the other sessions would get their tokens later."""
+    """If a long turn were read in one piece, the other sessions would get their tokens later."""
     bench = chunked(1)
     bench.take("writes", audio=speech(1, seed=3))
     bench.table.step(0.0)
@@ -128,8 +128,8 @@ def test_the_others_get_a_token_between_two_pieces() -> None:
 
 
 def test_nothing_is_written_before_the_last_piece() -> None:
-    """The group commits nothing in the middle of a turn. If it is lost there, another group reads the whole turn again
-    from the journal. Audio that arrives before the last piece of a turn is read belongs to the next turn."""
+    """The group commits nothing in the middle of a turn. If the group is lost then, another group reads the whole turn
+    again from the journal. If audio arrives while pieces of a turn are still unread, it belongs to the next turn."""
     bench = chunked(1)
     session = bench.take("a", audio=speech(3), multiplier=3)
     bench.table.step(0.0)

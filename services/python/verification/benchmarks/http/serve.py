@@ -1,8 +1,9 @@
 """``python -m verification.benchmarks.http.serve KIND PORT [REDIS_URL FOLDER]`` runs one of the servers under test.
 
-``noop`` is a plain FastAPI route: the gateway's body model, and a constant response of the usual size. ``bare`` is
-ASGI without a framework: no app can be faster on this server program. ``daybreak`` is the gateway. All three run on the
-gateway's server class or one derived from it, so parser, loop and options are the same.
+``noop`` is a plain FastAPI route. It validates the body with the gateway's pydantic model, and returns a constant
+response of the usual size. ``bare`` is ASGI without a framework: no app can be faster on this server program.
+``daybreak`` is the gateway. All three run on the gateway's server class or on a class derived from it, so parser, loop
+and options are the same.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A rank's view of the Ray cluster that it runs in: its node, the rendezvous, failures, and drain notices.
 
 Ranks share small texts through the cluster's table (:mod:`~daybreak_server.adapters.ray.cluster_table`): the leader's
-address, the latest failure of each pool, and how often in a row each rank has failed to start. The table exists before
-Redis is reachable.
+address, the latest failure of each pool, and how often in a row each rank has failed to start. The table works even
+before Redis is reachable.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def metrics_addresses() -> list[str]:
 class KvRendezvousStore:
     """A :class:`~daybreak_server.engines.gang.rendezvous.RendezvousStore` in the cluster's table.
 
-    Its key is the gang's id. Ray Serve makes a new id for each start of a gang, so no rank finds an earlier leader.
+    Its key is the gang's id. Ray Serve makes a new id for each start of a gang, so no rank finds an old address.
     """
 
     def __init__(self, gang_id: str) -> None:

@@ -33,7 +33,7 @@ supports the pair."""
 _ARROW = re.compile(r"\s*(?:->|→|=>)\s*")
 _CODES = re.compile(r"([A-Za-z]{2,3})[-_]([A-Za-z]{2,3})")
 _SHOWN = 40
-"""An error repeats at most this many characters of a client's text."""
+"""An error quotes at most this many characters of a client's text."""
 
 
 class Languages:

@@ -13,7 +13,7 @@ from daybreak_server.settings.tree import HttpSettings
 
 
 class StreamLimits:
-    """Counts open streams and refuses those over the limits."""
+    """Counts the open streams, and refuses a stream that would exceed a limit."""
 
     def __init__(self, settings: HttpSettings, metrics: GatewayMetrics) -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""The commands ``daybreakd sessions …``. They import what they need when they run."""
+"""The commands ``daybreakd sessions …``. Each command imports what it needs only when it runs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The leader's client of its watchdog. It starts the watchdog's process, restarts it if it has died, and sends it data.
 
-The lease renewer is a thread of the leader. It cannot run while one call in C holds Python's lock for longer than the
-lease, although the work advances. So each leader that has a process of its own has a watchdog process beside it, which
+The lease renewer is a thread of the leader. It cannot run while a call in C holds Python's lock. If this call takes
+longer than the lease, the lease would end although the work advances. So each leader that has a process of its own has
+a watchdog process beside it, which
 
 * renews the leases and refreshes the group's record when the lease renewer is late with them;
 * kills a leader that has stalled and did not end by itself, and settles its tasks as strikes with the reason
@@ -11,7 +12,7 @@ lease, although the work advances. So each leader that has a process of its own 
 
 The watchdog gets its data on two channels: standard input and shared memory. The first line on standard input is its
 configuration, which is not on the command line because it holds the store's password. Each later line is a new record
-of the group, except that the last line may say that the leader leaves. The leader sends a record only when something
+of the group. If the leader leaves normally, one last line says so. The leader sends a record only when something
 other than its work has changed, so a new task costs no message. The heartbeat and the leases are in the shared memory
 (:mod:`~daybreak_server.engines.common.shared_heartbeat`).
 

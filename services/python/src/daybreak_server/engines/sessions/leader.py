@@ -9,7 +9,7 @@ itself asks the store once a second how many sessions other groups have room for
 A group that is asked to drain or to leave claims no more sessions. It continues to serve its sessions, and
 releases them as soon as other groups have room for them, or after ``drain_s``. When the process dies, its
 watchdog deregisters the group, which releases its sessions at once. Without a watchdog, other groups can
-claim them when their leases end. :mod:`daybreak_server.domain.sessions` describes how a session moves to
+claim the sessions once their leases end. :mod:`daybreak_server.domain.sessions` describes how a session moves to
 another group.
 """
 
@@ -42,19 +42,19 @@ from daybreak_server.workloads.sessions import SessionModel
 
 _log = logging.getLogger(__name__)
 _IDLE_S = 0.5
-"""The longest wait for mail, so that the loop notices a request to leave."""
+"""The loop waits for mail at most this long, so that it notices a request to leave."""
 _MEASURE_S = 1.0
 _IDLE_LIMIT_S = 60.0
 _PAUSE_S = 0.05
 _FLUSH_S = 5.0
-"""How long a group that ends tries to write its last commits."""
+"""When a group ends, it tries for at most this long to write its last commits."""
 RELEASED, _BROKEN = "released", "group_broken"
-"""The reasons, in a session's trace, why the group no longer has the session."""
+"""Values of ``daybreak.outcome`` in a session's trace: why the group no longer has the session."""
 
 
 class NotSessionsError(TypeError):
-    """The group cannot serve sessions, because its workload is not a model for sessions, or because it has
-    several ranks."""
+    """The group cannot serve sessions, because its workload is not a model for sessions, or because
+    the group has several ranks."""
 
 
 class SessionsLeader:
@@ -218,7 +218,7 @@ class SessionsLeader:
         )
 
     def _every_second(self, now: float) -> None:
-        """At most once a second: apply new settings, measure, and release sessions if the group drains."""
+        """At most once a second: apply new settings, measure the lag, and release sessions if the group drains."""
         if now < self._measured_at + _MEASURE_S:
             return
         self._measured_at = now
@@ -229,7 +229,7 @@ class SessionsLeader:
         self.table.measure(now, wall_ms=time.time() * 1000)
         if self._draining:
             self.table.measured = replace(self.table.measured, room=0)
-            self._share()  # before sessions are released, or the claimer would claim them again
+            self._share()  # before the release; otherwise the claimer would claim the released sessions again
             self._release_while_draining(now)
         else:
             self._drain_since = None

@@ -49,7 +49,7 @@ class _Session:
     table: PageTable
     pair: LanguagePair
     next: list[int] = field(default_factory=list)
-    """The input of the next decode step, which is the last token. Empty if no turn is open."""
+    """The last token, which the next decode step feeds to the model. Empty if no turn is open."""
     written: int = 0
     """Tokens of the present turn."""
     limit: int = 0
@@ -181,7 +181,7 @@ class Speech:
     def _feed_past(self, session: _Session, past: Sequence[PastTurn]) -> None:
         """Feed each turn's opening, audio, marker and tokens in one step (teacher forcing).
 
-        The next decode step feeds the last token of an incomplete turn.
+        If a turn is incomplete, its last token is not fed here: the next decode step feeds it.
         """
         if not all(turn.complete for turn in past[:-1]):
             raise SessionFailedError("a turn of the past is not complete, and is not the last one")

@@ -29,7 +29,7 @@ def encode(keys: Keys, tasks: Sequence[NewTask], *, max_queued: int) -> Call:
 
 
 def decode(reply: Any, tasks: Sequence[NewTask]) -> list[Submitted | StoreError]:
-    """The result for each task. Errors are returned, so that one error does not hide the other results."""
+    """The result for each task. Errors are returned, not raised, so that one error does not hide the other results."""
     return [_result(item, task) for item, task in zip(reply, tasks, strict=True)]
 
 
