@@ -1,7 +1,7 @@
 """Clients that send noise to sessions of the simulated model, at the speed of speech, until a test stops them.
 
-A speaker has one connection and never replaces it. It records what it sees in the form that the clients of the fault
-tests use, so that the same checker decides whether audio or text was lost.
+A speaker has one connection and never replaces it. Its records have the same form as those of the clients in the fault
+tests, so that the same checker decides whether audio or text was lost.
 """
 
 from __future__ import annotations
@@ -174,8 +174,8 @@ class Audience:
             self._ended.append(speaker)
 
     def close(self) -> None:
-        """End all sessions, and assert that no speaker missed text or got text twice. This includes the speakers whose
-        sessions have ended earlier."""
+        """End all sessions, and assert that no speaker missed text or got text twice. The check includes the
+        speakers that :meth:`stop` has stopped earlier."""
         self.stop(list(self.all))
         if not self._ended:
             return

@@ -1,6 +1,6 @@
 """While the operator of KEDA or KubeRay is missing, tasks are accepted and wait. Once it is back, they run.
 
-Each test scales one operator to zero for a moment. Whatever else this operator manages in the cluster pauses too.
+Each test scales one operator to zero for a moment. All other work of this operator in the cluster pauses too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A mistake of the user or an unusable environment leads to one line on stderr, exit code 2 and no request."""
+"""A mistake of the user or an unusable environment gives one line on stderr and exit code 2, and submits nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from daybreak import ArgumentError, AsyncClient, Client, ConfigError
 from daybreak.transport import http_options
 
 ELSEWHERE = ("--url", "http://192.0.2.1:8000")
-"""An address without a server (TEST-NET-1). It is not this machine, so the environment's proxy is used."""
+"""An address without a server (TEST-NET-1). For other machines, the command uses the environment's proxy."""
 
 
 def one_line(text: str) -> str:
@@ -177,7 +177,7 @@ def test_both_clients_report_an_unusable_proxy(
 
 
 def test_a_rejected_number_comes_with_a_hint_for_text(command: Any, scripted: Any, make: Any) -> None:
-    """The hint comes only for values that were read as JSON, and only if the pool accepts text for them."""
+    """A field gets the hint only if the command read its value as JSON, and only if the pool accepts text there."""
     fields = [
         {"field": f"input.{name}", "message": "not so"} for name in ("message", "steps", "title", "note")
     ]

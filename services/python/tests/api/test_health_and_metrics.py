@@ -85,7 +85,7 @@ def test_head_matches_get_on_every_route(api: Api, leader: FakeLeader) -> None:
 
 
 def test_head_of_a_stream_ends_at_once(api: Api) -> None:
-    """HEAD of a running task's events has the headers of a stream, and starts no reader."""
+    """For the events of a task that has not ended, HEAD has the headers of a stream, and starts no reader."""
     task = api.submit()["id"]
     response = api.client.head(f"/v1/tasks/{task}/events")
     assert response.status_code == 200
@@ -174,7 +174,7 @@ def metric(api: Api, name: str, **labels: str) -> float | None:
 
 
 def test_metrics_cover_requests_queue_groups_and_seconds(api: Api, leader: FakeLeader) -> None:
-    """The metrics count requests by route, tasks by state, groups, ended tasks, GPU seconds, streams and tick lag."""
+    """The metrics show requests by route, tasks by state, groups, ended tasks, GPU seconds, streams and tick lag."""
     api.submit()
     api.submit()
     api.client.get("/nothing/here")

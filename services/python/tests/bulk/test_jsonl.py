@@ -33,7 +33,7 @@ def lines_of(data: bytes, **options: Any) -> list[Line]:
     ],
 )
 def test_a_line_without_a_value_says_why_and_keeps_its_number(data: bytes, code: str) -> None:
-    """The line before it and the line after it are still read."""
+    """The lines before and after such a line are still read."""
     whole = b"1\n" + data + (b"" if data.endswith(b"\n") else b"\n") + b"2"
     first, bad, last = lines_of(whole)
     assert (first.value, last.value, last.number, last.end) == (1, 2, 3, len(whole))
@@ -42,7 +42,7 @@ def test_a_line_without_a_value_says_why_and_keeps_its_number(data: bytes, code:
 
 
 def test_a_line_may_be_as_long_as_the_limit() -> None:
-    """The line break does not count."""
+    """The line break does not count towards the limit."""
     text = json.dumps("x" * 98).encode()
     assert len(text) == 100
     for end in (b"\n", b"\r\n", b""):

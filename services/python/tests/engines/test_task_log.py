@@ -36,7 +36,7 @@ class Lines(logging.Handler):
         self.found.append({**log_context.current(), **record.__dict__, "thread": threading.get_ident()})
 
     def of(self, task: TaskId) -> list[str]:
-        """What happened to the task: the change, and the number of the attempt."""
+        """For each line about the task, the change and the number of the attempt."""
         return [f"{line['change']} {line.get('attempt', 0)}" for line in self.found if line["task"] == task]
 
     def wait_for(self, task: TaskId, *expected: str) -> None:
@@ -71,7 +71,7 @@ def claimed(pool: Pool, **options: Any) -> Any:
 def test_a_task_that_is_retried_and_succeeds_has_a_line_for_each_attempt(
     pools: Callable[..., Pool], leader: Callable[..., Rank], lines: Lines
 ) -> None:
-    """Lines of the leader have the pool, the rank, the group and the trace of the submit request."""
+    """Each line of the leader has the pool, the group, the rank, and the id of the trace of the submit request."""
     pool = pools()
     task = TaskId(new_task_id(pool.name))
     new = NewTask(

@@ -63,7 +63,7 @@ def test_a_killed_valkey_restarts_on_its_port_with_its_data(dev: System) -> None
     dev.wait(task)
     pid = dev.state()["pids"]["valkey"]
     port = (dev.folder / "valkey" / "port").read_text()
-    # Valkey appends each write at once and syncs each second, so a kill of Valkey alone loses no write.
+    # Valkey writes each change to its file at once, unless the disk is slow. So this kill of Valkey loses no change.
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: try_request(f"{dev.url}/v1/tasks/{task}"), 60, "the store to restart")
     assert request(f"{dev.url}/v1/tasks/{task}")["state"] == "succeeded"
@@ -123,7 +123,7 @@ def test_sigterm_ends_every_process(dev: System) -> None:
 def test_the_next_instance_has_the_earlier_tasks_and_a_killed_one_leaves_no_process(
     dev: System, systems: Callable[..., System]
 ) -> None:
-    """After a kill -9 of the process, its reaper ends its Valkey."""
+    """After a kill -9 of the instance's process, the reaper ends Valkey."""
     following = systems("dev", dev.folder)
     following.ready(60)
     assert len(request(f"{following.url}/v1/tasks?pool=echo&limit=100")["data"]) >= 3

@@ -1,4 +1,4 @@
-"""Runs the workload and the strategy for sessions from ``examples/``. Settings alone select them, as the tour says."""
+"""Runs the example workload for sessions and the example strategy. Settings alone select both, as the tour says."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def written(client: Client, seconds: int) -> str:
 
 
 def begun(system: System) -> Counter[int]:
-    """How many batches have begun one turn, how many two, and so on. Groups publish these counts every second."""
+    """How many batches have begun one turn, how many have begun two, and so on. Groups publish this every second."""
     (group,) = request(f"{system.url}/ray/stats")["groups"]
     return Counter({int(size): count for size, count in group["batches"].get("prefill", {}).items()})
 
 
 def test_the_examples_of_sessions_run_from_their_settings_alone(systems: Callable[..., System]) -> None:
-    """With six users, the example's strategy begins at most two turns in a batch. The built-in one begins more."""
+    """With six users, the example's strategy begins at most two turns in a batch. A built-in strategy begins more."""
     system = systems(
         "dev",
         PYTHONPATH=str(EXAMPLES),
@@ -61,7 +61,7 @@ def test_the_examples_of_sessions_run_from_their_settings_alone(systems: Callabl
             return sum(size * count for size, count in begun(system).items()) >= turns
 
         def larger() -> bool:
-            """Let the users speak once more, because it can take about two seconds until a new strategy applies."""
+            """Let the users speak once more. It can take about two seconds until a new strategy applies."""
             assert set(users.map(speak, [2] * USERS)) == {"loud silence " * 2}
             return max(begun(system)) > 2
 

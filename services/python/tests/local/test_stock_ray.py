@@ -82,8 +82,8 @@ def why(request: pytest.FixtureRequest, tmp_path: Path) -> Why:
 
 
 def variables(extra: dict[str, str]) -> dict[str, str]:
-    """This process's environment without variables of Daybreak and Ray, plus ``extra``. In it, Ray listens on loopback
-    only and uses a fixed token."""
+    """This process's environment without variables of Daybreak and Ray, plus ``extra``. With these variables, Ray
+    listens on loopback only and uses a fixed token."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("DAYBREAK_", "RAY_"))}
     ray = {
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -115,8 +115,8 @@ Started = TypeVar("Started", "Head", "Local")
 def start(make: Callable[[], Started]) -> Started:
     """Start Ray, and retry if it gives up.
 
-    Ray gives up if a start takes more than 30 s, as it may on a busy machine. Nothing can change this limit of the
-    stock start.
+    Ray gives up if a start takes more than 30 s, which can happen on a busy machine. Nothing can change this limit of
+    the stock start.
     """
     for _ in range(5):
         started = make()
@@ -158,7 +158,7 @@ class Head:
             )
 
     def is_up(self) -> bool:
-        """Wait until Ray has found its node. Returns ``False`` if Ray gave up and the command ended."""
+        """Wait until the node has joined Ray. Returns ``False`` if Ray gave up and the command ended."""
         log = Path(self.arguments[-2].partition("=")[2]) / "session_latest" / "logs" / "raylet.out"
 
         def joined_or_ended() -> bool:

@@ -33,8 +33,8 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture
 def traced_settings(valkey: Server, tmp_path: Path, collector: Collector) -> Callable[..., Settings]:
-    """Settings of a pool `echo` that record every trace. ``tracing`` changes the settings of tracing; all other
-    arguments are settings of the pool."""
+    """Makes settings with a pool `echo`, and with tracing that records every trace. ``tracing`` changes the settings of
+    tracing; all other arguments are settings of the pool."""
 
     def make(*, tracing: dict[str, Any] | None = None, **pool: Any) -> Settings:
         settings = make_settings(valkey, tmp_path, **pool)

@@ -50,7 +50,8 @@ fault of the whole system happens alone.
 
 During two of the faults, metrics are missing. Without its metrics, an alert seems to have resolved. So one of these
 faults, ``the_gateway_hangs``, is the first of all, and the other, ``nobody_scrapes_ray``, is the last. Some alerts look
-back for a minute. Their faults come first in their part, so that these alerts resolve while other faults happen.
+back for a minute. In each part of the system, the faults for such alerts come first, so that these alerts resolve while
+other faults happen.
 """
 
 
@@ -104,7 +105,7 @@ def redis_writes_no_file(run: ObservedRun) -> Iterator[During]:
 
 @fault("DaybreakModelNotReady", "DaybreakReplicasFail", "DaybreakManagerAbsent", part=MODELS)
 def models_cannot_start_and_nobody_plans(run: ObservedRun) -> Iterator[During]:
-    """One model fails, another one fits nowhere. Then a third one, which no manager can plan, stops all managers."""
+    """One model fails, another fits on no worker. Then a third model, which no manager can plan, stops all managers."""
     run.models.want_what_cannot_start()
     run.models.stop_managers()
     yield nothing
@@ -134,7 +135,7 @@ def both_groups_crash(run: ObservedRun) -> Iterator[During]:
     """The watchdogs of the groups report the crashes at once."""
     run.wait_groups()
     for pid in itertools.chain.from_iterable(group["pids"] for group in run.groups()):
-        with contextlib.suppress(ProcessLookupError):  # when one rank dies, the others end by themselves
+        with contextlib.suppress(ProcessLookupError):  # when one rank dies, the rest of its group ends by itself
             os.kill(pid, signal.SIGKILL)
     yield nothing
     run.wait_groups()
@@ -190,7 +191,7 @@ def somebody_else_fills_the_group(run: ObservedRun) -> Iterator[During]:
 
 @fault("DaybreakBatchesWait", part=BATCHES)
 def batches_are_slow(run: ObservedRun) -> Iterator[During]:
-    """Most items wait while several other batches run before theirs."""
+    """Most items wait until several other batches have run."""
     yield lambda: run.requests.ask_often(4 * BATCH, pool=BATCHES, texts=["a text"], batch_s=0.8)
 
 

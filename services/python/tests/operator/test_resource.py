@@ -34,7 +34,7 @@ from daybreak_server.settings.tree import load_settings
 CRD = Path(__file__).parents[4] / "deploy" / "crd" / "generatorpools.yaml"
 RUNBOOKS = Path(__file__).parents[4] / "docs" / "runbooks.md"
 NO_FAULTS = {"HeldByTasks", "Waking", "Replacing"}
-"""Reasons that the runbooks explain although they are no faults. Conditions other than `Healthy` have them."""
+"""Reasons that the runbooks explain although they are no faults. Conditions other than `Healthy` have these reasons."""
 
 
 def version() -> dict[str, Any]:
@@ -79,7 +79,7 @@ def test_the_schema_is_structural() -> None:
 
 
 def test_a_status_survives_a_round_trip() -> None:
-    """If it did not, the operator would write the status on every step."""
+    """If a status changed on its way to the API server and back, the operator would write it on every step."""
     written = PoolStatus(
         replicas=1,
         phase="Ready",
@@ -223,7 +223,7 @@ def test_values_of_the_template_take_precedence() -> None:
 
 
 def test_rendering_a_manifest_does_not_change_the_template() -> None:
-    """Otherwise, the revision, which is computed from the template, would change."""
+    """If rendering changed the template, the revision, which is computed from the template, would change."""
     video = pool()
     before = names.revision(video)
     render.cluster(video, replicas=1, suspend=False)

@@ -108,7 +108,7 @@ def test_a_redis_url_that_redis_py_would_misread_is_refused(url: str, words: str
     "form", ["redis://:{}@h:6379/0", "redis://user:{}@h", "unix://:{}@/run/s.sock", "rediss://u:{}"]
 )
 def test_an_unescaped_password_is_never_shown(form: str, character: str) -> None:
-    """Whatever a password contains, the URL works, or is refused by a message without any part of the password."""
+    """Whatever a password contains, the URL either works or is refused, and no message shows a part of the password."""
     for password in (SECRET + character + SECRET, character + SECRET, SECRET + character):
         url = form.format(password)
         assert SECRET not in masked(url) or "@" not in form
@@ -315,7 +315,7 @@ def test_the_relay_has_the_same_rules_for_a_redis_url() -> None:
 
 
 def test_pydantic_errors_do_not_show_refused_values() -> None:
-    """If code builds the settings itself, the traceback of pydantic's error must not contain a password either."""
+    """If code builds ``Settings`` directly, the traceback of pydantic's error must not contain a password either."""
 
     def models(kind: type[BaseModel]) -> list[type[BaseModel]]:
         return [kind, *(model for subclass in kind.__subclasses__() for model in models(subclass))]

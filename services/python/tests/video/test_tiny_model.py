@@ -45,7 +45,7 @@ def read_traits(video: np.ndarray) -> Subject:
 
 @pytest.fixture(scope="module")
 def diffusers() -> None:
-    """Skips tests if diffusers is missing. Tests import it late, because the import takes seconds in each process."""
+    """Skips tests if diffusers is missing. It is imported late, because the import takes seconds in each process."""
     pytest.importorskip("diffusers")
 
 
@@ -125,7 +125,7 @@ def test_the_check_finds_no_moving_shape_in_noise_or_a_still_scene() -> None:
 
 
 def test_the_codec_keeps_colour_shape_and_direction(model: TinyModel) -> None:
-    """Encoding and decoding loses detail (27 dB) but no trait. A preview equals the decoded frame."""
+    """Encoding and decoding lose detail (PSNR about 27 dB) but no trait. A preview equals the decoded frame."""
     rng = np.random.default_rng(4)
     clips = np.stack([random_clip(subject, rng) for subject in SUBJECTS[::7]])
     video = torch.from_numpy(clips).permute(0, 4, 1, 2, 3) * 2 - 1
@@ -157,7 +157,7 @@ def test_the_model_follows_its_prompts(model: TinyModel) -> None:
 
 @pytest.mark.heavy
 def test_the_model_understands_paraphrases(model: TinyModel) -> None:
-    """At least 7 of 10 videos match their prompts if the prompts use other words, in capital letters."""
+    """At least 7 of 10 videos match their prompts if the prompts are paraphrases in capital letters."""
     from verification.tiny_wan.score import sample
 
     subjects = SUBJECTS[::6]

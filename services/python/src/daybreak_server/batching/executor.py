@@ -42,9 +42,9 @@ class BatchReport:
     """The outcome of one batch."""
 
     size: int
-    """The number of its items."""
+    """The number of items in the batch."""
     seconds: float
-    """How long it took, with its repeats."""
+    """How long the batch took, with its repeats."""
     waited_s: float | None
     """The longest time that an item waited for the batch. Items with a priority number above 0 do not count, because
     no client waits for them; ``None`` if the batch has only such items."""
@@ -107,7 +107,7 @@ class BatchExecutor(Generic[P, R]):
 
     @property
     def waiting(self) -> int:
-        """How many items wait, those of bulk work included."""
+        """How many items wait, including those of bulk work."""
         return len(self._batcher)
 
     @property
@@ -138,7 +138,7 @@ class BatchExecutor(Generic[P, R]):
         :raises ExpiredError: if the deadline passed while an input still waited for its batch.
         :raises CancelledError: if ``cancelled`` returned true.
         :raises ClosedError: if the executor is closed.
-        :raises Exception: what ``run`` raised for one of the inputs alone.
+        :raises Exception: what ``run`` raised for a batch that had only one of these inputs.
         """
         if not inputs:
             return []

@@ -14,7 +14,7 @@ REFUSALS = ("limit", "lag")
 MOVES = ("released", "lease_lost", "left", "restarted")
 """Why a session lost its group: the group released it, lost the lease on it, ended, or started again."""
 WAITS = ("new", "moved")
-"""The sessions that wait for a group: those that were just opened, and those that lost theirs."""
+"""The sessions that wait for a group: those that were just opened, and those that have lost their group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +26,9 @@ class SessionTotals:
     moved: Mapping[str, int]
     ended: Mapping[str, int]
     seconds: float
-    """How long the sessions that have ended were open, added up."""
+    """The sum of the times for which the ended sessions were open."""
     waits: Mapping[str, HistogramTotals]
-    """How long sessions waited for a group, in seconds. Counted when a group takes them."""
+    """How long sessions waited for a group, in seconds. A wait is counted when a group takes the session."""
 
     @classmethod
     def of(cls, totals: PoolTotals) -> SessionTotals:

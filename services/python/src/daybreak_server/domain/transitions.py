@@ -1,6 +1,6 @@
 """The state table as data.
 
-The Lua scripts implement the table. Tests on a real server compare the scripts with it, and
+The Lua scripts implement the table. Tests on a real server compare the scripts with the table, and
 ``verification/exhaustive`` checks properties of the table for two leaders and two tasks. ``tools/reference.py`` writes
 the table into the documentation.
 """
@@ -38,7 +38,7 @@ class Event(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """The facts about a task that guards check."""
+    """What the guards check about a task."""
 
     delayed: bool = False
     """At submit: its start time is in the future."""

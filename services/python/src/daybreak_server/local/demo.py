@@ -53,7 +53,8 @@ def run_demo(settings: Settings) -> int:
 def _demo_settings(settings: Settings) -> Settings:
     """The user's settings with a separate data folder, any free port, and only the pool `video`, with one group.
 
-    So the demo does not disturb a running `make up`. But if the settings name a Redis or a blob store, both use it.
+    So the demo does not disturb a running `make up`. But if the settings name a Redis or a blob store,
+    the demo and `make up` share it.
     """
     pool = settings.pools.get(POOL, PoolSettings())
     pool = pool.model_copy(update={"groups": 1, "ranks": max(pool.ranks, RANKS)})

@@ -1,8 +1,8 @@
 """The meter of processes that answer ``/metrics`` themselves.
 
 The meter holds all numbers, and ``prometheus_client`` only renders what :meth:`PrometheusMeter.collect` returns. A
-gateway counts every request, and the series of ``prometheus_client`` would take three times as long, because they have
-a lock for each bucket. Here one lock protects all series. A thread holds this lock only while it changes a number,
+gateway counts every request. With the series of ``prometheus_client``, which have a lock for each bucket, this would
+take three times as long. Here one lock protects all series. A thread holds this lock only while it changes a number,
 copies the numbers of a series, or adds or removes a series.
 
 The series that count requests change most often. So a series from :meth:`PrometheusMeter.counted` first puts each
@@ -114,7 +114,7 @@ class _Counted:
 class PrometheusMeter(Collector):
     """Implements :class:`~daybreak_server.ports.metrics.Meter`. Exports ``metrics``.
 
-    A metric without labels has its series from the start; any other series begins when it is first requested.
+    A metric without labels has its series from the start; any other series begins when a caller first asks for it.
     """
 
     def __init__(self, metrics: Iterable[Metric], registry: CollectorRegistry | None = None) -> None:

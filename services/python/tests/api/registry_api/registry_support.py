@@ -19,7 +19,7 @@ REMOTE = {"X-Forwarded-For": "203.0.113.9"}
 
 
 def bearer(token: str) -> dict[str, Any]:
-    """The headers of a client on another machine that sends a token."""
+    """The headers of a request with a token from a client on another machine."""
     return {**REMOTE, "Authorization": f"Bearer {token}".encode()}
 
 

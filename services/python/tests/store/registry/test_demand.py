@@ -1,4 +1,4 @@
-"""Gateways say how many requests they have for each model."""
+"""Gateways report how many requests they have for each model."""
 
 from __future__ import annotations
 

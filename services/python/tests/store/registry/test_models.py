@@ -27,7 +27,7 @@ async def test_a_model_is_kept_as_it_was_registered(driver: RegistryDriver) -> N
 
 
 async def test_an_alias_is_registered_once(driver: RegistryDriver) -> None:
-    """A client that repeats its call after a lost answer succeeds. A different record with the alias is refused."""
+    """A call that is repeated after a lost answer succeeds. A different record with the same alias is refused."""
     assert await driver.registry.add_model(model())
     version = await driver.version()
     assert await driver.registry.add_model(model())
@@ -49,7 +49,7 @@ async def test_a_deleted_model_keeps_its_alias_until_it_is_removed(driver: Regis
 
 
 async def test_only_a_deleted_model_is_removed(driver: RegistryDriver) -> None:
-    """A manager whose view is old must not remove a model that was registered again."""
+    """A manager whose view is old must not remove a model that has been registered again since then."""
     await driver.registry.add_model(model())
     await driver.registry.remove_model("chat")
     await driver.registry.remove_model("unknown")

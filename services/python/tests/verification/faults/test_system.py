@@ -1,4 +1,4 @@
-"""Tests of the program that runs fault tests on a whole system: its choice of cases and pools, its stress workload."""
+"""Tests of the program that runs fault tests on a whole system: the cases and pools, and the stress workload."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_only_the_pools_of_the_chosen_cases_start() -> None:
 
 
 def test_the_stress_workload_holds_the_gil() -> None:
-    """No other thread runs while it holds the GIL."""
+    """While the workload holds the GIL, no other thread runs."""
     ticks: list[float] = []
     stopping = threading.Event()
 

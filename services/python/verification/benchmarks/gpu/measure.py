@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What was measured: seconds and bytes. ``None``: not part of this row."""
+    """What was measured: seconds and bytes. ``None``: not measured for this row."""
 
     row: Row
     step_s: float | None = None

@@ -71,7 +71,7 @@ class Testbed:
         seconds: float,
         status: int = 202,
     ) -> Sample:
-        """A round against one server."""
+        """Run one round against one server."""
         server = self.servers[kind]
         used, stored = server.cpu_s, self.store.cpu_s
         sample = load.run(server.port, render, concurrency=concurrency, seconds=seconds, status=status)
@@ -89,7 +89,7 @@ class Testbed:
 
 @contextmanager
 def testbed(cores: Cores) -> Iterator[Testbed]:
-    """Start and warm up Valkey and the three servers; this process moves to the client's cores while they run."""
+    """Start Valkey and three servers, and warm up the servers. While they run, this process uses the client's cores."""
     before = os.sched_getaffinity(0)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="daybreak-http-")))

@@ -98,7 +98,7 @@ def _owned(run: SessionTrial, group: str) -> int:
 
 @scenario("sessions-drained", "groups drain and are replaced: their sessions move before the groups leave")
 def run_drained(context: ScenarioContext) -> list[Row]:
-    """Drain all groups by SIGTERM. The first group also gets a drain mark, as from the operator."""
+    """Drain the groups by SIGTERM, in turn. The first SIGTERM comes after a drain mark like that of the operator."""
     groups = context.repeats(2, 12)
     with trial(context, scripts(6, 4.0 + 2.0 * groups), model=SLOW, groups=2, drain_s=20.0) as run:
         run.clients.wait_for_texts(3)

@@ -1,6 +1,6 @@
 """The meter of ranks and of ``APIEntrypoint``: Ray collects their metrics and exports them from each node.
 
-Ray prefixes the names with ``ray_`` and adds further labels (worker, node, session). Ray drops the series of a
+Ray puts ``ray_`` before each name and adds further labels (worker, node, session). Ray drops the series of a
 process that has ended. Ray also drops a gauge that was not set during two of Ray's report intervals, so the meter
 sets each gauge again every second. In this way a gauge keeps its last value, as in Prometheus' own client.
 """
@@ -59,7 +59,7 @@ class _Series:
 
 
 class _Gauge(_Series):
-    """One series of a gauge. Ray's gauges know only ``set``, so the value is kept here. Never raises."""
+    """One series of a gauge. Ray's gauges have only ``set``, so the value is kept here. Never raises."""
 
     def __init__(self, instrument: Any, tags: dict[str, str]) -> None:
         super().__init__(instrument, tags)

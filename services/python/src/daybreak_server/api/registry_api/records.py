@@ -23,7 +23,7 @@ second."""
 
 
 def registered_worker(worker: WorkerRegistration, *, url: str) -> WorkerRecord:
-    """The record of a worker that registers. It has no replicas: only heartbeats report them."""
+    """The record of a worker that registers. The record has no replicas, because only heartbeats report replicas."""
     return WorkerRecord(
         id=worker.id,
         url=url,
@@ -52,7 +52,7 @@ def reported_worker(worker: str, heartbeat: WorkerHeartbeat) -> WorkerRecord:
 
 
 def registered_model(model: RegisterModelRequest, *, now_ms: int, idle_s: float) -> ModelRecord:
-    """The record of a model that is registered. ``idle_s`` applies if the request has none."""
+    """The record of a model that is registered. The argument ``idle_s`` applies if the request has no ``idle_s``."""
     args = model.engine_args
     parallel = args.get("tensor_parallel_size")
     gpus = model.gpus or (parallel if isinstance(parallel, int) and parallel > 0 else 1)

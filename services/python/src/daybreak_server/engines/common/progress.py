@@ -1,5 +1,5 @@
-"""Decides which progress events are due, and estimates the remaining time of a task. Pure, except for a clock
-that is passed in.
+"""Decides which progress events are due, and estimates the remaining time of a task. The code is pure, except for
+a clock that is passed in.
 
 The store keeps about the last thousand events of a task. Fast steps would produce a thousand events within seconds,
 and the events that explain the task, such as its start and its log lines, would be deleted. So after ``MANY`` progress
@@ -99,7 +99,7 @@ class EventBuffer:
     """The number of the newest event. If a write is repeated because its reply was lost, the store skips the events
     whose numbers it has."""
     _written: int = 0
-    """Progress events that have been written."""
+    """How many progress events have been written."""
     _written_at: float = -math.inf
     _phase: str = ""
     """The phase of the last progress event that was written."""
@@ -154,7 +154,7 @@ class EventBuffer:
 
     @property
     def has_notes(self) -> bool:
-        """Whether events other than progress wait to be written."""
+        """Whether events of types other than progress wait to be written."""
         return any(event.type != "progress" for event in self._events)
 
     def set(self, **fields: str | int | float) -> None:

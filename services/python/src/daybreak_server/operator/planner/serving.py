@@ -31,7 +31,7 @@ class Served:
 def serve(
     pool: GeneratorPool, state: ClusterState, *, replicas: int, application: Application, now: float
 ) -> Served:
-    """One step towards ``replicas`` groups on this head. The same plan gives the RayCluster this size."""
+    """One step towards ``replicas`` groups on this head. The plan also sizes the RayCluster for this number."""
     if not state.head_ready or state.serve is None or state.cluster.suspend:
         return Served(application=application)
     if state.serve.status in {None, "NOT_STARTED", "DELETING"}:
@@ -44,7 +44,7 @@ def serve(
             return Served(application=application)
         put = PutApplication(cluster=state.cluster, config=render.applications(pool, application.attempt))
         return Served(application=application, actions=(put,), requeue_soon=True)
-    if not state.serve.built:  # Ray answers 404 when such an application is scaled
+    if not state.serve.built:  # Ray answers 404 if an application is scaled before it is built
         return Served(application=application, requeue_soon=state.serve.status == "DEPLOYING")
     return Served(application=application, actions=_target(pool, state, replicas * state.cluster.ranks))
 
@@ -57,7 +57,7 @@ def _next_attempt(state: ClusterState, application: Application, now: float) -> 
     """
     backoff_s = min(LONGEST_RETRY_S, RETRY_S * 2.0 ** min(application.attempt, 10))
     if state.serve is None or state.serve.attempt != application.attempt:
-        return application  # the next deploy attempt has begun
+        return application  # Serve has not received the present deploy attempt yet
     if application.since is None:
         return Application(attempt=application.attempt, since=now)
     if now - application.since < backoff_s or state.busy:

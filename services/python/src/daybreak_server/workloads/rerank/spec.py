@@ -21,19 +21,20 @@ QWEN_INSTRUCTION = "Given a web search query, retrieve relevant passages that an
 
 
 class RerankOptions(TextOptions):
-    """The options of a pool of the workload ``rerank``. The options from ``before`` on are for language models only."""
+    """The options of a pool of ``rerank``. The options from ``before`` to ``no`` are for language models only."""
 
     kind: Literal["auto", "cross-encoder", "language-model"] = "auto"
-    """What the model is. ``auto``: as its ``config.json`` says."""
+    """What the model is. ``auto``: the model's ``config.json`` decides."""
     before: str = QWEN_BEFORE
     """What a language model reads before the query and the document. The defaults are those of Qwen3-Reranker."""
     body: str = QWEN_BODY
-    """The template for the query and the document. If the resulting text is too long and may be cut, its end is cut."""
+    """The template for the query and the document. If the resulting text is too long, and the request or
+    the option ``too_long`` allows a cut, the end of this text is cut."""
     after: str = QWEN_AFTER
     """What the model reads after the query and the document. The next word that the model writes is its judgement."""
     instruction: str = QWEN_INSTRUCTION
     yes: str = Field("yes", min_length=1)
-    """The word that says that the document is relevant; one token."""
+    """The word with which the model says that the document is relevant. It must be one token."""
     no: str = Field("no", min_length=1)
 
 

@@ -80,7 +80,7 @@ class _Bed:
         return max(1, int(START_BUSY * self.turn_s / turn_s))
 
     def found(self, contender: Contender, start: int) -> Found:
-        """How many users a strategy sustains. If the strategy has several rules, only the first is measured."""
+        """How many users a strategy sustains. If the strategy has several ``rules``, only ``rules[0]`` is used."""
         tried = search.climb(
             lambda users: self._run(contender, users),
             start=start,
