@@ -37,7 +37,7 @@ def question(**options: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def gateway_url(deployment: Deployment) -> str:
-    """Adds a worker and a model, which the installation keeps until its next upgrade. :returns: the gateway's URL."""
+    """Adds a worker and a model. The installation keeps both until its next upgrade. :returns: the gateway's URL."""
     add_every_kind(deployment)
     return deployment.port_forward(f"{NAME}-gateway", GATEWAY_PORT).url
 
@@ -70,7 +70,7 @@ def wait_for_zero(deployment: Deployment, gateway_url: str) -> None:
 def test_a_request_to_a_model_without_workers_is_held_until_one_has_started(
     deployment: Deployment, gateway_url: str
 ) -> None:
-    """KEDA starts a pod, the worker in it registers and loads the model, and the request gets its answer.
+    """KEDA starts a pod with a worker. The worker registers, loads the model, and answers the request.
 
     Before that, a request whose deadline ends during the wake gets 503 with the phase. The chart's job has already
     registered the model, so a second registration of the same alias gets 409.
@@ -119,7 +119,10 @@ def test_an_answer_is_streamed(gateway_url: str) -> None:
 def test_no_request_fails_when_the_pod_of_a_worker_is_deleted_or_killed(
     deployment: Deployment, gateway_url: str
 ) -> None:
-    """A deleted pod finishes its answers. If a pod is killed, the next pod gets its unanswered requests."""
+    """A deleted pod finishes its answers.
+
+    If a pod is killed, the next pod gets the requests that the killed pod has not answered.
+    """
     url = f"{gateway_url}/v1/chat/completions"
     with Load(url, question(), clients=2, deadline_s=DEADLINE_S) as load:
 

@@ -1,8 +1,8 @@
 """Generates the derived files of the Helm chart: its CRD, values.schema.json and the table of values in its README.
 
 The CRD is a copy of ``deploy/crd``. Schema and table come from ``values.yaml``. There, a comment ``# --`` describes the
-value below it, and a comment ``# @`` adds to the value's schema what the default does not show. The schema of
-``settings`` is an exception: it comes from the server's models. ``--check`` shows what would change, and exits 1 if
+value below it, and a comment ``# @`` adds to the value's schema what the default does not show. Only the schema
+of ``settings`` comes from elsewhere: from the server's models. ``--check`` shows what would change, and exits 1 if
 anything would change.
 """
 
@@ -114,7 +114,7 @@ def _walk(node: Any, path: str, lines: list[str], loader: yaml.SafeLoader) -> It
 
 
 def schema(document: str) -> dict[str, Any]:
-    """The JSON schema of the values: unknown names are rejected."""
+    """The JSON schema of the values. It rejects unknown names."""
     root = _object(description="Values of the chart daybreak.")
     for value in values(document):
         at = root
@@ -177,7 +177,10 @@ def _value_schema(value: Value) -> dict[str, Any]:
 
 
 def _settings(model: type[BaseModel]) -> dict[str, Any]:
-    """The schemas of a Pydantic model and of the models that it refers to, without defaults, formats and texts."""
+    """The schemas of a Pydantic model and of the models that it refers to.
+
+    They have no defaults, formats, titles and descriptions.
+    """
     full = model.model_json_schema(ref_template="#/$defs/{model}")
     shared = full.pop("$defs", {})
     return {name: _bare(node) for name, node in {**shared, model.__name__: full}.items()}

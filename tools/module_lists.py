@@ -1,8 +1,8 @@
-"""Checks the lists of modules in the docstrings of the server's packages: a package that lists its modules names all of
-them, and lists no others.
+"""Checks the lists of modules in the docstrings of the server's packages.
 
-A list has a line ``* `module`  what it is`` for each module, or for several: ``* `leader`, `follower`  the loops``. A
-module may instead be named anywhere else in the docstring.
+A line of a list describes one module (``* `module`  what it is``) or several (``* `leader`, `follower`  the loops``).
+If a docstring has a list, each module in the list must exist. The docstring must name every module of its package,
+either in the list or elsewhere.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class AsyncLiveSession:
     def last_event(self) -> str | None:
         """The id of the newest event that has been received, even if you have not iterated over it yet.
 
-        To continue in another process, pass the id of the last event that you processed to ``client.sessions.resume``.
+        To continue in another process, give ``client.sessions.resume`` the id of the last event that you processed.
         """
         return self._speech.last_event
 

@@ -35,7 +35,9 @@ def speak(
         ),
     ] = None,
     *,
-    to: Annotated[str, typer.Option(metavar="LANGUAGE", help="The language of the text: German, or de.")],
+    to: Annotated[
+        str, typer.Option(metavar="LANGUAGE", help="The language of the text, such as German or de.")
+    ],
     source: Annotated[
         str | None, typer.Option("--from", metavar="LANGUAGE", help="The language that is spoken.")
     ] = None,
@@ -54,7 +56,7 @@ def speak(
 ) -> None:
     """Translate speech while it is spoken, and print the text as it grows.
 
-    The tiny model of the package knows some fifty English words (colours, shapes, flowers, how they move). Ctrl-C ends
+    The tiny model of the package knows some fifty English words, such as colours, shapes and directions. Ctrl-C ends
     the speech and waits for the rest of the text; a second Ctrl-C exits at once.
 
     Examples:

@@ -39,7 +39,7 @@ TERMINAL_EVENTS = frozenset({EventType.SUCCEEDED, EventType.FAILED, EventType.CA
 
 
 MAX_LOG_PAGE = 1000
-"""The most lines in one page of a task's log."""
+"""The maximum number of lines in one page of a task's log."""
 
 
 class Event(ResponseModel):

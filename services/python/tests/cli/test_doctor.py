@@ -87,7 +87,7 @@ def test_an_error_gives_exit_code_1(daybreakd: Daybreakd) -> None:
 
 
 def test_a_missing_or_empty_model_folder_is_an_error(tmp_path: Path) -> None:
-    """The doctor finds such a folder before a GPU waits for its model."""
+    """The doctor reports such a folder before a group tries to load the model."""
     (tmp_path / "empty").mkdir()
     checks = report(
         tmp_path,
@@ -103,7 +103,10 @@ def test_a_missing_or_empty_model_folder_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_folder_of_a_speech_model_is_verified(tmp_path: Path) -> None:
-    """Weights of which only a part was copied are an error. Without a folder, the doctor checks the built-in model."""
+    """A file of weights that was copied only in part is an error.
+
+    For a pool without a folder, the doctor checks the built-in model.
+    """
     folder = tmp_path / "speech"
     shutil.copytree(TINY, folder)
     weights = folder / "encoder.safetensors"
@@ -133,7 +136,7 @@ def test_a_workload_class_that_cannot_be_imported_is_an_error(tmp_path: Path) ->
 
 
 def test_the_failure_that_a_rank_reported_is_shown(tmp_path: Path, valkey: Server) -> None:
-    """The doctor shows why the groups of a pool do not start, until one of them starts."""
+    """The doctor shows the failure that a rank reported first: it says why the groups of the pool do not start."""
     queue = RedisQueue(valkey.url, pool="echo")
     redis = {"url": valkey.url, "timeout_s": 30}
     assert "groups of echo" not in report(tmp_path, redis=redis)

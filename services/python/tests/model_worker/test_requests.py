@@ -221,7 +221,7 @@ def test_the_deadline_ends_a_request(worker: WorkerProcess) -> None:
 
 
 def test_an_idle_connection_that_the_engine_has_closed_costs_no_request(worker: WorkerProcess) -> None:
-    for pause_s in (0, 3.2, 5.2):  # the worker keeps connections for 3 s, the engine for 5 s
+    for pause_s in (0, 3.2, 5.2):  # the worker keeps idle connections for 3 s, the engine for 5 s
         time.sleep(pause_s)
         assert worker.ask("m").status_code == 200
 

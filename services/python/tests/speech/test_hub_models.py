@@ -1,4 +1,4 @@
-"""Tests of models from folders in Hugging Face's layout, compared with the outputs of transformers itself."""
+"""Tests of models from folders in Hugging Face's layout. The outputs are compared with those of transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every row of the state table for tasks that run or have ended, on a real server."""
+"""Tests, on a real server, of every row of the state table for tasks that run or have ended."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_jump_of_the_wall_clock_is_not_charged(driver: Driver, jump_ms: int) -
 
 
 def test_a_repeated_report_writes_no_event_twice(driver: Driver) -> None:
-    """The store recognises a repeated event by its number, and still writes a new event in the same report."""
+    """The store recognises a repeated event by its number and drops it, but writes the new event of the same report."""
     claim = start(driver)
     first, second = (EventDraft(type="progress", data={"step": n}, number=n) for n in (1, 2))
     checkpoint = CheckpointRef(key="c", step=1)
@@ -83,7 +83,10 @@ def test_a_repeated_report_writes_no_event_twice(driver: Driver) -> None:
 
 
 def test_a_running_task_is_cancelled_when_its_group_stops(driver: Driver) -> None:
-    """Running + cancel → running, until the group stops the task. Then it is cancelled, and its files are garbage."""
+    """Running + cancel → running, until the group stops the task.
+
+    Then the task is cancelled, and its files are garbage.
+    """
     claim = start(driver)
     task = claim.lease.task
     first = driver.cancel(task, "why")
@@ -99,7 +102,7 @@ def test_a_running_task_is_cancelled_when_its_group_stops(driver: Driver) -> Non
 
 
 def test_a_finish_publishes_artifacts_and_usage(driver: Driver) -> None:
-    """Running + finish → succeeded: record and event show artifacts and usage.
+    """Running + finish → succeeded: the record and the event show the artifacts and the usage.
 
     The store also corrects the tenant's charge, and the pool's seconds per unit of cost.
     """
@@ -172,7 +175,7 @@ def test_a_requested_cancel_wins(driver: Driver, end: str) -> None:
 
 @pytest.mark.parametrize("end", [end for end in ENDS if end not in ("finish", "permanent")])
 def test_a_task_past_its_run_deadline_expires_without_a_strike(driver: Driver, end: str) -> None:
-    """If an attempt ends after the run deadline, the task expires, although it would otherwise be retried."""
+    """A task whose attempt ends after the run deadline expires, unless the attempt succeeded or failed permanently."""
     claim = start(driver, run_within_ms=500, max_strikes=1)
     driver.now += 600
     assert driver.renew(claim.lease) is Control.EXPIRE
@@ -186,7 +189,7 @@ def test_a_task_past_its_run_deadline_expires_without_a_strike(driver: Driver, e
 def test_a_strike_delays_the_task_with_a_backoff(driver: Driver, end: str) -> None:
     """Running + retryable error or lost lease → delayed, with a strike and a jittered backoff.
 
-    When the delay is over, the task takes its original place.
+    When the delay is over, the task takes its original place in the queue.
     """
     claim = start(driver)
     task, token = claim.lease.task, claim.lease.token
@@ -236,7 +239,7 @@ def test_a_permanent_error_outranks_the_run_deadline(driver: Driver) -> None:
 
 @pytest.mark.parametrize("end", ["release", "stopped", "deregister", "restart", "claim lost"])
 def test_a_release_keeps_place_and_checkpoint(driver: Driver, end: str) -> None:
-    """Running + release, lost group or restarted group → queued, without a strike, in the original place.
+    """Running + release, lost group or restarted group → queued in its original place, without a strike.
 
     The next attempt gets the checkpoint.
     """

@@ -39,7 +39,7 @@ class Tree:
 
     @contextmanager
     def planted(self, mutant: Mutant) -> Iterator[None]:
-        """Plant the bug for the body of ``with``. :raises MisplacedError: when it cannot be planted."""
+        """Plant the bug while the body of ``with`` runs. :raises MisplacedError: when it cannot be planted."""
         texts = mutant.texts(self.root)
         before = {self.root / file: (self.root / file).read_text(encoding="utf-8") for file in texts}
         try:

@@ -100,10 +100,10 @@ def exact(items: Sequence[Item], written: Sequence[Sequence[Written]], language:
 def delays(
     items: Sequence[Item], written: Sequence[Sequence[Written]], language: str, blocks: int
 ) -> list[float]:
-    """The delay of each token of the correct items: how many seconds of audio the client sends after the last word that
-    the token needs, until the model writes the token. For a token that needs silence, such as a full stop, the delay
-    begins ``STOP_AFTER - MARGIN`` seconds after the last word. The delay of a token never begins before
-    the delay of the previous token."""
+    """The delay of each token of the correct items, in seconds of audio. The delay begins at the end of the last word
+    that the token needs, and ends with the turn in which the model writes the token. For a token that needs silence,
+    such as a full stop, the delay begins ``STOP_AFTER - MARGIN`` seconds after the end of the last word. The delay of a
+    token never begins before the delay of the previous token."""
     right = exact(items, written, language)
     return [
         (token.turn + 1) * blocks * BLOCK_SECONDS - (due - MARGIN)
@@ -303,9 +303,9 @@ def main() -> None:
     )
     parser.add_argument("--model", type=Path)
     parser.add_argument("--sentences", type=int, default=200)
-    parser.add_argument("--quick", action="store_true", help="only new voices and sentences, and noise")
+    parser.add_argument("--quick", action="store_true", help="measure only a few rows, and save no report")
     parser.add_argument(
-        "--minutes", type=float, help="only one session in Chinese that lasts this many minutes"
+        "--minutes", type=float, help="measure only one session into Chinese, of this many minutes"
     )
     parser.add_argument("--save", action="store_true")
     options: Any = parser.parse_args()

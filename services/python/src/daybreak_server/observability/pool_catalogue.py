@@ -105,12 +105,12 @@ TASK_RUN = _pool_histogram(
 )
 TASK_CANCEL = _pool_histogram(
     "daybreak_task_cancel_seconds",
-    "Time from the cancel of a running task until its group had stopped.",
+    "Time from the cancel of a running task until its group had stopped the task.",
     buckets=_seconds(policy.CANCEL_BUCKETS_MS),
 )
 TASK_CANCEL_STEPS = _pool_histogram(
     "daybreak_task_cancel_steps",
-    "Steps that a group reported after the cancel of its running task, until the group had stopped.",
+    "Steps that a group reported after the cancel of its running task, until the group had stopped the task.",
     buckets=tuple(map(float, policy.CANCEL_STEP_BUCKETS)),
 )
 
@@ -118,8 +118,8 @@ TASK_CANCEL_STEPS = _pool_histogram(
 
 GPU_USED = _pool_counter(
     "daybreak_gpu_used_seconds_total",
-    "GPU-seconds (seconds × ranks) that had a result: those of tasks that succeeded, except those that earlier "
-    "attempts lost, and those of groups while they hold a request. The time of groups that serve sessions is not "
+    "GPU-seconds (seconds × ranks) that had a result: those of tasks that succeeded (without those that earlier "
+    "attempts lost), plus those of groups while they hold a request. The time of groups that serve sessions is not "
     "included. Measured on the lease clock.",
 )
 GPU_WASTED = _pool_counter(
@@ -184,9 +184,7 @@ GROUPS_NEEDED = _pool_gauge(
 GROUPS_LOST = _pool_counter(
     "daybreak_groups_lost_total", "Groups that died, hung, or stopped refreshing their registration."
 )
-WAKE_PHASE = _pool_gauge(
-    "daybreak_wake_phase", "1 for the phase of the wake that the pool is in now.", "phase"
-)
+WAKE_PHASE = _pool_gauge("daybreak_wake_phase", "1 for the wake phase in which the pool is now.", "phase")
 WAKE_PHASE_SECONDS = _pool_gauge(
     "daybreak_wake_phase_seconds", "Duration of each phase of the last complete wake.", "phase"
 )

@@ -1,4 +1,5 @@
-"""The registry's function library works beside that of the queue. Without the right to load it, scripts run instead."""
+"""The function libraries of the registry and of the queue work side by side. Users who may not load functions run
+scripts instead."""
 
 from __future__ import annotations
 

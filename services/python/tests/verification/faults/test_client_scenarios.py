@@ -1,4 +1,7 @@
-"""The scenarios of clients, with stand-ins for cluster and load: which processes they kill, what their rows count."""
+"""Tests of which processes the scenarios of clients kill, and what their rows count.
+
+Stand-ins take the place of the cluster and of the load.
+"""
 
 from __future__ import annotations
 

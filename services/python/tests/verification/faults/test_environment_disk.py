@@ -1,4 +1,4 @@
-"""A crash of the simulated disk loses exactly what was not fsynced. A real server on this disk keeps its promises."""
+"""A crash of the simulated disk loses exactly what was not fsynced, even if a real Valkey wrote it."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_slow_disk_loses_nothing(tmp_path: Path) -> None:
 
 
 class Servers:
-    """Real servers on the disk, one after the other, each killed by SIGKILL."""
+    """Runs real Valkey servers on the disk, one after the other, and ends each with SIGKILL."""
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk

@@ -32,8 +32,8 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """A router. ``command`` writes the router's configuration and returns the command line that starts the router,
-    without the path to the program."""
+    """A router. ``command`` writes the router's configuration and returns the command line that starts the router. The
+    command line begins with the program's name, without a path."""
 
     name: str
     package: str
@@ -58,7 +58,7 @@ class Contender:
 
     @property
     def installed(self) -> bool:
-        """Whether its environment exists."""
+        """Whether the router's environment exists."""
         return (self.programs / "python").exists()
 
 

@@ -166,7 +166,7 @@ class Clients:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the clients; see the module."""
+    """Run the clients. The docstring of this module describes the arguments, the input and the output."""
     port, first = int(arguments[0]), int(arguments[1])
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 100_000)), hard))

@@ -3,7 +3,7 @@
 * ``speech`` makes audio, and computes the text of an undisturbed session with this audio.
 * ``client`` speaks in real time, follows the rules of docs/wire-sessions.md, and writes the history.
 * ``checker`` decides from the history which promises were broken.
-* ``trial`` is a cluster that has a pool with the simulated model, and the clients that speak to this pool.
+* ``trial`` runs a cluster with one pool (of the simulated model), and the clients that speak to this pool.
 
 The scenarios are in ``losses`` and ``clients``.
 """

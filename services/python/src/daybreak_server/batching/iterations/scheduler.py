@@ -1,6 +1,6 @@
 """Forms a batch for each step of the model.
 
-A turn of a session consists of a *prefill* (the model reads its audio and returns a first token) and of *decodes*
+A turn of a session consists of a *prefill* (the model reads the turn's audio and returns a first token) and *decodes*
 (each returns one more token). A prefill may be divided into pieces, of which only the last returns a token. The number
 of decodes is not known in advance. So the scheduler forms a new batch for each step of the model (an *iteration*).
 Sessions whose turn has ended leave, and sessions with new audio join.

@@ -91,7 +91,7 @@ def refused(pool: PoolObject, problem: Cause, *, now: float) -> PoolStatus:
 
 
 def report(status: PoolStatus, *, target_load: float | None = None) -> PoolReport:
-    """The report for clients: what the groups do not report themselves. ``target_load`` comes from the pool's spec."""
+    """The report for clients, with facts that the groups do not report. ``target_load`` comes from the pool's spec."""
     wake = status.wake
     unhealthy = next((c for c in status.conditions if c.type == "Healthy" and c.status == "False"), None)
     return PoolReport(
@@ -145,7 +145,7 @@ _EVENT_MESSAGES: dict[str, str] = {
     "Zero": "No group is wanted: the workers are gone, and the Ray head stays.",
     "Suspended": "No group was wanted for a while, so the Ray head is gone as well. The next task, request or "
     "session starts the head and a group again.",
-    "Paused": "spec.paused is set: the operator changes nothing until it is removed.",
+    "Paused": "spec.paused is set: the operator changes nothing until this field is removed.",
 }
 
 

@@ -68,7 +68,7 @@ def lead() -> None:
     groups = run().get("groups", 1)
     queue = wiring.shared_queue(settings(), POOL) if groups > 1 else None
     ranks = [
-        # As in production: a leader that is alone in its process has a watchdog; leaders in one process share a queue.
+        # As in production: a leader alone in its process has a watchdog; several leaders in one process share a queue.
         wiring.build_rank(settings(), POOL, on_broken=print, with_watchdog=groups == 1, queue=queue)
         for _ in range(groups)
     ]

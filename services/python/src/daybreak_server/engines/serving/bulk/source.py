@@ -1,12 +1,12 @@
 """Finds the file that a task names, and copies it to the attempt's scratch folder.
 
-A task cannot name a URL or a folder. It names an artifact, or a *place* of the pool's setting ``bulk.places`` and a
-path in that place. If it names an artifact, the API has already looked up the artifact's key for the caller's tenant.
-Each place is opened as a blob store, so a path is a key of that store: it has no ``..``, and is never followed through
-a symbolic link.
+A task cannot name a URL or a folder. It names either an artifact, or a path in one of the *places* that the pool's
+setting ``bulk.places`` lists. If it names an artifact, the API has already looked up the artifact's key for the
+caller's tenant. Each place is opened as a blob store, so a path is a key of that store. A key has no ``..``, and is
+never followed through a symbolic link.
 
-The file is copied before its first line is read. So an attempt sees one version of it, even if the file changes, and
-the SHA-256 of the copy tells the next attempt whether the file is still the same.
+The file is copied before its first line is read. So an attempt sees one version of the file, even if the file changes.
+The SHA-256 of the copy tells the next attempt whether the file is still the same.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Copy:
 
 
 Places = Mapping[str, Callable[[], Blobs]]
-"""The functions that open the places, by the places' names."""
+"""For the name of each place, the function that opens the place."""
 
 
 def located(

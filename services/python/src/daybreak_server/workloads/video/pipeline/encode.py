@@ -3,9 +3,10 @@
 Equal frames give equal bytes if the encoder has the same number of threads. Two measures ensure this:
 
 * RGB is converted to yuv420p explicitly and in one thread.
-* x264's macroblock tree is off. Its AVX-512 code (in the wheel of PyAV 18.1) reads uninitialised memory, so equal
-  frames gave up to 15 different files in 15 runs once the heap was dirty. With ``asm=avx2``, or without the tree, they
-  always gave the same file. Without the tree, x264 also gives the same bits on different kinds of CPU.
+* x264's macroblock tree is off. Its AVX-512 code (in the wheel of PyAV 18.1) reads uninitialised memory. So, if the
+  process had used and freed memory before, 15 runs with equal frames wrote as many as 15 different files. With
+  ``asm=avx2``, or without the tree, all runs wrote the same file. Without the tree, x264 also writes the same bytes on
+  different kinds of CPU.
 
 The wheel of PyAV links libx264 (GPLv2+). Therefore PyAV is a separate extra (docs/05-video.md), which only the leader
 of a group needs.
