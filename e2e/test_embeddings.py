@@ -32,7 +32,7 @@ DIMENSIONS = 32
 """How many numbers a vector of the tiny encoder has."""
 DEADLINE_S = float(WAKE_S)
 TOLERANCE = 1e-4
-"""How much a vector may depend on its batch."""
+"""How much a number of a vector may differ between two batches."""
 
 
 def online_pool_values(workload: str) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def test_many_callers_wake_a_pool_and_share_its_batches(deployment: Deployment, 
 
 
 def test_documents_are_ranked_from_zero(deployment: Deployment, gateway: str) -> None:
-    """A request wakes the pool that reranks, and two of its routes put the documents into the same order."""
+    """A request wakes the pool that reranks. Its routes `/v1/rerank` and `/reranker/api` give the same order."""
     documents = ["a dog ran", "the red bird flew over the tree", "where is the house ?"]
     answer = post(f"{gateway}/v1/rerank", {"query": "a bird", "documents": documents})
     scores = [entry["relevance_score"] for entry in answer["results"]]

@@ -253,7 +253,7 @@ def test_errors_have_exit_codes_and_hints(command: Any, scripted: Any, make: Any
 
 
 def test_wrong_usage_is_2_and_an_unreachable_server_is_4(command: Any, tmp_path: Path) -> None:
-    """The error of an unreachable server says how to start one. `--help` needs no server."""
+    """If no server can be reached, the error says how to start a server. `--help` needs no server."""
     assert command("generate")[0] == 2
     assert command("submit", "echo", "nonsense")[0] == 2
     code, _, err = command("pools", url="http://127.0.0.1:1")
@@ -274,7 +274,7 @@ def test_wrong_usage_is_2_and_an_unreachable_server_is_4(command: Any, tmp_path:
 def interrupt_when(process: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
     end = time.monotonic() + TIMEOUT_S
     while not ready():
-        assert time.monotonic() < end, "the command did not get this far"
+        assert time.monotonic() < end, "the command did not become ready for Ctrl-C"
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)

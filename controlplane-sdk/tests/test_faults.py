@@ -280,7 +280,7 @@ def ranged(make: Any, cut: int | None = None) -> Callable[[Any], Any]:
 
 
 def test_a_broken_download_resumes(scripted: Any, make: Any, face: Any, tmp_path: Path) -> None:
-    """A download that breaks several times is complete in the end, and a second download sends no request for bytes."""
+    """A download that breaks several times is complete in the end. A second download of the file requests no bytes."""
     shown = make.answer(make.task(state="succeeded", artifacts=[artifact()]))
     cut = ranged(make, 3_000_000)
     scripted.answers = [shown, cut, make.drop, cut, make.problem(503, "store_unavailable"), ranged(make)]

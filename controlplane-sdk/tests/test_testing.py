@@ -100,7 +100,7 @@ def test_a_failed_start_reports_the_log(temporary: Path) -> None:
 
 
 def test_a_server_that_was_not_started_says_so() -> None:
-    """Without `start()`, reading a URL or the log raises an error that says so. Closing the server twice is allowed."""
+    """Without `start()`, reading a URL or the log raises an error with the reason. A second `close()` is allowed."""
     never = LocalDaybreak()
     for look in (lambda: never.url, lambda: never.redis_url, never.log):
         with pytest.raises(DaybreakError, match="started"):

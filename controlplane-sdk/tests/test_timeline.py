@@ -29,7 +29,7 @@ def event(kind: str, at_s: float, event_id: str | None = None, **data: Any) -> E
 
 
 def test_the_time_of_each_phase_is_measured(make: Any) -> None:
-    """The timeline has the seconds in the queue, in each phase of the wake and of the work, and before a retry."""
+    """The timeline measures the time in the queue, in each phase of the wake and of the work, and before a retry."""
     timeline = Timeline.of(Task.model_validate(make.task(queue={"position": 2, "eta_s": 9.0})))
     assert timeline.line == "queued, number 2 in line · about 9.0 s left"
     for each in (

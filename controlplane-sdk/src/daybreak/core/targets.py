@@ -1,6 +1,6 @@
 """Where a download goes: a file, a folder, the target of a link, a device, a FIFO or an open descriptor.
 
-A regular file is written under another name and renamed at the end, so no program ever sees a part of it. A rename
+A regular file is written under another name and renamed at the end, so no program ever sees it incomplete. A rename
 would replace a link, a device or a FIFO instead of writing to it. So links are followed, and whatever is not a regular
 file is opened and written to. :func:`check` finds out, before any work starts, whether the path can be written to, and
 leaves nothing behind. It does not notice a full disk.
@@ -29,7 +29,7 @@ class Target:
 
     path: Path
     file: Path | None
-    """The regular file, with links resolved; ``None`` if ``path`` is opened and written to."""
+    """The regular file, with links resolved; ``None`` if ``path`` itself is opened and written to."""
 
     def part(self, sha256: str) -> Path:
         """The hidden part file beside the target. A later download finds it by its name."""

@@ -1,8 +1,8 @@
 """Workers: processes outside Ray that run model servers (*engines*), and their messages to and from a gateway.
 
 A worker registers (:class:`WorkerRegistration`), and then sends a :class:`WorkerHeartbeat` every ``heartbeat_s`` and
-whenever the state of one of its models changes. Each reply lists the models that it should run. A worker whose
-heartbeats stop for ``lease_s`` is gone; its next heartbeat gets 404, and it registers again.
+whenever the state of one of its models changes. Each reply lists the models that the worker should run. A worker
+whose heartbeats stop for ``lease_s`` counts as lost; its next heartbeat gets 404, and it registers again.
 """
 
 from __future__ import annotations

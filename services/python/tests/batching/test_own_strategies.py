@@ -71,7 +71,7 @@ def run(scheduler: Scheduler[str], now: float, more: Callable[[str], bool] = lam
 
 
 def test_a_strategy_from_outside_the_package_chooses_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example of the tour. Each turn of its five sessions has two tokens."""
+    """The strategy is the example of the tour. There are five sessions, each with one turn of two tokens."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     scheduler = scheduler_of("alternate:Alternate", *"abcde", max_batch_size=3)
     left = dict.fromkeys("abcde", 2)

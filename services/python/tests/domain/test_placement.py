@@ -71,7 +71,7 @@ def test_every_model_gets_a_first_replica_before_one_gets_a_second() -> None:
 
 
 def test_a_replica_on_several_gpus_has_an_equal_share_on_each() -> None:
-    """Tensor parallelism needs its GPUs on one worker."""
+    """Tensor parallelism needs all GPUs of a replica on one worker."""
     placed = place([model("big", 120, devices=2)], [gpus("a", 80), gpus("b", 24, 80, 80)])
     assert placed.replicas == (at("big", "b", 1, 2),)
     refused = place([model("big", 120, devices=4)], [gpus("b", 80, 80, 80)])

@@ -1,4 +1,4 @@
-"""A group that answers requests also runs tasks that compute a result for each line of a file, exactly once."""
+"""A group that answers requests also runs tasks. Such a task computes exactly one result for each line of a file."""
 
 from __future__ import annotations
 

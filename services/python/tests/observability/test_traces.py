@@ -251,7 +251,7 @@ async def test_a_submit_that_is_cancelled_while_the_store_works_has_a_span(
 def test_a_group_that_breaks_does_not_wait_for_a_collector_that_hangs(
     traced_settings: Callable[..., Settings], collector: Collector
 ) -> None:
-    """The wait would delay the restart: Serve restarts the group only once its process has ended."""
+    """The wait would delay the restart, because Serve does not restart the group before its process has ended."""
     waited: list[float] = []
 
     class Hanging(NoTracing):

@@ -25,7 +25,7 @@ AT = "2026-11-21T00:00:00Z"
 
 
 def pod(**status: Any) -> dict[str, Any]:
-    """The object of a worker pod of Ray."""
+    """A worker pod of Ray, as the Kubernetes API returns it."""
     labels = {
         "daybreak.dev/pool": "video",
         "ray.io/cluster": "video-1",
@@ -193,7 +193,7 @@ def test_a_warning_may_arrive_before_its_object() -> None:
 
 
 def test_a_list_corrects_what_a_watch_has_missed() -> None:
-    """An object that is not in the list is dropped, unless a watch has reported it after the list began."""
+    """An object that is not in the list is dropped, unless a watch reported the object after the list call began."""
     cache = Cache()
     listed, gone, new = (
         {**pod(), "metadata": {**pod()["metadata"], "name": name}} for name in ("h", "g", "n")
@@ -212,7 +212,7 @@ def test_a_list_corrects_what_a_watch_has_missed() -> None:
 
 
 def test_a_watch_event_wins_over_a_list_in_progress() -> None:
-    """The list does not restore what a watch event deleted or changed after the list began. A later list may do so."""
+    """A list does not undo what a watch event deleted or changed after the list call began. A later list may."""
     cache = Cache()
     changed, gone = ({**pod(), "metadata": {**pod()["metadata"], "name": name}} for name in ("c", "g"))
     pool = {"metadata": {"name": "video"}}
@@ -272,7 +272,7 @@ def test_a_head_without_a_service_is_unavailable() -> None:
 
 
 def test_a_failed_patch_test_is_a_conflict_and_an_invalid_object_a_refusal() -> None:
-    """The error of an invalid object says which fields are invalid. The error of a failed patch test names none."""
+    """The error of an invalid object says which fields are invalid. The error of a failed patch test names no field."""
     text = "the server rejected our request due to an error in our request"
     stale = {"reason": "Invalid", "message": text, "details": {}}
     causes = [{"reason": "FieldValueInvalid", "field": "spec.x", "message": "jsonpatch"}]

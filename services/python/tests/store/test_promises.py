@@ -21,7 +21,7 @@ from testkit.waiting import wait_until
 
 
 def test_fair_shares_count_gpu_seconds_not_tasks(driver: Driver) -> None:
-    """Two tenants get equally many seconds, although the tasks of one take three times as long as estimated."""
+    """Two tenants get equally many seconds, although one tenant's tasks take three times their estimate."""
     for _ in range(40):
         submit(driver, tenant="long", estimate_s=1.0)
         submit(driver, tenant="short", estimate_s=1.0)
@@ -37,7 +37,7 @@ def test_fair_shares_count_gpu_seconds_not_tasks(driver: Driver) -> None:
 
 
 async def test_two_tasks_wake_two_waiting_leaders(server: Server) -> None:
-    """A submit of two tasks starts both waiting leaders at once, not only at their next poll."""
+    """A submit of two tasks wakes both waiting leaders at once. Neither has to wait for its next poll."""
     store = RedisStore(server.url)
     claims: list[Claim] = []
     woken_s: list[float] = []

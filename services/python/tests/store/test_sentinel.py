@@ -124,7 +124,7 @@ def test_a_failover_loses_no_accepted_task(
 
 
 def test_a_submit_that_no_replica_confirms_is_refused(cluster: SentinelCluster) -> None:
-    """While the replicas are paused, a submit is refused, even over a new connection. Afterwards it is accepted."""
+    """A submit is refused while the replicas are paused, even over a new connection, and accepted afterwards."""
     endpoint = Endpoint.configured(RedisSettings.model_validate({**cluster.settings, "wait_replicas": 1}))
     task = NewTask(id=new_task_id("echo"), pool="echo", tenant="t", input_json="{}")
     replicas = [node.pid for node in cluster.nodes if node is not cluster.master]
@@ -180,7 +180,7 @@ def test_the_passwords_of_master_and_sentinels_may_be_in_files(
 
 
 def test_concurrent_lookups_forget_no_sentinel(cluster: SentinelCluster) -> None:
-    """One Sentinel is down. Threads and coroutines that look up the master together still know all three Sentinels."""
+    """One Sentinel is down. Threads and coroutines that look up the master concurrently still know all three."""
     cluster.sentinels[0].kill()
     endpoint = Endpoint.configured(RedisSettings.model_validate(cluster.settings))
     known = sorted(sentinel.port for sentinel in cluster.sentinels)

@@ -8,7 +8,7 @@ from verification.exhaustive.machine import GRACE, LEASE, STALE, UNTICKED, Store
 
 
 class NoTokenCheck(Store):
-    """Accepts a report or settle with any token for a running task."""
+    """While a task runs, accepts a report or a settle with any token."""
 
     def holds(self, t: Task, token: int) -> bool:
         return t.state == "R"
@@ -175,7 +175,7 @@ class LeaseKeptByTheEnded(Store):
 
 
 class LiveForgotten(Store):
-    """An ended task stays in ``live``, so it keeps a group."""
+    """An ended task stays in ``live``, so a group is kept for it."""
 
     def end(self, t: Task, event: str, state: str) -> None:
         super().end(t, event, state)
@@ -183,7 +183,7 @@ class LiveForgotten(Store):
 
 
 class TokenUsedTwice(Store):
-    """The number of an attempt does not increase."""
+    """A new attempt gets the number of the attempt before it."""
 
     def start(self, t: Task, group: int) -> None:
         attempt = t.attempt

@@ -55,7 +55,7 @@ def export(checkpoint: Path, folder: Path) -> None:
 
 
 def _llama(model: Translator) -> dict[str, object]:
-    """The ``config.json`` with which transformers reads the language model."""
+    """The ``config.json`` of the language model, for the package ``transformers``."""
     config = model.lm.config
     return {
         "architectures": ["LlamaForCausalLM"],

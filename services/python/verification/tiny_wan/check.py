@@ -1,8 +1,8 @@
 """Reads colour, shape and direction from the pixels of a video, without a model.
 
-The subject is the part that differs from the dark background. Its colour is the nearest one of the palette. Its
-direction is the direction in which its centre moves. Its shape is found by moment matching: for each shape, the
-ideal figure with the subject's area and centre is drawn, and the one with the best overlap over all frames is chosen.
+The subject is the part that differs from the dark background. Its colour is the nearest colour of the palette. Its
+direction is the direction in which its centre moves. Its shape is found by moment matching: each shape is drawn with
+the subject's area and centre, and the shape with the best mean overlap over all frames is chosen.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FOREGROUND: Final = 0.25
 LEAST_PIXELS: Final = 40
 LEAST_FRAMES: Final = 8
 LEAST_TRAVEL: Final = 8.0
-"""If the centre moves fewer pixels than this from the first to the last frames, the subject has no direction."""
+"""If the centre moves fewer pixels than this from the first 3 to the last 3 frames, the subject has no direction."""
 LEAST_OVERLAP: Final = 0.6
 """If no shape has at least this intersection over union with the subject, the subject's shape is not clear."""
 
@@ -59,7 +59,7 @@ NOTHING: Final = Reading(None, None, None, {}, (0.0, 0.0))
 
 
 def read(video: NDArray[Any]) -> Reading:
-    """Read [T, H, W, 3] frames, float 0..1 or uint8, of the size the tiny model makes."""
+    """Read the traits from frames [T, H, W, 3], float 0..1 or uint8, as large as those of the tiny model."""
     frames = video.astype(np.float32) / (255 if video.dtype == np.uint8 else 1)
     seen = np.abs(frames - BACKGROUND).max(-1) > FOREGROUND
     visible = seen.sum((1, 2)) >= LEAST_PIXELS
@@ -83,7 +83,7 @@ def nearest_colour(rgb: NDArray[np.float32]) -> str:
 
 
 def direction_of(travel: tuple[float, float]) -> str | None:
-    """The direction in which a displacement (x, y) is longest, or None if the displacement is short."""
+    """The direction of the longer of the two components x and y; None if both are shorter than ``LEAST_TRAVEL``."""
     x, y = travel
     if max(abs(x), abs(y)) < LEAST_TRAVEL:
         return None
@@ -99,7 +99,7 @@ def soft_cover(frames: Frames, colour: str) -> Frames:
 
 
 def centres(cover: Frames) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centroids (x, y) of each frame."""
+    """The centroids of all frames: their x values, and their y values."""
     mass = cover.sum((1, 2)).astype(np.float64)
     x = (cover.sum(1) * np.arange(cover.shape[2])).sum(1) / mass
     y = (cover.sum(2) * np.arange(cover.shape[1])).sum(1) / mass

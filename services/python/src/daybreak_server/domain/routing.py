@@ -11,11 +11,11 @@ class RoutingPolicy(StrEnum):
     LEAST_LOADED = "least_loaded"
     """The group with the smallest share of its capacity in use."""
     ROUND_ROBIN = "round_robin"
-    """One group after the other."""
+    """Each group in turn."""
     POWER_OF_TWO = "power_of_two"
     """The less loaded of two random groups."""
     GPU_MEMORY = "gpu_memory"
-    """The group with the most free device memory per request, counting the request that it would get."""
+    """The group with the most free device memory per request. The new request counts as one of the group's requests."""
     SESSION = "session"
     """The same group for all requests with the same header ``Daybreak-Session``."""
     PREFIX = "prefix"
@@ -23,5 +23,5 @@ class RoutingPolicy(StrEnum):
 
     @classmethod
     def named(cls, name: str | None) -> RoutingPolicy | None:
-        """The policy with this name; ``None`` without a name, or for a policy of a later version."""
+        """The policy with this name; ``None`` if there is no name, or if this version does not know the policy."""
         return next((policy for policy in cls if policy == name), None)

@@ -59,7 +59,7 @@ class Up:
     def wait_accepting(self) -> str:
         """Wait until the gateway accepts tasks. :returns: its URL.
 
-        From then on, until :meth:`stop`, the output of ``up`` is not shown, because the client's output says more.
+        From then on, until :meth:`stop`, the output of ``up`` is not shown, because the demo's own output says more.
         """
         end = self._began + _START_S
         while time.monotonic() < end:

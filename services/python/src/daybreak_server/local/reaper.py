@@ -63,7 +63,7 @@ def _has(entry: Path, wanted: bytes) -> bool:
 
 
 def _parent(entry: Path) -> int | None:
-    """The parent of a live process; ``None`` if it has ended."""
+    """The parent of a live process; ``None`` if the process has ended."""
     try:
         state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
     except (OSError, ValueError):

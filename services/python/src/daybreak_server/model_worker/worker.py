@@ -171,7 +171,7 @@ class _Signals:
             self._loop.add_signal_handler(number, self._on_signal)
 
     def close(self) -> None:
-        """Restore the default handling of the signals, so that a signal can end a worker that hangs while it ends."""
+        """Restore the default handling of the signals, so that a signal can end a worker whose shutdown hangs."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.remove_signal_handler(number)
 
@@ -218,7 +218,7 @@ def _url(address: WorkerAddress, port: int) -> str:
 
 
 def _own_address(url: str) -> str | None:
-    """The address of this machine in the network of ``url``. Sends nothing."""
+    """The address from which this machine would connect to ``url``. Sends nothing."""
     parts = urlsplit(url)
     with contextlib.suppress(OSError):
         family, _, _, _, where = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_DGRAM)[

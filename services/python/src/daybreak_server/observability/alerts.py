@@ -126,13 +126,13 @@ def _budget(*pairs: tuple[str, str, str]) -> str:
 
 
 def _ended(outcomes: str, window: str) -> str:
-    """Requests to groups or models that ended within ``window``, by pool. If ``outcomes`` is empty, all count."""
+    """How many requests to groups or models ended within ``window``, by pool. Without ``outcomes``, all count."""
     matcher = f',outcome=~"{outcomes}"' if outcomes else ""
     return f"sum by (namespace, pool) (increase(daybreak_router_requests_total{{HERE{matcher}}}[{window}]))"
 
 
 def _retried(reasons: str, window: str) -> str:
-    """Tries within ``window`` that ended without an answer, by pool. Only tries with one of these reasons count."""
+    """How many tries within ``window`` ended without an answer for one of these reasons, by pool."""
     return (
         "sum by (namespace, pool) "
         f'(increase(daybreak_router_retries_total{{HERE,reason=~"{reasons}"}}[{window}]))'

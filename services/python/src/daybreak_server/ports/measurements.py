@@ -31,7 +31,7 @@ class Measurements(Protocol):
     """
 
     async def measure(self, pool: str) -> PoolTotals:
-        """The pool's totals, and the depths of its queue now."""
+        """The pool's totals, and the present depth of its queue for each priority."""
 
     async def server_stats(self) -> ServerStats:
         """The state of the server. :raises StoreError: if the server refuses the command."""

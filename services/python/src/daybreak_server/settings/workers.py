@@ -1,4 +1,4 @@
-"""Settings of workers: machines outside Ray that run model servers, which are called engines."""
+"""Settings of workers: processes on machines outside Ray that run model servers, which are called engines."""
 
 from __future__ import annotations
 

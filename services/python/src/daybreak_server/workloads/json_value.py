@@ -1,8 +1,9 @@
 """Parses JSON from clients, and refuses values with which a later step would fail.
 
-Python's parser accepts three kinds of such values: ``NaN``, which is not JSON; numbers so large that they become
-infinite; and half of a surrogate pair. In a later step, each of them would cause an error that does not name the
-client's text as the cause: a tokenizer refuses half of a pair, and an infinite number cannot be written as JSON.
+Python's parser accepts three kinds of such values: ``NaN`` and ``Infinity``, which are not JSON; numbers so large that
+they become infinite; and half of a surrogate pair. In a later step, each of them would cause an error that does not
+name the client's text as the cause: a tokenizer refuses half of a pair, and an infinite number cannot be written as
+JSON.
 
 This module also refuses nesting that is too deep for the parser. And it refuses an object that has a key twice, because
 the parser would silently use only the last value. The API refuses repeated keys in all other bodies too.

@@ -19,7 +19,7 @@ PICTURE = "embedding-batches.svg"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """The settings to try, and for how long to measure each pair of them."""
+    """The batch sizes and timeouts to try, and how long to measure each combination of the two."""
 
     sizes: tuple[int, ...]
     timeouts_ms: tuple[float, ...]
@@ -33,7 +33,7 @@ Cells = dict[tuple[int, float], tuple[float, float]]
 
 
 def measured(server: Server, grid: Grid) -> Cells:
-    """Measure the running Daybreak with each pair of settings."""
+    """Measure the running Daybreak with each combination of batch size and timeout."""
     cells: Cells = {}
     requests = server.requests(texts("short"))
     client.load(server.port, requests, clients=CLIENTS, window=client.Window(seconds=1.0))

@@ -131,7 +131,7 @@ class Readers:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 cwd=parts.HOME,
-            )  # it runs on the same cores as this process
+            )  # each child runs on the same cores as this process
             for number in range(processes)
         ]
         for child, share in zip(self._children, shares, strict=True):
@@ -140,7 +140,7 @@ class Readers:
             child.stdin.flush()
 
     def opened(self) -> None:
-        """Wait until every stream is open. :raises RuntimeError: when one was refused."""
+        """Wait until every stream is open. :raises RuntimeError: if a stream was refused."""
         for child in self._children:
             assert child.stdout is not None
             if child.stdout.readline() != b"open\n":
@@ -205,7 +205,7 @@ def follow(shape: Shape, cores: Cores, *, processes: int = 1) -> Outcome:
             readers.opened()
             cpu, began = gateway.cpu_s, time.monotonic()
             written = writer.write(shape.seconds)
-            # A short run may use less CPU time than the process clock can show. Then one unit of this clock counts.
+            # A short run may use less CPU time than one unit of the process clock. Then one unit is used.
             core = max(gateway.cpu_s - cpu, 1 / os.sysconf("SC_CLK_TCK")) / (time.monotonic() - began)
             time.sleep(SETTLE_S)
             grown = gateway.rss_bytes - before

@@ -41,7 +41,7 @@ TEXTS = {
     "DELETED": DELETED,
     "NOTE": "Totals for metrics. This text is long so that Redis keeps the hash as a table: fast to add to.",
 }
-"""Texts. ``NOTE`` is longer than 64 bytes. Without it, Redis would keep the hash as a list, which is slower."""
+"""Texts. ``NOTE`` is longer than 64 bytes, so that Redis does not keep the hash of the totals as a (slower) list."""
 
 
 def lua_constants() -> str:
@@ -53,7 +53,7 @@ def lua_numbers(of: str | None = None, *, beyond: str = "") -> str:
     """Lua definitions: a local for each number and each control bit.
 
     :param of: The text of a script. Only what this text mentions is defined. ``None``: everything is defined.
-    :param beyond: Another text. What this text mentions is not defined.
+    :param beyond: Another text. What this other text mentions is not defined.
 
     Lua reads locals without a lookup, but allows at most 200 visible locals at any place of a chunk. So a number that
     only one script needs is defined inside that script.

@@ -33,7 +33,7 @@ class QueuePositions:
         """For each pool, the phase and the message of the wake that was sent last."""
 
     async def publish(self, pool: str) -> None:
-        """Look up and send the positions of waiting tasks with subscribers. :raises StoreUnavailableError:"""
+        """Look up and send the positions of waiting tasks that have subscribers. :raises StoreUnavailableError:"""
         feed = self._broadcaster.feed(pool)
         for task in list(feed.waiting)[:LOOKUPS]:
             record = await self._store.get(task)

@@ -3,9 +3,10 @@ several batches (*chunked prefill*).
 
 The phases are prefill (the model reads a turn's audio, in blocks) and decode (it writes the next token of a turn).
 Without a limit, a step that reads a long turn takes as long as that turn needs, and every session of the batch waits
-that long for its next token. With a limit, no step takes longer than the step of a full batch. Decodes come first,
-because users wait for their tokens. The rest of the batch is filled with blocks of audio: first of the turn that the
-model has read in part, then of the next ones. So only the last turn of a batch can be cut.
+that long for its next token. With a limit, no step takes longer than a step with as many tokens as the limit allows.
+Decodes come first, because users wait for their tokens. The rest of the batch is filled with blocks of audio: first of
+the turn that the model has read in part, then of the turns that wait behind it. So only the last turn of a batch can be
+cut.
 """
 
 from __future__ import annotations

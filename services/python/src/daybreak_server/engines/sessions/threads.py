@@ -49,7 +49,7 @@ RENEW_S = 1.0
 BEHIND_MAX = 4_000
 """How many commits may wait for the store before the model pauses."""
 _CALL_MAX = 200
-"""Commits in one call. More would block Redis for too long."""
+"""The maximum number of commits in one call. More would block Redis for too long."""
 
 
 class Mailbox:

@@ -1,9 +1,10 @@
 """Reads a config file, which is a YAML mapping, and records the line of each key.
 
-This is stricter than YAML. A YAML loader lets a key appear twice and takes the last value, which hides half of a badly
-merged file. A YAML loader also accepts nested aliases, which can turn a few lines into gigabytes. This module refuses
-a key that appears twice, and a file with more than ``MAX_BYTES`` bytes, ``MAX_VALUES`` values or ``MAX_DEPTH`` levels.
-It also refuses an alias inside its own anchor, keys that are not text, unknown tags, and numbers that are not finite.
+This module is stricter than YAML. A YAML loader lets a key appear twice and takes the last value, which hides half of
+a badly merged file. A YAML loader also accepts nested aliases, which can turn a few lines into gigabytes. This module
+refuses a key that appears twice, and a file with more than ``MAX_BYTES`` bytes, ``MAX_VALUES`` values or ``MAX_DEPTH``
+levels. It also refuses an alias inside its own anchor, keys that are not text, unknown tags, and numbers that are not
+finite.
 
 ``read`` parses the file into nodes, checks the size, checks the keys and records their lines, and then builds the
 values. Messages never quote a value, because it may be a password.

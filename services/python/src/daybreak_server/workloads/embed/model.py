@@ -1,7 +1,8 @@
-"""Loads an embedding model from a local folder. sentence-transformers pools and normalises as the folder says.
+"""Loads an embedding model from a local folder. The folder also says how to pool and normalise the vectors.
 
-The model may be an encoder (BERT, E5, BGE, …) or based on an LLM (Qwen3-Embedding, …). The folders of these two kinds
-name different poolings. Daybreak turns texts into tokens itself, because it forms batches by length.
+``sentence-transformers`` computes the vectors. The model may be an encoder (BERT, E5, BGE, …) or based on an LLM
+(Qwen3-Embedding, …). An encoder's folder names another kind of pooling than an LLM's folder. Daybreak turns texts into
+tokens itself, because it forms batches by length.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from daybreak_server.workloads.text_batches.device import (
 from daybreak_server.workloads.text_batches.tokens import MANY, TextTokenizer, Tokens
 
 PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage")}
-"""The names that models' folders give to the prompts for queries and for documents."""
+"""For each kind of text: the names that the folders of models give to its prompt."""
 
 
 class EmbedInput(NamedTuple):

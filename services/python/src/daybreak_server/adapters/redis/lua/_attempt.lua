@@ -175,9 +175,9 @@ local function end_failed_attempt(r, e)
     .. ',"delay_s":' .. seconds(wait) .. ',"message":' .. cjson.encode(e.message) .. '}')
 end
 
--- Releases a task: it returns to its old place without a strike, unless it was released too often. `group_failed`: the
--- group failed instead of releasing the task. The limit of such failures is lower than that of releases, because each
--- failure costs the pool a restart.
+-- Releases a task: it returns to its old place in the queue without a strike, unless it was released too often.
+-- `group_failed`: the group failed instead of releasing the task. The limit of such failures is lower than that of
+-- releases, because each failure costs the pool a restart.
 local function release(r, why, group_failed)
   local leader_may_write = group_failed  -- A leader that releases its task writes nothing more.
   if r.cancel_at or overdue(r) then return end_failed_attempt(r, { leader_may_write = leader_may_write }) end
@@ -203,7 +203,7 @@ local function release(r, why, group_failed)
 end
 
 -- The tasks that the store has given to the group and that are not in `known`, the ids that the group knows (separated
--- by spaces). The answer to the claim of such a task was lost, or the group has restarted or is removed now.
+-- by spaces). The answer to the claim of such a task was lost, or the group has restarted, or it is being removed.
 local function unknown_tasks(g, known)
   local is_known, found = {}, {}
   for id in string.gmatch(known or '', '%S+') do is_known[id] = true end

@@ -67,7 +67,7 @@ class BesideRequests:
         return self.record
 
     def hold(self, held: HeldLease) -> None:
-        """Renew this lease too from now on."""
+        """From now on, renew this lease too."""
         self._leases.hold(held)
 
     def drop(self, task: TaskId) -> None:
@@ -141,12 +141,12 @@ class TaskThread:
         return self._heartbeat.stalled() if self._thread.is_alive() else None
 
     def strike(self, failed: Failed) -> None:
-        """End the attempt as failed, because it breaks the group."""
+        """Mark the group broken, and settle its task, if it has one, as a strike."""
         self._leaving.set()
         self._loop.break_group(failed)
 
     def release(self) -> None:
-        """Release the task, if the thread has one, while its step still runs."""
+        """Release the task, if the thread has one. Does not wait until the task's step ends."""
         self._leaving.set()
         if self._loop.broken is None:
             self._loop.release_task()
