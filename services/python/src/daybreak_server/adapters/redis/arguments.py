@@ -337,7 +337,7 @@ class SessionWrite(NamedTuple):
 
 class SessionDraft(NamedTuple):
     """An event of a ``session_commit``. ``text`` is appended to the session's text. If the event ends a segment,
-    ``segment`` and ``segment_start`` are the number and the first position of the next segment."""
+    ``segment`` is the number of the next segment, and ``segment_start`` the position in the audio where it begins."""
 
     type: str
     data: str
