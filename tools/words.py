@@ -80,7 +80,7 @@ _WORDS = "|".join(f"(?P<w{i}>{words})" for i, words in enumerate(PROSE)).replace
 _PROSE = re.compile(rf"(?<![\w-])(?:{_WORDS})(?![\w-])", re.IGNORECASE)
 _REPLACEMENTS = list(PROSE.values())
 _SKIPPED = re.compile(r"```.*?```|`[^`\n]*`|^[ \t]*(?:#+|--+|//)", re.DOTALL | re.MULTILINE)
-"""Code, and the marks of comments. Without the marks, a phrase is found that continues on a comment's next line."""
+"""Code, and the marks of comments. Blanking the marks lets a phrase continue on the next line of a comment."""
 
 
 def _blank(match: re.Match[str]) -> str:
