@@ -67,7 +67,7 @@ class TaskIntake:
             check_place(entry, params)
         except ApiError:
             raise  # The client sees why its input is refused, so the log need not say it.
-        except Exception:  # a bug in a validator, whose traceback goes to the log
+        except Exception:  # A validator has a bug. The log gets the traceback, and must hide the input.
             private_inputs.keep(request.input)
             raise
         private_inputs.keep(request.input)
