@@ -1,9 +1,9 @@
 """Finds words and names that this project avoids, and says what to write instead.
 
-``python tools/words.py [PATH …]`` lists the uses below the paths (by default the whole tree); exit code 1 if there are
-any. In a Python file, the comments and strings are prose, and the identifiers are names. The phrases of
-prose are also searched in names with underscores, such as ``going_on``. Any other text file is prose as a whole. Code
-between backticks is skipped.
+``python tools/words.py [PATH …]`` lists each use of them below the paths (by default in the whole tree). The exit code
+is 1 if there are any. In a Python file, the comments and strings are prose, and the identifiers are names. A name with
+underscores, such as ``going_on``, is also checked as prose. Any other text file is prose as a whole. Code between
+backticks is skipped.
 The lists find the most common cases only; ``CONTRIBUTING.md`` has the rule.
 """
 
@@ -80,7 +80,7 @@ _WORDS = "|".join(f"(?P<w{i}>{words})" for i, words in enumerate(PROSE)).replace
 _PROSE = re.compile(rf"(?<![\w-])(?:{_WORDS})(?![\w-])", re.IGNORECASE)
 _REPLACEMENTS = list(PROSE.values())
 _SKIPPED = re.compile(r"```.*?```|`[^`\n]*`|^[ \t]*(?:#+|--+|//)", re.DOTALL | re.MULTILINE)
-"""Code, and the marks of comments: a phrase may continue on the next line of a comment, after the mark."""
+"""Code, and the marks of comments. Blanking the marks lets a phrase continue on the next line of a comment."""
 
 
 def _blank(match: re.Match[str]) -> str:
@@ -116,7 +116,7 @@ def in_python(source: str) -> Iterator[tuple[int, str, str]]:
 
 
 def listed(paths: list[str]) -> Iterator[Path]:
-    """The files below ``paths`` that git knows or would add. A path outside the repository is returned as it is.
+    """The files below ``paths`` that git tracks or would add. A path outside the repository is returned as it is.
 
     :raises SystemExit: if a path does not exist.
     """

@@ -201,7 +201,7 @@ def test_an_event_id_is_two_numbers(api: Api, event_id: str) -> None:
 
 @pytest.mark.parametrize("tenant", ["-a", "a b", "x" * 65, "{a}", "a/b", ""])
 def test_a_tenant_is_a_plain_name(api: Api, tenant: str) -> None:
-    """A malformed Daybreak-Tenant is bad_header, because the name becomes part of Redis keys."""
+    """A malformed Daybreak-Tenant gets bad_header, because the name becomes part of Redis keys."""
     check(api.client.get("/v1/tasks", headers={"Daybreak-Tenant": tenant}), ErrorCode.BAD_HEADER)
 
 
@@ -254,7 +254,7 @@ def test_large_headers_are_refused(api: Api) -> None:
 
 
 def test_a_submit_to_a_full_queue_is_503(start_api: Callable[..., Api]) -> None:
-    """Beyond max_queued a submit is 503 queue_full with Retry-After, and nothing of it is stored."""
+    """A submit beyond max_queued gets 503 queue_full with Retry-After, and nothing of it is stored."""
     api = start_api(pools={"echo": {"workload": "echo", "max_queued": 2}})
     api.submit()
     api.submit()

@@ -58,7 +58,7 @@ def test_every_end_of_an_attempt_is_counted(meter: PrometheusMeter) -> None:
 
 
 def test_a_workload_with_many_phases_makes_few_series(meter: PrometheusMeter) -> None:
-    """By mistake, a workload may give each step a phase of its own."""
+    """A workload may by mistake give each step a separate phase."""
     metrics = RankMetrics(meter, pool="video")
     for number in range(10 * PHASES_MAX):
         metrics.step(f"step {number}")

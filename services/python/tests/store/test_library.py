@@ -1,6 +1,6 @@
 """The store loads its Lua scripts as a function library.
 
-It also works if the server has lost the library, does not let the store load it, or also has another version of it.
+The store also works if the server has lost the library, refuses to load it, or has another version beside it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ async def run_task(url: str) -> None:
 
 
 async def test_the_first_call_loads_a_missing_library(server: Server) -> None:
-    """If a server lacks the library, the next call loads it, also if the server had it before."""
+    """If a server lacks the library, the next call loads it, even if the server had it before."""
     with server.client() as client:
         client.function_flush()
         await run_task(server.url)

@@ -84,7 +84,7 @@ def test_a_claim_of_a_waiting_group_is_a_match_and_a_claim_from_a_backlog_is_non
 
 
 def test_a_group_that_dies_is_counted_once_and_one_that_leaves_is_not(driver: Driver) -> None:
-    """The leader and its watchdog may both report a death. If nobody reports it, the tick counts the silent group."""
+    """The leader and its watchdog may both report the death of a group. If neither does, the tick counts the group."""
     for name in ("leaves", "dies", "goes silent"):
         driver.register(name)
     driver.deregister("leaves")
@@ -170,7 +170,7 @@ def test_each_gpu_second_is_used_or_wasted_by_one_cause(driver: Driver) -> None:
 
 @pytest.mark.parametrize("ending", ["success", "failure", "cancel", "cancel while waiting", "expiry"])
 def test_time_before_a_checkpoint_counts_when_the_task_ends(driver: Driver, ending: str) -> None:
-    """This time counts as used if the task succeeds, and otherwise as wasted."""
+    """The time before a checkpoint counts as used if the task succeeds, and otherwise as wasted."""
     claim = start(driver, run_within_ms=20_000 if ending == "expiry" else None)
     driver.pass_time(10_000)
     driver.report(claim.lease, checkpoint=CheckpointRef(key="k", step=1))
@@ -241,7 +241,7 @@ def test_a_wake_is_counted_once_however_often_it_is_reported(driver: Driver) -> 
 
 
 def test_fairness_error_is_the_distance_between_waiting_tenants(driver: Driver) -> None:
-    """The claim charges one tenant with the estimate of 8 s. So its virtual time is 8 s ahead of the other tenant's."""
+    """The claim charges one tenant the estimate of 8 s, which puts its virtual time 8 s ahead of the other tenant's."""
     for tenant in ("alice", "alice", "bob"):
         submit(driver, tenant=tenant, estimate_s=8.0)
     assert driver.totals().fairness_error_s == 0.0
@@ -265,7 +265,7 @@ def test_a_deleted_tenant_takes_its_series_away_and_leaves_the_pool_its_total(dr
 
 
 def test_a_tenant_has_totals_of_0_before_its_first_bill(driver: Driver) -> None:
-    """The first value of a series is no increase. Without the 0, Prometheus would miss the first bill."""
+    """Prometheus sees no increase in the first value of a series. Without the 0, it would miss the first bill."""
     submit(driver, tenant="alice")
     driver.cancel(submit(driver, tenant="bob"))
     totals = driver.totals()
@@ -325,7 +325,7 @@ def test_waiting_tenants_are_named_up_to_the_limit(driver: Driver) -> None:
 def test_however_many_tenants_there_are_their_series_are_bounded(
     server_session: Server, most: int, bills: list[tuple[int, Any]]
 ) -> None:
-    """At most ``tenants_max`` tenants and `other` have series. Their sum is all the time of the pool."""
+    """At most ``tenants_max`` tenants and `other` have series. These series add up to all GPU time of the pool."""
     with server_session.client() as client:
         client.flushall()
     driver = Driver(server_session.url)

@@ -73,7 +73,7 @@ def has_ready_group(view: PoolView) -> bool:
 
 
 def wake(view: PoolView | None, now_ms: int) -> Json | None:
-    """The wake of a pool; ``None`` if the pool has a ready group or no view."""
+    """The wake of a pool; ``None`` if the pool has a ready group, or if there is no view of it."""
     if view is None or has_ready_group(view):
         return None
     shown: Json = {"phase": WakePhase.DETECT if view.wake_phase in NOT_WAKING else view.wake_phase}
@@ -111,7 +111,7 @@ def wake_eta_s(view: PoolView, now_ms: int) -> float | None:
 
 
 def task(record: TaskRecord, view: PoolView | None, now_ms: int) -> Json:
-    """A task as clients see it (:class:`daybreak.wire.Task`). ``view`` is the view of its pool, for ``wake``.
+    """A task as clients see it (:class:`daybreak.wire.Task`). ``view`` is the view of the task's pool.
 
     The JSON is built directly and not through the pydantic type. This is faster, and many responses and events
     contain a task.

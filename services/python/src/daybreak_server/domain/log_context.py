@@ -30,7 +30,7 @@ def bind(**fields: LogValue) -> None:
     _FIELDS.set({**_FIELDS.get(), **_known(fields)})
 
 
-class bound:  # noqa: N801 - reads like a function. Each request uses one, and a generator would cost twice as much
+class bound:  # noqa: N801 - reads like a function. Each request enters it, and a generator would cost twice as much
     """Add fields inside a ``with`` block. Empty texts are left out."""
 
     __slots__ = ("_before", "_fields")

@@ -1,9 +1,9 @@
 """Decides for which requests a gateway begins a trace, among those that come without a ``traceparent``.
 
 A random share of these requests is selected, by default all. Only a limited number of the selected requests per second
-begins a trace. So by default, every request has a trace while few arrive, and thousands of short tasks per second begin
-only a few traces. The limit is one token bucket for all pools. The bucket holds as many tokens as one second allows,
-but at least one.
+begins a trace. So by default, each of these requests begins a trace while few of them arrive. Of thousands of requests
+per second, only a few begin one. The limit is one token bucket for all pools. The bucket holds as many tokens as one
+second allows, but at least one.
 """
 
 from __future__ import annotations

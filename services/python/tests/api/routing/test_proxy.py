@@ -228,7 +228,7 @@ def test_a_refusal_names_the_limit_that_was_reached(start_gateway, groups):
 
 
 def test_sessions_stay_with_their_group(start_gateway, groups):
-    """A hash assigns each session to one of two groups. It is nearly impossible that all 30 get the same one."""
+    """A hash assigns each session to one of two groups. It is nearly impossible that all 30 get the same group."""
     api = start_gateway(pool={"routing": "session"})
     groups.register(*groups.start(2))
     ready(api, 2)

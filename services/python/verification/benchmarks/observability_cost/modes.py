@@ -24,7 +24,7 @@ class Mode:
     log: bool = False
     """The log has lines of level ``info``."""
     traces_per_s: float | None = None
-    """The most traces per second that are sampled; ``None`` means without tracing."""
+    """The maximum number of traces that begin per second; ``None`` means that tracing is off."""
 
 
 TURNS = 4
@@ -61,12 +61,12 @@ def find(name: str) -> Mode:
 
 
 def log_settings(mode: Mode) -> LogSettings:
-    """The log of this mode."""
+    """The log settings of this mode."""
     return LogSettings(format="json", level="info" if mode.log else "error", container="never")
 
 
 def tracing_settings(mode: Mode, collector: str) -> TracingSettings:
-    """Tracing of this mode, to this collector."""
+    """The tracing settings of this mode, with this collector."""
     if mode.traces_per_s is None:
         return TracingSettings()
     return TracingSettings(enabled=True, endpoint=collector, max_per_s=mode.traces_per_s)

@@ -197,7 +197,7 @@ class Up:
         return [group for group in self.groups(pool) or [] if GroupState(group["state"]).ready]
 
     def wait_groups(self, pool: str, *, timeout_s: float = 180.0) -> None:
-        """Wait until the pool has all its groups."""
+        """Wait until all groups of the pool are ready."""
         wanted = next(plan.groups for plan in self.options.pools if plan.name == pool)
         wait_until(lambda: len(self.ready_groups(pool)) >= wanted, timeout_s, f"{wanted} groups of {pool}")
 

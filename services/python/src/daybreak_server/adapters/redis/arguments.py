@@ -135,7 +135,7 @@ class Renewal(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The arguments of ``report``. ``field_count`` pairs of a record field and its value follow, then the events."""
+    """The arguments of ``report``. Then follow ``field_count`` record fields, each with its value, and the events."""
 
     task: str
     token: str
@@ -318,8 +318,8 @@ class SessionRenewal(NamedTuple):
 class SessionWrite(NamedTuple):
     """One session's part of ``session_commit``. ``events`` is the number of :class:`SessionDraft` runs that follow it.
 
-    ``turn`` is the newest turn as the journal keeps it; ``turn_start`` is where it begins, and ``consumed`` where it
-    ends if it is complete.
+    ``turn`` is the newest turn as the journal keeps it, and ``turn_start`` is where it begins. ``consumed`` is where
+    the turn ends; it is empty until the turn is complete.
     """
 
     session: str
@@ -337,7 +337,7 @@ class SessionWrite(NamedTuple):
 
 class SessionDraft(NamedTuple):
     """An event of a ``session_commit``. ``text`` is appended to the session's text. If the event ends a segment,
-    ``segment`` and ``segment_start`` are the number and the first position of the next segment."""
+    ``segment`` is the number of the next segment, and ``segment_start`` the position in the audio where it begins."""
 
     type: str
     data: str

@@ -44,8 +44,8 @@ _REFUSED_PAUSE_S = 0.5
 class RedisQueue:
     """The :class:`~daybreak_server.ports.queue.WorkQueue` of one pool.
 
-    ``on_woken`` gets the seconds from each wake-up to its claim. For each call, ``on_call`` gets the name of the
-    script, how many seconds the call took, and whether it succeeded.
+    ``on_woken`` gets the seconds from each wake-up to the claim after it. For each call, ``on_call`` gets the name of
+    the script, how many seconds the call took, and whether it succeeded.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class RedisQueue:
         return report.decode(self._scripts.call(call))
 
     def preview(self, lease: Lease, image: bytes, *, content_type: str, ttl_s: float) -> Control:
-        """Replace the task's preview. :raises ValueError: when it is larger than 32 KiB."""
+        """Replace the task's preview. :raises ValueError: if ``image`` is larger than 32 KiB."""
         if len(image) > PREVIEW_MAX:
             raise ValueError(f"the preview has {len(image)} bytes; at most {PREVIEW_MAX} are allowed")
         call = preview.encode(self._keys, lease, image, content_type=content_type, ttl_s=ttl_s)
@@ -159,7 +159,7 @@ class RedisQueue:
         return replace(record, drain=bool(drain))
 
     def batching(self) -> Mapping[str, Any]:
-        """An administrator's changes to the pool's setting ``batching``."""
+        """An administrator's changes to the pool's settings ``batching`` and ``sessions``."""
         with translated():
             stored = self._client.hmget(self._keys.single("meta"), batching.FIELDS)
         return batching.decode(dict(zip(batching.FIELDS, stored, strict=True)))
@@ -174,7 +174,7 @@ class RedisQueue:
         self._scripts.call(call, idempotent=True)
 
     def report_failure(self, cause: Cause, *, rank: int = 0) -> None:
-        """Report why a rank ended. The pool shows the reason until a group is ready."""
+        """Report why a rank ended. The pool shows the reason until a group is ready, for ten minutes at most."""
         self._scripts.call(groups.encode_failure(self._keys, cause, rank=rank))
 
     def _claim(self, groups: Sequence[GroupRecord]) -> Call:

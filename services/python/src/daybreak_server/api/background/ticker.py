@@ -1,8 +1,9 @@
 """Keeps the queue moving: each gateway ticks each pool every second.
 
-A tick is a script in Redis that queues due tasks, expires tasks, ends lost leases and names files that can be
-deleted. The ticker then refreshes the pool's view, updates the pool's metrics and publishes queue positions to the
-subscribers of waiting tasks. A separate asyncio task deletes the files, so that a slow blob store never delays ticks.
+A tick is a script in Redis that queues due tasks, expires tasks, ends attempts whose lease is lost, and lists the
+files that can be deleted. The ticker then refreshes the pool's view, updates the pool's metrics and publishes queue
+positions to the subscribers of waiting tasks. A separate asyncio task deletes the files, so that a slow blob store
+never delays ticks.
 
 All of this is idempotent, so every gateway does it and there is no leader election.
 """
@@ -69,7 +70,7 @@ class Ticker:
                 await cancel_and_wait(self._deletion)
 
     async def _sleep(self, pause_s: float) -> None:
-        """Sleep until the next tick. During a wake, also publish its phase between ticks: a phase may be short."""
+        """Sleep until the next tick. During a wake, also publish its phase between ticks, as a phase may be short."""
         next_tick_at = asyncio.get_running_loop().time() + pause_s
         while (remaining_s := next_tick_at - asyncio.get_running_loop().time()) > WAKE_POLL_S:
             if not self.queue_positions.is_waking(self.pool):
@@ -107,8 +108,8 @@ class Ticker:
                 return
 
     def _start_deletion(self, report: TickReport) -> None:
-        """Delete the files that the tick named. If a deletion is already running, do nothing: a later tick
-        names these files again."""
+        """Delete the files that the tick listed. If a deletion is already running, do nothing: a later tick
+        lists these files again."""
         if not (report.garbage or report.retention_due) or (self._deletion and not self._deletion.done()):
             return
         self._deletion = asyncio.create_task(self._delete_files(report), name=f"delete files {self.pool}")

@@ -67,7 +67,7 @@ class TaskIntake:
             check_place(entry, params)
         except ApiError:
             raise  # The client sees why its input is refused, so the log need not say it.
-        except Exception:  # a bug in a validator, whose traceback goes to the log
+        except Exception:  # A validator has a bug. The log gets the traceback, and must hide the input.
             private_inputs.keep(request.input)
             raise
         private_inputs.keep(request.input)
@@ -89,7 +89,7 @@ class TaskIntake:
         """A task from the body of a submit.
 
         :param sent: The body as the client sent it, if the server has filled in fields since.
-        :raises ApiError: if the body is not valid or too large, or there is no such pool.
+        :raises ApiError: if the body is invalid or too large, or if the pool does not exist.
         """
         filled_in = sent is not None and sent is not data
         data = self._normalized(data)

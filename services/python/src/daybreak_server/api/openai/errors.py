@@ -24,7 +24,7 @@ def error_response(
 ) -> Response:
     """A response with one error.
 
-    ``field``: the field of the request that is wrong. ``more``: further members of the object ``error`` in the body.
+    ``field``: the name of the request's wrong field. ``more``: further members of the object ``error`` in the body.
     """
     kind = _KINDS.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
     if code == ErrorCode.MODEL_NOT_FOUND:

@@ -43,7 +43,7 @@ class Access:
         """Refuse a worker that :meth:`require` refuses, and a worker whose token is not ``workers.token``.
 
         A worker with a token accepts only requests that carry this token, and gateways send ``workers.token``. With
-        any other token, also ``admin.token``, the worker would answer each request with 401.
+        any other token, even ``admin.token``, the worker would answer each request with 401.
 
         :raises ApiError: as :meth:`require` does; ``forbidden`` also if the token is ``admin.token``.
         """

@@ -204,7 +204,7 @@ def _add_examples(document: dict[str, Any], catalog: Catalog) -> None:
 
 
 def _add_model_examples(paths: dict[str, Any]) -> None:
-    """Examples of a model, and of a worker that registers itself."""
+    """Add examples of a model, and of a worker that registers itself."""
     model = {"alias": "small", "source": "Qwen/Qwen3-0.6B", "max_model_len": 4096}
     state = {"incarnation": "6f1c", "gpus": [], "memory_bytes": 64 << 30, "memory_free_bytes": 60 << 30}
     worker = {"id": "gpu-1", "url": "http://127.0.0.1:7000", "version": "0.1.0", "engines": ["vllm"], **state}

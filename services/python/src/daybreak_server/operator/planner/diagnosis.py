@@ -17,7 +17,7 @@ _EVENT_S = 1.0
 """The resolution of the times of Kubernetes Events."""
 SLOW_HEAD_S = 180.0
 SILENT_S = 60.0
-"""KEDA and KubeRay react within seconds. After this long the operator assumes that they do not run."""
+"""KEDA and KubeRay react within seconds. If one of them takes longer than this, the operator reports a problem."""
 
 
 _WHAT_TO_DO: dict[str, str] = {
@@ -72,7 +72,7 @@ _ADVICE = {
 
 
 def problems(observed: Observed, states: Sequence[ClusterState]) -> tuple[Cause, ...]:
-    """What is wrong now, the most fundamental cause first; empty if nothing is."""
+    """What is wrong now, the most fundamental cause first; empty if nothing is wrong."""
     if not observed.view.kuberay:
         return (
             Cause(
@@ -219,7 +219,7 @@ def _warnings(observed: Observed) -> Iterator[Cause]:
 def _outdated(warning: KubeWarning, observed: Observed) -> bool:
     """Whether the warning is from an earlier wake, or its RayCluster has received a pod after the warning.
 
-    Kubernetes repeats a warning that persists, so a new wake sees it again soon.
+    Kubernetes repeats a warning while its cause persists, so a new wake soon gets the warning again.
     """
     wake = observed.pool.status.wake
     if wake.phase == WakePhase.ZERO:

@@ -22,10 +22,10 @@ class Observed:
     serve: Mapping[str, ServeView] = field(default_factory=dict)
     """What Ray Serve reports, by the name of the RayCluster. RayClusters whose head did not answer are missing."""
     store: PoolView | None = None
-    """``None``: Redis could not be read. Then nothing is removed."""
+    """``None`` if Redis could not be read. The plan then removes nothing."""
     store_error: Cause | None = None
     """Why Redis could not be read."""
     refused: Cause | None = None
     """Why Kubernetes refused a change of a RayCluster in the previous step."""
     failure: Cause | None = None
-    """Why a rank last failed (a missing model, a refusal by S3)."""
+    """Why a rank last failed, for example because the model is missing or S3 refused access."""

@@ -39,14 +39,17 @@ CORDON_S = 600.0
 """How long a cordon lasts. A cordoned host is about to be removed. If it still exists after this time, groups may use
 it again."""
 FAILURE_S = 600.0
-"""How long a pool shows why a rank ended."""
+"""How long a pool shows why a rank ended, unless a group becomes ready sooner."""
 FAILURE_CHARS = 1000
 _NOT_IN_JSON = ("wake_passed", "target_load")
 """Fields of a report that are stored outside its JSON: earlier versions refuse JSON with fields unknown to them."""
 
 
 def encode(keys: Keys, group: GroupRecord, *, ttl_s: float) -> Call:
-    """Register a group or refresh its registration. If its state is ``starting``, what it held before is released."""
+    """Register a group or refresh its registration.
+
+    If its state is ``starting``, the tasks and sessions that it held before are released.
+    """
     wake = json.dumps(dict(group.wake))
     fields: dict[str, str | int] = {
         "state": group.state,

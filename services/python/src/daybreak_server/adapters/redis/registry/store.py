@@ -55,7 +55,7 @@ class RedisRegistry:
         return codec.view_of(await self._call("view"))
 
     async def tick(self) -> RegistryView:
-        """Advance the lease clock, end the leases that are over, and return everything."""
+        """Advance the lease clock, end the leases that have expired, and return everything."""
         return codec.view_of(await self._call("tick"))
 
     async def wait(self, *, after: int, timeout_s: float) -> int:
@@ -68,7 +68,7 @@ class RedisRegistry:
         )
         try:
             with translated():
-                # The connection's timeout fits the longest wait. A shorter wait needs a shorter timeout.
+                # The connection's timeout is right for the longest wait. A shorter wait needs a shorter timeout.
                 reply: Any = await asyncio.wait_for(read, block_s + self._timeout_s)
         except TimeoutError as exc:
             raise StoreUnavailableError("Redis did not answer in time") from exc
@@ -124,7 +124,7 @@ class RedisRegistry:
         return tuple(replica for replica in plan.placement.replicas if replica.worker == worker.id)
 
     async def remove_worker(self, worker: str, *, incarnation: str) -> bool:
-        """Remove a worker that ends. Returns whether this incarnation was the registered one."""
+        """Remove a worker that is ending. Returns whether this incarnation was the registered one."""
         return bool(await self._call("remove_worker", worker, incarnation))
 
     async def publish_demand(self, gateway: str, requests: Mapping[str, int], *, ttl_s: float) -> None:

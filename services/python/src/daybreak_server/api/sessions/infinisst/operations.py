@@ -35,7 +35,7 @@ _LIVE = (
     "gather_wait_ms",
     "max_batch_tokens",
 )
-"""The settings that ``/ray/configure`` changes, with their names in the pool's section ``sessions``."""
+"""The settings that ``/ray/configure`` changes. They have the same names in the pool's section ``sessions``."""
 
 
 class Configure(Fields):
