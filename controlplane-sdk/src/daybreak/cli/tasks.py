@@ -141,7 +141,7 @@ def logs(
 
 @app.command()
 def cancel(context: typer.Context, task_id: TaskId, as_json: JsonOption = False) -> None:
-    """Cancel a task. A running task stops at the end of a step; a task that has ended stays as it is."""
+    """Cancel a task. A running task stops at the end of its current step; a task that has ended stays as it is."""
     output = Output(as_json=as_json)
     with report_errors(output), session_of(context).client() as client:
         task = client.cancel(task_id)

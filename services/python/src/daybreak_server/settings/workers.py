@@ -66,7 +66,7 @@ class EngineSettings(Section):
 
 
 class WorkerSettings(Section):
-    """Workers: machines outside Ray that run model servers (`daybreakd worker`)."""
+    """Workers: processes on machines outside Ray, which run model servers (`daybreakd worker`)."""
 
     token: str | None = Field(
         None,

@@ -17,7 +17,9 @@ from verification.faults.schedule import Submission
 from verification.results import Row
 
 
-@scenario("cuts", "streams are cut a thousand times, and gateways are killed: no event is missing or repeated")
+@scenario(
+    "cuts", "streams are cut a thousand times, and gateways are killed: no event is missing or repeated"
+)
 def run_cuts(context: ScenarioContext) -> list[Row]:
     """Follow long tasks with many readers, and cut their streams.
 
