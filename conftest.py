@@ -1,5 +1,6 @@
-"""The pytest plugins of every test run. They fail a run that leaves processes behind, distribute files to workers, make
-reports serializable, summarize skips, and keep the garbage collector away from objects that live until the end.
+"""The pytest plugins of every test run. They fail a run that leaves processes behind, distribute test files to xdist's
+workers, make reports serializable, summarize skips, and keep the garbage collector away from objects that live until
+the end.
 """
 
 pytest_plugins = [

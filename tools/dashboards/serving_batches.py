@@ -10,8 +10,8 @@ BATCHES = Row(
         Panel(
             title="Items in a batch",
             shows="Mean and 95th percentile of the number of texts that a group computes together.",
-            bad="Near 1 while items wait: `max_batch_size` or `max_batch_tokens` is too small, or the lengths of "
-            "the texts differ too much (`similar`).",
+            bad="Near 1 while items wait: `max_batch_size` or `max_batch_tokens` is too small, or the texts "
+            "that wait differ too much in length to share a batch (`similar`).",
             unit=Unit.COUNT,
             width=12,
             pictured=True,

@@ -122,8 +122,8 @@ class ObservedSessions:
     # ── the story ────────────────────────────────────────────────────────────────────────────────────────
 
     def play(self) -> None:
-        """Let sessions end for each reason except `idle`, and let one be refused. A rate needs more than one increase
-        of its counter, so there are three rounds."""
+        """Let sessions end for each reason except `idle`, and let one be refused. Prometheus computes a
+        rate only from a counter that increases more than once, so there are three rounds."""
         self.group()
         for _ in range(3):
             speaking = self.open_all(2)
@@ -138,7 +138,7 @@ class ObservedSessions:
         self.close(many)
 
     def move(self, drain: Callable[..., None]) -> None:
-        """Let a group drain and release its sessions. The group claims them again when it no longer drains."""
+        """Let a group drain, so that it releases its sessions. When it no longer drains, it claims them again."""
         group, moved = self.group(), self.open_all(3)
         for session in moved:
             self.wait_state(session, "active")

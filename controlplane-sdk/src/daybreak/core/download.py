@@ -1,9 +1,9 @@
 """Download an artifact. A download resumes after a failure, and the file appears only when it is complete and correct.
 
 The bytes go to a hidden part file beside the target. The name of the part file contains the artifact's SHA-256, so any
-later call for the same target, in this process or another, finds it and continues with a ``Range`` request. When the
-part file is complete and its SHA-256 is right, it is renamed to the target. The bytes of an earlier call may be wrong.
-So if the SHA-256 of a resumed file is wrong, the artifact is downloaded once more from the start.
+later call for the same target, in this process or another, finds the part file and continues with a ``Range`` request.
+When the part file is complete and its SHA-256 is right, it is renamed to the target. The bytes of an earlier call may
+be wrong. So if the SHA-256 of a resumed file is wrong, the artifact is downloaded once more from the start.
 
 A rename must not replace a device or a FIFO. Such a target receives the bytes from a temporary file after they have
 been checked. :mod:`daybreak.core.targets` decides where the bytes go.

@@ -173,7 +173,8 @@ class _StreamState:
         return self._task_ended and not self._saw_events
 
     def on_lost(self, error: DaybreakError) -> float:
-        """Seconds until the next connection. Raises ``error`` if it is permanent or ``retry`` allows no further one."""
+        """Seconds until the next connection. Raises ``error`` if it is permanent, or if ``retry`` does not allow
+        another connection."""
         self._failures += 1
         if not self._retry.should_retry(error):
             raise error

@@ -299,7 +299,7 @@ def test_the_reader_runs_only_while_there_is_a_subscriber(api: Api) -> None:
         with httpx2.stream(
             "GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60, verify=False
         ) as response:
-            # In a variable, because the response closes when its iterator is deleted.
+            # This variable keeps the iterator: if it were deleted, the response would close.
             lines = response.iter_lines()
             next(lines)
             wait_until(lambda: feed.reading, 30, "the reader to start")

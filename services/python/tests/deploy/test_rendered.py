@@ -116,7 +116,7 @@ def test_keda_scales_a_pool_by_its_live_tasks(values: Path) -> None:
         assert trigger["metadata"]["listName"] == Keys(prefix="daybreak", pool=name).single("live")
         assert trigger["metadata"]["listLength"] == "1"
         assert spec["minReplicaCount"] == 0
-        # With 0, KEDA would scale busy groups to zero while Redis does not answer.
+        # With a fallback of 0, KEDA would scale busy groups to zero while Redis does not answer.
         assert spec["fallback"]["replicas"] >= 1
         assert spec["initialCooldownPeriod"] == spec["cooldownPeriod"]
 
@@ -269,7 +269,7 @@ def test_the_operator_has_only_the_permissions_that_it_needs() -> None:
 
 
 def test_the_install_page_has_the_resource_requests_of_a_default_installation() -> None:
-    """The page shows the sums. At zero, ``video`` keeps its head, and ``echo`` does not."""
+    """The page shows sums over all pods. At zero, the pool ``video`` keeps its Ray head, and ``echo`` does not."""
     rendered = render()
     head, worker = (_pods(rendered, "video")[part] for part in ("headGroupSpec", "workerGroupSpecs"))
     idle = [head]
@@ -343,7 +343,7 @@ def test_another_routing_policy_replaces_no_group_of_a_pool_that_answers_request
 
 
 def test_the_limits_of_sessions_replace_no_group() -> None:
-    """Only gateways read these limits. Groups read the largest size of a batch, so a new size replaces groups."""
+    """Only gateways read limits such as `max_sessions`. Groups read `max_batch_size`: a new size replaces groups."""
 
     def with_sessions(**sessions: object) -> str:
         settings = {"sessions": sessions} if sessions else {}

@@ -149,7 +149,7 @@ REFUSED = "s3://b at AWS: PutObject was answered SignatureDoesNotMatch; the secr
 
 
 class RefusingBlobs:
-    """A real blob store that refuses all writes while ``refusing`` is set."""
+    """Passes all calls to a real blob store, but refuses writes while ``refusing`` is set."""
 
     def __init__(self, inner: Any, refusing: threading.Event) -> None:
         self._inner = inner

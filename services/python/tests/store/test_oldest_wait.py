@@ -24,7 +24,7 @@ def test_the_queue_is_shown_by_priority_with_its_oldest_wait(driver: Driver) -> 
 
 
 def test_the_oldest_wait_of_a_released_task_begins_with_its_release(driver: Driver) -> None:
-    """The time before the release counts neither here nor in the histogram of waits."""
+    """The time before the release counts neither for the oldest wait nor in the histogram of waits."""
     claim = start(driver)
     driver.pass_time(8_000)
     driver.settle(claim.lease, Released())
@@ -33,7 +33,7 @@ def test_the_oldest_wait_of_a_released_task_begins_with_its_release(driver: Driv
 
 
 def oldest_waits(driver: Driver) -> dict[str, float]:
-    """The oldest waits by priority. Their maximum is the oldest wait of the pool's view."""
+    """The oldest wait of each priority. The pool's view shows the longest of them."""
     waits = {name: depth.oldest_wait_s for name, depth in driver.totals().queue.items()}
     assert (driver.view().oldest_wait_s or 0.0) == max(waits.values())
     return waits
@@ -72,7 +72,7 @@ def test_a_due_task_waits_even_if_no_tick_promotes_it(driver: Driver) -> None:
 
 
 def test_a_task_that_an_earlier_version_queued_counts_for_its_priority(driver: Driver) -> None:
-    """In `live`, earlier versions stored only the time as the score, without the band of the priority."""
+    """In `live`, earlier versions used only the time as the score of a task. The score did not show the priority."""
     task = submit(driver, priority=Priority.LOW)
     driver.client.zadd(driver.keys.single("live"), {task: driver.now})
     driver.pass_time(2_000)

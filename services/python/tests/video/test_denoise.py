@@ -127,7 +127,7 @@ def test_chunked_decoding_equals_the_stock_decoder(folders: dict[str, Path], kin
 
 
 def test_tiled_decoding_stays_close_to_untiled_decoding(folders: dict[str, Path]) -> None:
-    """Tiling needs less memory and changes the picture only slightly, where tiles are blended."""
+    """Tiling needs less memory. It changes the picture only slightly, in the areas where tiles are blended."""
     vae = support.workload({"model": folders["single"]}).model.vae
     z = torch.randn(1, 16, 2, 8, 8, generator=torch.Generator().manual_seed(0))
     whole = np.concatenate(list(decode(vae, z))).astype(int)

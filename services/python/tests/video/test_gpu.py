@@ -33,7 +33,7 @@ def denoiser(workload: Any, params: Any) -> Denoiser:
 def test_latents_on_a_gpu_equal_those_of_the_stock_pipeline(
     folders: dict[str, Path], kind: str, dtype: str
 ) -> None:
-    """The loop gives the latents of the stock pipeline on the same device, in float32 and bfloat16."""
+    """The loop computes the same latents as the stock pipeline on the same device, in float32 and bfloat16."""
     workload = support.workload({"model": folders[kind], "dtype": dtype}, device="cuda")
     params = support.params(folders[kind])
     loop = denoiser(workload, params)

@@ -1,5 +1,5 @@
 """Reads the final state: tasks, events and files through the public API, then the store's keys and, if the blobs are in
-a folder, the names of all files in it.
+a folder, the names of all files in this folder.
 
 All of this is written into the history, so that the checker needs nothing but the history.
 """
@@ -26,8 +26,8 @@ _PARALLEL_READS = 16
 
 
 def read_all(load: Load, *, relay_s: float = 20.0) -> None:
-    """Record every task with its events and files, then the store's keys and accounts and the names of all files. Call
-    this function when every task has ended."""
+    """Record every task with its events and files, then each pool's keys and accounts in the store, then the names of
+    all files in the blob folder. Call this function when no task changes any more."""
     if load.has_relay:
         _wait_for_relay(load.cluster, relay_s)
     load.call(_read_api(load))

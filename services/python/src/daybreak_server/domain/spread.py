@@ -8,12 +8,12 @@ room, this module moves one of the two there, without reducing the capacity for 
     worker b:             ──▶    worker b: chat (starts) ──▶  worker b: chat
        for SPREAD_AFTER_MS          until it is ready
 
-A move needs free memory on the other worker. While it lasts, the model has one replica more than wanted. The move ends
-without effect if the new replica fails, if its worker leaves, if its memory is needed for a wanted replica, or if the
-move is no longer useful. Each model has at most one move at a time, and each move makes the spread better, so replicas
-do not move back and forth. A move must have been possible for ``SPREAD_AFTER_MS`` without interruption before it
-begins. So no replica moves to a worker that comes and goes. Where KEDA scales the workers, no replica moves to a worker
-that is not needed, because KEDA removes such a worker before ``SPREAD_AFTER_MS`` have passed. Each failure of
+A move needs free memory on the other worker. While the move lasts, the model has one replica more than wanted. The move
+ends without effect if the new replica fails, if its worker leaves, if its memory is needed for a wanted replica, or if
+the move is no longer useful. Each model has at most one move at a time, and each move makes the spread better, so
+replicas do not move back and forth. A move must have been possible for ``SPREAD_AFTER_MS`` without interruption before
+it begins. So no replica moves to a worker that comes and goes. Where KEDA scales the workers, no replica moves to a
+worker that is not needed, because KEDA removes such a worker before ``SPREAD_AFTER_MS`` have passed. Each failure of
 a move doubles the time before its next try, up to a limit.
 """
 
@@ -37,7 +37,7 @@ class SpreadMove:
     """A move of one replica of a model, which is possible or has begun."""
 
     since_ms: int
-    """Since when the move is possible, or when its last try failed, on the clock of the store."""
+    """When the move became possible, or when its last try failed, on the clock of the store."""
     failures: int = 0
     """How often the new replica failed."""
     replica: Replica | None = None
@@ -49,7 +49,7 @@ class Spread:
     """The moves of all models, between two calls of ``place``."""
 
     moves: Mapping[str, SpreadMove] = field(default_factory=dict)
-    """By alias."""
+    """By the alias of the model."""
 
     def without_extra(self, placement: Placement) -> Placement:
         """The placement without the replicas that are started for moves."""
@@ -61,7 +61,7 @@ class Spread:
     def settle(
         self, wanted: Mapping[str, int], placed: Sequence[Replica], workers: Sequence[WorkerRecord]
     ) -> tuple[list[Replica], Spread]:
-        """End the moves whose new replica is ready, or takes the place of one that was lost.
+        """End the moves whose new replica is ready, or takes the place of another replica that was lost.
 
         :param placed: The placement without the replicas of moves.
         :returns: the present replicas, which ``place`` gets, and the moves that continue.

@@ -1,4 +1,5 @@
-"""Sends spans to an OTLP/HTTP collector. The work never waits for this, and never fails because of it.
+"""Sends spans to an OTLP/HTTP collector. The work that the spans describe never waits for the collector, and
+never fails because of it.
 
 Spans wait in a bounded queue, and a thread sends them in batches. While the collector does not answer, spans are
 dropped, and the log has one warning, not one for each batch.
@@ -21,15 +22,15 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 
 _log = logging.getLogger(__name__)
 EXPORT_TIMEOUT_S = 5.0
-"""How long one batch may take, with its retries."""
+"""How long the export of one batch may take, with its retries."""
 QUEUE_MAX = 2048
 BATCH_MAX = 512
 DELAY_S = 1.0
 """The longest time that an ended span of a group waits to be sent in a batch. A group that is killed loses the spans
 that wait, and those that have not ended."""
 GATEWAY_DELAY_S = 5.0
-"""The same time for a gateway. It is longer, because one batch costs a busy gateway as much time as hundreds of
-submits."""
+"""The same limit for a gateway. This limit is longer, because one batch costs a busy gateway as much time as hundreds
+of submits."""
 WARN_AGAIN_S = 300.0
 """The log has at most one warning in this time."""
 _CHATTY = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk._shared_internal")
@@ -37,7 +38,7 @@ _CHATTY = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemet
 
 
 class HeadersFromFile:
-    """Adds the headers of a file (``Name: value`` in each line) to each request, so that a new key needs no restart.
+    """Adds the headers in a file (``Name: value`` in each line) to each request, so that a new key needs no restart.
 
     The library ``requests`` calls this object for each request, because the object is the ``auth`` of the session.
     """
@@ -57,7 +58,7 @@ class HeadersFromFile:
 class _FirstMessage(logging.Filter):
     """Keeps the messages of the loggers in :data:`_CHATTY` out of the log.
 
-    Remembers the first message of each export, which has the cause.
+    Remembers the first message of each export, because this message names the cause of a failure.
     """
 
     def __init__(self) -> None:

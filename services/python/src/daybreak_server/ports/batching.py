@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 
 class BatchingStore(Protocol):
-    """Where gateways store these changes. Each method may raise :class:`StoreUnavailableError`."""
+    """Where gateways store changes to ``batching``. Each method may raise :class:`StoreUnavailableError`."""
 
     async def set_batching(self, pool: str, changes: Mapping[str, Any]) -> None:
-        """Change values. ``None`` restores the value in the settings. Groups apply changes within about two seconds."""
+        """Change values of ``batching``. ``None`` undoes an earlier change, so that the value in the settings applies
+        again. Groups apply changes within about two seconds."""

@@ -65,7 +65,7 @@ class WorkQueue(Protocol):
         """
 
     def report_failure(self, cause: Cause, *, rank: int = 0) -> None:
-        """Report why a rank ended. The pool shows it until a group is ready."""
+        """Report why a rank ended. The pool shows this cause until a group is ready."""
 
     def close(self) -> None:
         """Close the connections. A waiting claim ends soon."""

@@ -17,7 +17,7 @@ from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.ports.session_tracing import NoSessionTracing, SessionTracing
 
 CLOSE_S = 1.0
-"""How long a process that ends waits for its traces to be sent."""
+"""How long a process may wait at its end until its traces are sent."""
 
 
 class SubmitTrace(Protocol):
@@ -83,7 +83,8 @@ class Tracing(SessionTracing, Protocol):
     """Records traces and exports them in the background."""
 
     def submit(self, caller: TraceContext | None) -> SubmitTrace:
-        """Begin the trace of a submit. ``caller``: the context of the request, whose decision to sample is kept."""
+        """Begin the trace of a submit. ``caller``: the context of the request. The trace keeps the caller's
+        decision whether to sample."""
 
     def attempt(
         self, claim: Claim, group: GroupRecord, *, asked_ns: int, ready_ns: int, wake: Mapping[str, float]

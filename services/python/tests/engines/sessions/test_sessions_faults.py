@@ -19,7 +19,7 @@ from tests.engines.sessions.conftest import POOL, SpeechPool, noise, pool_of, se
 
 @pytest.fixture
 def server(tmp_path: Path) -> Server:
-    """A separate server, which tests restart."""
+    """A separate server, so that a test can restart it."""
     return start_valkey(tmp_path / "own-valkey")
 
 
@@ -66,7 +66,7 @@ async def test_a_silent_client_ends_and_frees_its_place(speech: Callable[..., Sp
 
 
 async def test_settings_change_while_sessions_run(speech: Callable[..., SpeechPool]) -> None:
-    """An administrator sets turns of two blocks. The change reaches the group and its sessions."""
+    """An administrator sets the length of turns to two blocks. The change reaches the group and its sessions."""
     pool = speech(sessions={"max_latency_multiplier": 4})
     await pool.start_group()
     session = await pool.open()
@@ -100,7 +100,7 @@ async def test_a_strategy_that_chooses_what_cannot_run_breaks_its_group_and_no_s
 async def test_a_new_group_reads_an_administrators_change_before_its_first_batch(
     speech: Callable[..., SpeechPool],
 ) -> None:
-    """The strategy of the settings would break the group at its first batch."""
+    """Without the change, the strategy in the settings would break the group at its first batch."""
     pool = speech(sessions={"strategy": "testkit.wrong_strategy:Twice", "max_latency_multiplier": 1})
     await pool.tasks.set_batching(POOL, {"strategy": "iteration"})
     session = await pool.open()

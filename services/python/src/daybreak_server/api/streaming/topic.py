@@ -91,7 +91,7 @@ class Subscriber:
             self._waiter.set_result(True)
 
     def _check_quiet(self, loop: asyncio.AbstractEventLoop) -> None:
-        """If its timeout has passed, end the wait. If the wait began after the timer was set, set the timer again."""
+        """End the wait if its timeout has passed. Otherwise set the timer again: the wait began after it was set."""
         self._timer = None
         if self._waiter is None or self._waiter.done():
             return
@@ -170,7 +170,7 @@ class Topic:
             self._drop_first()
 
     def drop_history(self) -> None:
-        """Empty the cache, after events were missed, or when the caches of a pool's topics are too large together."""
+        """Empty the cache. This is needed if events were missed, or if all caches of a pool together are too large."""
         self._dropped = self._recent[-1].key if self._recent else self._dropped
         self._recent.clear()
         self.floor = None

@@ -79,7 +79,8 @@ class Waiting(Generic[K]):
     """The waiting sessions, as a strategy sees them. A strategy only reads this object."""
 
     prefill: Queue[K] = field(default_factory=Queue)
-    """Sessions whose next turn has all of its audio. Sessions whose turn the model has read in part come first."""
+    """Sessions that have all audio of their next turn. Sessions whose turn the model has already read in part come
+    first."""
     decode: Queue[K] = field(default_factory=Queue)
     """Sessions that need the next token of their turn."""
     block_tokens: int = 0
@@ -87,8 +88,8 @@ class Waiting(Generic[K]):
     decoded_last: bool = False
     """Whether the last batch had only sessions in the decode phase."""
     decode_since: float = 0.0
-    """The later of two times: the end of the last batch that decoded, and the moment when a session joined the empty
-    queue ``decode``."""
+    """The later of two times: the end of the last batch that decoded, and the last moment when a session joined
+    ``decode`` while this queue was empty."""
 
     def __contains__(self, session: object) -> bool:
         """Whether this session waits for either phase."""

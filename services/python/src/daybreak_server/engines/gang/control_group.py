@@ -1,8 +1,8 @@
 """The control group: the connections over which the ranks of a group coordinate. They carry no data of the workload.
 
 It is a star of TCP connections (:class:`~daybreak_server.engines.gang.channel.Channel`) with the leader in the middle:
-the leader has :class:`Followers`, each follower has a :class:`LeaderConnection`, and a group of one has
-:class:`SingleRank`. The messages:
+the leader has :class:`Followers`, each follower has a :class:`LeaderConnection`, and a group of one
+rank has :class:`SingleRank`. The messages:
 
 | from | kind | meaning |
 |---|---|---|
@@ -83,7 +83,7 @@ class ControlGroup(Protocol):
 
 
 class SingleRank:
-    """The control group of a group of one: there are no followers."""
+    """The control group of a group of one rank: there are no followers."""
 
     def order(self, kind: str, payload: bytes = b"", **fields: Any) -> None:
         """Do nothing."""

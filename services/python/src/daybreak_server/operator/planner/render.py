@@ -1,7 +1,8 @@
 """Renders the RayCluster's manifest and the config of the Serve applications for a pool.
 
-The operator adds what it needs to find, scale and drain the pods. If the template sets the same value, the template
-wins, except for the fields, labels and annotations that only the operator may set.
+The operator adds what it needs to find, scale and drain the pods. If the template already sets a value that the
+operator would add, the template's value stays. Some fields, labels and annotations are the
+exception: only the operator may set them.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def cluster(pool: GeneratorPool, *, replicas: int, suspend: bool) -> dict[str, A
 def applications(pool: GeneratorPool, attempt: int) -> dict[str, Any]:
     """Serve's config. It depends only on the pool and the deploy attempt, so deploying it twice changes nothing.
 
-    Serve rejects a deployment with zero replicas. So a pool starts with one group, and the operator scales it at once.
+    Serve rejects a deployment with zero replicas. So a pool starts with one group, and the operator
+    scales the pool at once.
     """
     app = "daybreak_server.entrypoints.ray_serve"
     args = {"pool": pool.name, "groups": 1, "attempt": attempt}
@@ -133,7 +135,8 @@ def _workers(group: dict[str, Any], pool: GeneratorPool, labels: dict[str, str],
 
 
 def _times(quantity: str, factor: int) -> str:
-    """Multiply a quantity and keep its unit. The result has no exponent, as Kubernetes rejects one before a unit."""
+    """Multiply a quantity and keep its unit. The result has no exponent, because Kubernetes rejects
+    an exponent before a unit."""
     number = quantity.rstrip("KMGTik")
     return f"{(Decimal(number) * factor).normalize():f}{quantity[len(number) :]}"
 

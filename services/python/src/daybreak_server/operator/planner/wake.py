@@ -50,7 +50,7 @@ def follow(observed: Observed, states: Sequence[ClusterState], *, wanted: int) -
 
 
 def _waited_s(store: PoolView | None) -> float | None:
-    """How long tasks, requests or sessions have waited for a group."""
+    """The longest time that a task, a request or a session has waited for a group."""
     if store is None:
         return None
     waits = [wait for wait in (store.oldest_wait_s, store.wanted_for_s) if wait is not None]
@@ -60,7 +60,7 @@ def _waited_s(store: PoolView | None) -> float | None:
 def _group_times(
     group: GroupRecord | None, *, began: float, now: float
 ) -> tuple[float, float, dict[str, float]]:
-    """When the phase began, when the group's own phases began, and the seconds of those that have passed.
+    """When the current phase began, when the group's first phase began, and the seconds of the group's earlier phases.
 
     Clocks differ, and a group may be older than the wake, so impossible times are ignored.
     """

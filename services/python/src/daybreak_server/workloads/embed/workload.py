@@ -1,8 +1,9 @@
-"""``embed``: vectors of texts, over HTTP. See :mod:`~daybreak_server.workloads.embed.answers` for the requests.
+"""The workload ``embed`` computes vectors of texts, for HTTP requests and for tasks over files. The module
+:mod:`~daybreak_server.workloads.embed.answers` reads the requests.
 
 Each request is tokenised on its own thread. Texts that are not in the cache go into the batches of the group
-(:mod:`~daybreak_server.workloads.text_batches.batches`), where the texts of all callers meet. The texts of a task's
-file skip the cache and go into the same batches.
+(:mod:`~daybreak_server.workloads.text_batches.batches`). One batch may have texts of several requests. The texts of a
+task's file skip the cache and go into the same batches.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ local function enqueue(r)
   zput(key, r.id, r.order)
   zput(K_live, r.id, int((math.floor(r.order / PRIORITY_BAND) + 1) * PRIORITY_BAND + NOW))
   set(r, 'state', 'queued')
-  -- When the task began to wait. This is stored only if it is not the time at which the task was accepted.
+  -- Store when the task began to wait, unless this is the time at which the task was accepted.
   if r.created ~= NOW_TEXT then set(r, 'queued', NOW_TEXT) end
   wakeups = wakeups + 1
 end
@@ -98,7 +98,8 @@ local function delay(r, due)
   set(r, 'state', 'delayed')
 end
 
--- The deadline that applies: before the first start of the task, its deadline to start; after it, its deadline to end.
+-- The deadline that applies: before the first start of the task, its deadline to start; after the first start, its
+-- deadline to end.
 local function deadline(r) return r.started and r.run_by or (not r.started and r.start_by) end
 
 local function arm(r)
@@ -174,8 +175,8 @@ local function before(a_share, a_name, b_share, b_name)
   return a_share < b_share or (a_share == b_share and a_name < b_name)
 end
 
--- The next tenant, found without first writing the tenants in `moved` to Redis; nil if that is not possible. It is
--- possible if `moved` is empty, or if it has a single tenant, which is among the first two and still has waiting tasks.
+-- The next tenant, found without first writing the tenants in `moved` to Redis; nil if that is not possible. This is
+-- possible if `moved` is empty, or if the only tenant in `moved` is also in `stored` and still has waiting tasks.
 -- `stored`: the first two tenants, as Redis has them.
 local function first_of(stored)
   if #moved > 1 or not stored[1] then return nil end

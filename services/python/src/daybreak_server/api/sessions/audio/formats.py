@@ -67,7 +67,8 @@ class AudioFormat:
         return cls(found, int(text))
 
     def position(self, received: int) -> int:
-        """The sample from which a client must send, at the client's rate, if the journal has ``received`` samples.
+        """The number of the first sample that a client must send, if the journal has ``received`` samples. The number
+        counts samples at the client's rate.
 
         The server never needs earlier audio again: from ``received`` on, a resampler that begins at this sample gives
         the same output as a resampler that began at 0.
@@ -94,8 +95,8 @@ class Converter:
         self._resampler = None if form.rate == SAMPLE_RATE else Resampler(form.rate, start=self.send_from)
 
     def feed(self, frame: bytes) -> bytes:
-        """The audio that the frame completes. :raises ApiError: ``invalid_audio``; the converter has not
-        changed then."""
+        """The audio that the frame completes. :raises ApiError: ``invalid_audio``; this error leaves the
+        converter unchanged."""
         data = self._rest + frame if self._rest else frame
         whole = len(data) - len(data) % self.format.encoding.size
         if self.format.encoding is Encoding.PCM16:

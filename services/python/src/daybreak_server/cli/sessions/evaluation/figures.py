@@ -27,7 +27,7 @@ def summarize(talks: Sequence[Talk], batches: Batches) -> dict[str, Any]:
     """The figures as JSON. Figures without a measurement are ``None``.
 
     The real-time factor is the time from the first audio to the end of the session, divided by the length of the
-    audio: 1 is as fast as the user speaks.
+    audio. With a factor of 1, the session takes as long as its audio.
     """
     whole = [talk for talk in talks if talk.error is None]
     lags = [lag for talk in talks for lag in talk.lags_s]
@@ -71,7 +71,7 @@ def difference(after: Batches, before: Batches) -> dict[str, dict[int, int]]:
 
 
 def total(groups: Iterable[Batches]) -> dict[str, dict[int, int]]:
-    """The batches of several groups."""
+    """The batches of several groups, added up."""
     found: dict[str, Counter[int]] = {}
     for group in groups:
         for phase, sizes in group.items():
