@@ -52,6 +52,7 @@ class Babble:
 
     def _words(self, word: str, count: int, choice: random.Random, word_s: float) -> Iterator[bytes]:
         for _ in range(count):
-            yield f"{word} ".encode()  # Daybreak sends each word at once, and stops here if the client has gone
+            # Daybreak sends each word at once, and stops here if the client has gone.
+            yield f"{word} ".encode()
             time.sleep(word_s)
             word = choice.choice(self.followers[word])

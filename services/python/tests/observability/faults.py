@@ -135,9 +135,8 @@ def both_groups_crash(run: ObservedRun) -> Iterator[During]:
     """The watchdogs of the groups report the crashes at once."""
     run.wait_groups()
     for pid in itertools.chain.from_iterable(group["pids"] for group in run.groups()):
-        with contextlib.suppress(
-            ProcessLookupError
-        ):  # when one rank dies, the rest of its group ends by itself
+        # When one rank dies, the rest of its group ends by itself.
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     yield nothing
     run.wait_groups()

@@ -68,9 +68,8 @@ def test_long_texts_are_cut_in_the_same_place(make: Make) -> None:
     assert [pair] == fast.pairs([("a cat", LONG)], ["texts.0"])
     assert (len(pair.ids), len(pair.type_ids), pair.cut) == (POSITIONS, POSITIONS, True)
     for tokenizer in (slow, fast):
-        with pytest.raises(
-            RequestError, match="takes at most 64"
-        ):  # the first text leaves no room for the second
+        # The first text leaves no room for the second.
+        with pytest.raises(RequestError, match="takes at most 64"):
             tokenizer.pairs([(LONG, "a cat")], ["texts.0"])
 
 

@@ -39,9 +39,8 @@ class _FirstLine(logging.Handler):
 
             log_from_ray_worker(LogSettings.model_validate(self._log))
             logging.getLogger(record.name).handle(record)
-        except (
-            Exception
-        ):  # the watchdog must settle the leases even if it cannot log, for example on a full disk
+        # The watchdog must settle the leases even if it cannot log, for example on a full disk.
+        except Exception:
             self.handleError(record)
 
 

@@ -171,7 +171,8 @@ ALERTS: tuple[Alert, ...] = (
         severity=Severity.WARNING,
         expression='max by (namespace, job, instance) (up{HERE,job="daybreak"}) == 0',
         for_="10m",
-        summary="Prometheus cannot scrape {{ $labels.instance }} ({{ $labels.job }}); its values are missing in graphs and alerts.",
+        summary="Prometheus cannot scrape {{ $labels.instance }} ({{ $labels.job }}); its values are missing in "
+        "graphs and alerts.",
         when="Prometheus has failed to scrape one of Daybreak's pods for 10 min",
         about_pool=False,
     ),

@@ -176,7 +176,8 @@ def test_a_rolling_replacement_of_all_groups_fails_no_request(start_gateway, gro
                 groups.register(new)
                 groups.register(backend, drain=True)
                 wait_until(lambda b=backend: len(b.lines("begin")) == len(b.lines("end")), 60, "the drain")
-                backend.kill()  # the group may hold a request that came just before the gateway saw the drain mark
+                # The group may hold a request that came just before the gateway saw the drain mark.
+                backend.kill()
                 groups.deregister(backend)
             wait_until(lambda: len(groups.backends[-1].lines("end")) > 20, 60, "the last group to work")
         finally:

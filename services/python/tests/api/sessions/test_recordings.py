@@ -77,10 +77,8 @@ def test_a_recording_is_translated_into_english_or_the_language_of_the_extension
     verbose = client.audio.translations.create(
         model="speech", file=file, response_format="verbose_json", extra_body={"target_language": "German"}
     )
-    assert (verbose.task, verbose.language) == (
-        "translate",
-        "de",
-    )  # the language of the text, not of the audio
+    # The language of the text, not of the audio.
+    assert (verbose.task, verbose.language) == ("translate", "de")
 
 
 @pytest.mark.filterwarnings(

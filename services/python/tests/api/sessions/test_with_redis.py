@@ -215,7 +215,8 @@ DIALECTS = {
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.filterwarnings(
-    r"ignore:connect\(\) must be used:DeprecationWarning"  # OpenAI's client is written for websockets before 17.1
+    # OpenAI's client is written for websockets before 17.1.
+    r"ignore:connect\(\) must be used:DeprecationWarning"
 )
 def test_each_step_of_a_group_that_lags_reaches_the_client_of_each_realtime_dialect(
     speech, start_group, dialect

@@ -122,7 +122,8 @@ PEERS: Sequence[Contender] = (
         variables=(
             ("LITELLM_LOG", "ERROR"),
             ("LITELLM_LOCAL_MODEL_COST_MAP", "True"),
-            ("LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY", "true"),  # none of the routers checks keys
+            # None of the routers checks keys.
+            ("LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY", "true"),
         ),
     ),
 )  # fmt: skip

@@ -76,7 +76,8 @@ class RequestMiddleware:
             with bound(request_id=request_id):
                 log.exception("%s %s failed (request %s)", scope["method"], scope["path"], request_id)
             if status:
-                raise  # The response has begun: the server cuts it off, so no client mistakes it for complete.
+                # The response has begun: the server cuts it off, so no client mistakes it for complete.
+                raise
             error = ApiError(
                 ErrorCode.INTERNAL,
                 "The server has a bug. Report it with the request id. The log has the traceback under this id.",

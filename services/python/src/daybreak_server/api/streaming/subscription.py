@@ -222,7 +222,8 @@ class Subscription:
 
     async def _reset(self) -> AsyncGenerator[list[Frame], None]:
         """Send a snapshot and continue from there."""
-        self._subscriber.resume()  # Before the read, so that every later event is in the snapshot or in the queue.
+        # Before the read, so that every later event is in the snapshot or in the queue.
+        self._subscriber.resume()
         record = await self._sources.store.get(self._task)
         if record is None:
             self._ended = True
@@ -238,7 +239,8 @@ class Subscription:
 
     async def _refill(self) -> AsyncGenerator[list[Frame], None]:
         """Send the events that the subscriber missed and that the store still has, and continue from there."""
-        self._subscriber.resume()  # Before the read, so that every later event is in the store or in the queue.
+        # Before the read, so that every later event is in the store or in the queue.
+        self._subscriber.resume()
         async for batch in self._history():
             yield batch
         if not self._ended and await self._sources.store.get(self._task) is None:
