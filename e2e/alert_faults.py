@@ -36,7 +36,7 @@ FAULTS: list[Fault] = []
 
 
 def fault(*alerts: str, pool: str = "echo") -> Callable[[Script], FaultContext]:
-    """Register a generator function as the fault of these alerts."""
+    """Register a generator function as the fault that must set off these alerts."""
 
     def register(function: Script) -> FaultContext:
         context = contextmanager(function)

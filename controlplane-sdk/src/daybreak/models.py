@@ -1,4 +1,4 @@
-"""The part of both clients that handles models and workers: ``client.models`` and ``client.workers``."""
+"""Models and workers in the synchronous and the asynchronous client: ``client.models`` and ``client.workers``."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Models:
         ``min_replicas`` above 0, it starts at once.
 
         ``source`` is what the engine loads: a folder, a file, or a model's name on a hub. ``args`` are options of the
-        engine, such as ``{"max_model_len": 4096}``. A replica needs ``memory_bytes`` on its ``gpus`` GPUs together.
-        Without ``memory_bytes``, it shares its devices with no other replica. The model has one replica for each
-        ``target_load`` requests, at least ``min_replicas`` and at most ``replicas``. Replicas above ``min_replicas``
-        stop when the model has had no request for ``idle_s`` seconds. ``fallback`` is the model that answers while no
-        replica of this one is ready. Raises ``ConflictError`` if the name exists.
+        engine, such as ``{"max_model_len": 4096}``. ``memory_bytes`` is the memory that a replica needs on all of its
+        ``gpus`` GPUs together. Without ``memory_bytes``, a replica shares its devices with no other replica. The model
+        has one replica for each ``target_load`` requests, at least ``min_replicas`` and at most ``replicas``. Replicas
+        above ``min_replicas`` stop when the model has had no request for ``idle_s`` seconds. ``fallback`` is another
+        model, which answers while this model has no ready replica. Raises ``ConflictError`` if the name exists.
         """
         body = model_routes.register_body(
             alias,
@@ -60,7 +60,7 @@ class Models:
         return cast("Model", self._run(request_with_retries(model_routes.register(body), self._retry)))
 
     def list(self) -> tuple[Model, ...]:
-        """Return all models. Pools that answer requests or serve sessions are among them, without a ``state``."""
+        """Return all models. Pools that answer requests or serve sessions are listed too, but have no ``state``."""
         found = self._run(request_with_retries(model_routes.list_models(), self._retry))
         return cast("tuple[Model, ...]", found)
 
@@ -127,11 +127,11 @@ class AsyncModels:
         ``min_replicas`` above 0, it starts at once.
 
         ``source`` is what the engine loads: a folder, a file, or a model's name on a hub. ``args`` are options of the
-        engine, such as ``{"max_model_len": 4096}``. A replica needs ``memory_bytes`` on its ``gpus`` GPUs together.
-        Without ``memory_bytes``, it shares its devices with no other replica. The model has one replica for each
-        ``target_load`` requests, at least ``min_replicas`` and at most ``replicas``. Replicas above ``min_replicas``
-        stop when the model has had no request for ``idle_s`` seconds. ``fallback`` is the model that answers while no
-        replica of this one is ready. Raises ``ConflictError`` if the name exists.
+        engine, such as ``{"max_model_len": 4096}``. ``memory_bytes`` is the memory that a replica needs on all of its
+        ``gpus`` GPUs together. Without ``memory_bytes``, a replica shares its devices with no other replica. The model
+        has one replica for each ``target_load`` requests, at least ``min_replicas`` and at most ``replicas``. Replicas
+        above ``min_replicas`` stop when the model has had no request for ``idle_s`` seconds. ``fallback`` is another
+        model, which answers while this model has no ready replica. Raises ``ConflictError`` if the name exists.
         """
         body = model_routes.register_body(
             alias,
@@ -149,7 +149,7 @@ class AsyncModels:
         return cast("Model", await self._run(request_with_retries(model_routes.register(body), self._retry)))
 
     async def list(self) -> tuple[Model, ...]:
-        """Return all models. Pools that answer requests or serve sessions are among them, without a ``state``."""
+        """Return all models. Pools that answer requests or serve sessions are listed too, but have no ``state``."""
         found = await self._run(request_with_retries(model_routes.list_models(), self._retry))
         return cast("tuple[Model, ...]", found)
 

@@ -43,7 +43,7 @@ class Sessions:
 
         ``target`` and ``source`` are languages: ``de`` or ``German``. ``encoding`` (``pcm16`` or ``float32``) and
         ``sample_rate`` describe the audio that you send; it has one channel. A larger ``latency_multiplier`` gives
-        better text, with more delay. ``name`` is shown beside the session. Raises ``QuotaError`` if the pool is full.
+        better text, with more delay. ``name`` is a label for the session. Raises ``QuotaError`` if the pool is full.
         """
         require_websockets()
         speech = Speech(encoding=encoding, sample_rate=sample_rate)
@@ -144,7 +144,7 @@ class AsyncSessions:
 
         ``target`` and ``source`` are languages: ``de`` or ``German``. ``encoding`` (``pcm16`` or ``float32``) and
         ``sample_rate`` describe the audio that you send; it has one channel. A larger ``latency_multiplier`` gives
-        better text, with more delay. ``name`` is shown beside the session. Raises ``QuotaError`` if the pool is full.
+        better text, with more delay. ``name`` is a label for the session. Raises ``QuotaError`` if the pool is full.
         """
         require_websockets()
         speech = Speech(encoding=encoding, sample_rate=sample_rate)

@@ -115,7 +115,7 @@ def logs(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the lines that a task's workload has logged, oldest first. Ctrl-C exits; the task continues.
+    """Show the lines of a task's log, oldest first. Ctrl-C exits; the task continues.
 
     The server keeps about the last 1,000 events of a task. If lines are missing, because they were logged too fast or
     are too old, a note says how many. The log of Daybreak itself is not shown: see `kubectl logs`.

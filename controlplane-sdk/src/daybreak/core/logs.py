@@ -49,7 +49,7 @@ class LineReader:
 
 
 def logs(task: TaskRef, *, after: str | None, follow_live: bool, retry: Retry) -> Operation[Any]:
-    """Emit the stored lines of the task that follow the event ``after``.
+    """Emit the task's stored lines: those after the event ``after``, or all lines if ``after`` is ``None``.
 
     With ``follow_live``, also emit new lines until the task ends.
     """

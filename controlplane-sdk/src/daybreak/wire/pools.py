@@ -33,7 +33,7 @@ class PoolGroup(ResponseModel):
     """A group of ranks.
 
     ``tasks`` (the tasks that the group runs), ``hosts``, ``pids`` and ``endpoint`` are present only for administrators.
-    ``phase`` is the wake phase of the group itself, which began at ``since``. It is absent once the group is ready.
+    ``phase`` is the group's own wake phase, which began at ``since``. ``phase`` is absent once the group is ready.
     """
 
     id: str
@@ -75,7 +75,7 @@ class PoolCondition(ResponseModel):
 
 
 class PoolSessions(ResponseModel):
-    """The streaming sessions of a pool: those that are open, and those of them that no group has (``waiting``).
+    """The streaming sessions of a pool. ``open`` counts the open sessions, and ``waiting`` those that no group has.
 
     ``lag_ms`` is how far behind the sessions of the slowest group are (the 95th percentile). ``latency_multiplier`` is
     the number of blocks in a turn of the group with the longest turns; a group makes its turns longer while it lags.
@@ -95,8 +95,8 @@ class Pool(ResponseModel):
     The groups of a pool of kind ``jobs`` run tasks. The groups of a pool of kind ``online`` answer requests, and the
     pool has four more fields:
 
-    - ``requests``: the requests that wait or are being answered
-    - ``requests_waiting``: those of them that no group has
+    - ``requests``: how many requests wait or are being answered
+    - ``requests_waiting``: how many of these requests no group has
     - ``groups_needed``: how many groups the requests need
     - ``routing``: how a group is chosen for a request
 

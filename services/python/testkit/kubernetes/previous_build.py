@@ -6,7 +6,7 @@ from pathlib import Path
 
 _OLDEST = Path("services/python/verification")
 """Every source tree whose build uses the present names of keys in Redis has this folder. A tree without the folder is
-older, and the build under test cannot read the queues of its build."""
+older. The build under test cannot read the queues of a build of such a tree."""
 
 
 class IncompatibleBuildError(AssertionError):

@@ -120,7 +120,7 @@ def test_the_pages_lead_through_the_proxy(proxy: ProxyClient) -> None:
 def test_subscribers_with_different_prefixes_get_their_own_links(
     prefixed_api: Api, leader: FakeLeader
 ) -> None:
-    """Although an event is encoded once for all subscribers, each link has the subscriber's own prefix."""
+    """An event is encoded only once for all subscribers. Still, each subscriber gets links with its own prefix."""
     proxies = [
         ProxyClient(prefixed_api, *proxy)
         for proxy in (*PROXIES.values(), ("", "", {"X-Forwarded-Prefix": "/"}))

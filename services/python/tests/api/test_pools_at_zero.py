@@ -166,7 +166,7 @@ CAUSE = Cause(reason=Reason.MODEL_MISSING, message="ModelMissingError: /models/m
 
 @pytest.fixture
 def queue(valkey: Server) -> Iterator[RedisQueue]:
-    """The queue of the pool, as its groups use it."""
+    """The queue of the pool ``vectors``, as its groups use it."""
     queue = RedisQueue(valkey.url, pool="vectors")
     yield queue
     queue.close()

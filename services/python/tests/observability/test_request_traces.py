@@ -30,7 +30,7 @@ def start_gateway(
     collector: Collector,
     gateway: Callable[[Settings], httpx2.Client],
 ) -> Callable[..., httpx2.Client]:
-    """Starts a gateway with the serving pool ``answers``. The arguments of a call are settings of ``tracing``."""
+    """Starts a gateway with the serving pool ``answers``. Keyword arguments change settings of ``tracing``."""
 
     def start(**tracing: Any) -> httpx2.Client:
         tree = {
@@ -185,7 +185,8 @@ def test_a_request_that_is_not_sampled_passes_the_callers_context_on(
     response = post(client, **({"traceparent": caller} if caller else {}))
     assert response.headers.get("traceparent") == caller
     assert response.json()["headers"].get("traceparent") == caller
-    if tracing.get("enabled", True):  # a span of the first request would arrive before those of this one
+    if tracing.get("enabled", True):
+        # This second request is sampled. If the first request had spans, they would arrive before the second's spans.
         post(client, traceparent=f"00-{'c' * 32}-{PARENT}-01")
         collector.wait(ROUTE)
     assert {span.trace for span in collector.spans} <= {"c" * 32}

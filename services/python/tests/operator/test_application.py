@@ -96,8 +96,8 @@ def test_a_template_that_returns_keeps_its_application_although_its_head_is_sile
 
 
 def test_a_template_that_is_tried_again_continues_to_count_its_attempts() -> None:
-    """Between the two tries, the pool returned to an earlier template for a short time, in which the head of that
-    template did not answer."""
+    """Between the two tries, the pool returned to an earlier template for a short time. During this time, the head of
+    the earlier template did not answer."""
     video = pool(replicas=1)
     rc = ray_cluster(video, 1)
     earlier = Application(attempt=5, since=NOW - 10, revision=rc.revision)

@@ -34,7 +34,7 @@ def remembered(loops: kopf_app.Loops, reconciler: Reconciler) -> dict[str, Any]:
 
 
 async def test_a_burst_of_events_is_one_step_and_a_deleted_pool_ends_its_loop() -> None:
-    """After the deletion, nothing of the pool remains in the operator."""
+    """After the deletion, the operator remembers nothing about the pool."""
     world, cache = World(), Cache()
     ports = FakePorts(world)
 
@@ -101,7 +101,7 @@ async def test_an_unexpected_error_ends_no_loop_and_an_ended_loop_fails_the_live
 
 
 async def test_a_pool_whose_deletion_the_watch_missed_ends_its_loop() -> None:
-    """A later list shows that the pool is gone."""
+    """A later list of all pools does not have the pool."""
     world, cache = World(), Cache()
     ports = FakePorts(world)
 
@@ -128,7 +128,7 @@ async def test_a_pool_whose_deletion_the_watch_missed_ends_its_loop() -> None:
 
 
 def test_kopf_accepts_all_handlers() -> None:
-    """There are four activities (login, startup, cleanup, probe) and watches of four kinds."""
+    """There are four activities (login, startup, cleanup, probe) and watches of four kinds of objects."""
     handlers = kopf_app.registry(Cache(), lambda: pytest.fail("nothing starts yet"))
     assert len(handlers._activities._handlers) == 4
     assert len(handlers._watching._handlers) == 4

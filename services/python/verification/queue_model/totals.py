@@ -15,8 +15,8 @@ _WASTE = {State.CANCELLED: "cancel", State.EXPIRED: "expiry", State.FAILED: "fai
 
 
 class ModelTotals:
-    """``counts`` has the totals, by their fields in Redis. ``billed`` has the GPU-milliseconds of each tenant
-    (used, wasted)."""
+    """``counts`` has each total under the name of its field in Redis. ``billed`` has, for each tenant, the
+    GPU-milliseconds that were used and those of them that were wasted."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -55,7 +55,7 @@ class ModelTotals:
             self.observe("cancel_steps", policy.CANCEL_STEP_BUCKETS, max(0, task.step - task.cancel_step))
 
     def bill(self, task: ModelTask, attempt: Attempt, *, used: int, wasted: int) -> None:
-        """An attempt has ended, and the task has its next state."""
+        """An attempt has ended, and the task already has its next state. Count the GPU time of the attempt."""
         if task.state is State.SUCCEEDED:
             self.observe("run", policy.RUN_BUCKETS_MS, used // attempt.ranks)
         if used or wasted:

@@ -114,7 +114,9 @@ class EmbeddedValkey:
 
 @contextmanager
 def with_redis(settings: Settings, instance: Instance) -> Iterator[tuple[Settings, dict[str, int]]]:
-    """Run an embedded Valkey, unless the settings name a Redis. Yields settings with a URL, and process ids by name.
+    """Run an embedded Valkey, unless the settings name a Redis.
+
+    Yields settings with a Redis URL, and the ids of the started processes by name.
 
     :raises InstanceError: if Valkey is not installed.
     :raises ProcessFailedError: if Valkey does not start.

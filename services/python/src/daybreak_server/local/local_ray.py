@@ -5,8 +5,8 @@ because ``up`` also runs a gateway outside Ray, through which users reach the AP
 
 * The main thread polls Serve twice a second, and less often once all applications run, because each answer costs Serve
   and this process some CPU time. The thread writes the status of the applications to ``ray.json`` and deploys those
-  that are missing. Serve may not answer for a while, when Ray restarts Serve's controller. If Serve does not
-  answer for ``_SERVE_TIMEOUT_S``, this process exits.
+  that are missing. Serve does not answer while Ray restarts Serve's controller. If Serve does not answer for
+  ``_SERVE_TIMEOUT_S``, this process exits.
 * A second thread watches Ray's own processes. When one of them dies, this process exits at once.
 * The supervisor of ``up`` watches this process. When this process exits, the supervisor starts it again, which also
   restarts Ray.
@@ -129,7 +129,7 @@ class RayHead:
     def _watch_node(self, node: LocalRay) -> None:
         """Exit at once when a process of Ray has died, because calls to Ray's other processes would block for a minute.
 
-        Nothing is lost: the supervisor ends what is left and starts Ray again.
+        Nothing is lost: the supervisor ends Ray's other processes and starts Ray again.
         """
 
         def watch() -> None:

@@ -189,7 +189,8 @@ class WorkloadSpec(Generic[P]):
 
     ``limits`` turns the pool's options into the object that validators of ``Params`` find as
     ``info.context["limits"]``. ``cost`` returns a number that is proportional to the run time of a task within a pool.
-    From it and the pool's history, Daybreak estimates waiting times, and the GPU time that a claim charges the tenant.
+    From this number and the pool's history, Daybreak estimates waiting times, and the GPU time that a claim charges the
+    tenant.
     """
 
     name: str

@@ -1,5 +1,5 @@
-"""The servers to measure. Each starts as its users start it, with one thread of torch, and is measured with several
-settings of its batches."""
+"""The servers to measure. The benchmark starts each server as its users start it, with one thread of torch, and
+measures it with several batch settings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """Settings of the batches. A peer starts with them. Daybreak gets ``change`` in a PATCH request."""
+    """Batch settings. Daybreak gets ``change`` in a PATCH request. The other servers get theirs when they start."""
 
     what: str
     max_batch: int = 32

@@ -19,7 +19,7 @@ PHASES = (WakePhase.RAY, *GROUP_PHASES)
 def measure(repeats: int, *, ranks: int, say: Callable[[str], None]) -> list[Row]:
     """Measure the times from ``daybreakd up`` to a ready group, and from the kill of an idle leader to a new group.
 
-    The measurement is made ``repeats`` times. Each time, a new ``daybreakd up`` has one video pool.
+    The measurement is made ``repeats`` times, each time with a new ``daybreakd up`` that has one video pool.
     """
     ready: list[float] = []
     cold: list[dict[str, float]] = []

@@ -4,8 +4,8 @@ Each pool has a queue of submits and at most :data:`MAX_IN_FLIGHT` calls in flig
 fewer calls are in flight, so an idle server sends each submit alone. On a busy server, submits wait in the queue until
 a call returns, and the next call takes up to :data:`MAX_BATCH` submits. No submit ever waits for others to join.
 
-The store still accepts or refuses each task separately, and each caller gets its own result. An error of the whole call
-goes to all its callers. A submit whose caller is cancelled while it is queued is left out of the batch.
+The store still accepts or refuses each task separately, and each caller gets its own result. If the whole call fails,
+each of its submits gets the error. A submit whose caller is cancelled while it is queued is left out of the batch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _PoolBatch:
 
 
 class SubmitBatcher:
-    """Submits tasks; those of one pool share calls of the store."""
+    """Submits tasks. Concurrent submits to one pool share calls of the store."""
 
     def __init__(self, store: TaskStore) -> None:
         self._store = store

@@ -117,7 +117,7 @@ class ModelRequests:
     async def answer_by(
         self, model: ServedModel, request: Request, caller: Principal, body: ForwardedBody
     ) -> Response:
-        """The answer of a worker of the model, or of its fallback."""
+        """The answer of a worker that runs the model or its fallback."""
         answering = self._answering(model)
         if answering is model:
             return await self.answer_by_proxy(model.proxy, request, caller, body)

@@ -88,7 +88,7 @@ class PoolRouter:
         self._closing: Exception | None = None
         """The error with which the router refuses all requests; ``None`` until it closes."""
         self._arranged_for: tuple[RoutingPolicy, Sequence[Candidate]] = (policy, ())
-        """The policy and the groups at the last ``regroup`` of the line. If one of them changes, the line regroups."""
+        """The policy and the groups at the last ``regroup`` of the line. If either has changed, the line regroups."""
 
     @property
     def in_flight(self) -> int:
@@ -167,7 +167,7 @@ class PoolRouter:
         self._table.answered(slot.group)
 
     def refused(self, slot: Slot, *, leaves: bool) -> None:
-        """The group has refused the request: it is full or, if ``leaves``, it takes no more. Releases the slot."""
+        """The group has refused the request: it is full, or takes no more requests (``leaves``). Releases the slot."""
         if leaves:
             self._table.leaves(slot.group)
         self._count_end(slot)

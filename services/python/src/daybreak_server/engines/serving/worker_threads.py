@@ -38,7 +38,7 @@ class WorkerThreads(Generic[T]):
                 threading.Thread(target=self._run_here, name=name, daemon=True).start()
                 self._threads += 1  # after the start, because the system may refuse another thread
             else:
-                self._free -= 1  # below 0: the number of items that wait for a thread
+                self._free -= 1  # below 0, it counts the items that wait for a thread
         self._items.put(item)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What the demo shows, in order: the wake of a model, balance, the death of a worker, and a fallback."""
+"""The four parts of the demo: a model wakes, two workers share requests, a worker dies, and a fallback answers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ENGINE_ARGS = {"ctx_size": 1024, "parallel": _CAPACITY}
 
 
 def run_demo(settings: Settings, *, llama: Path | None = None) -> int:
-    """Show everything, and stop everything. :returns: the exit code."""
+    """Run the demo, and stop everything that it started. :returns: the exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
     clock = Clock()
     try:
@@ -166,7 +166,7 @@ def _show_death(chat: Chat, workers: Workers, clock: Clock) -> None:
 
 
 def _streams_of_both(chat: Chat) -> list[Stream]:
-    """Open streams until each worker has begun one. Two are enough unless a worker is busy with earlier requests."""
+    """Open streams until each worker has begun to answer one. More than two are needed if a worker is busy."""
     streams: list[Stream] = []
     while {stream.worker for stream in streams} != set(WORKERS):
         if len(streams) == len(QUESTIONS):
@@ -177,7 +177,7 @@ def _streams_of_both(chat: Chat) -> list[Stream]:
 
 
 def _requests_until_at(victim: str, chat: Chat, workers: Workers, pool: Executor) -> list[Future[ChatAnswer]]:
-    """Ask six questions at once, again and again, until the victim works on one of them beside its stream."""
+    """Ask six questions at once, again and again, until the victim works on one of them and on a stream."""
     while True:
         requests = [pool.submit(chat.ask, MODEL, question, tokens=20) for question in QUESTIONS[2:]]
         while not all(future.done() for future in requests):
@@ -219,7 +219,7 @@ def _register(chat: Chat, alias: str, server: LlamaCpp, **options: object) -> No
 
 
 class WakeWatch:
-    """Watches the states of a model while a request waits for it. A context manager."""
+    """Watches the states of a model while a request waits for the model. A context manager."""
 
     def __init__(self, chat: Chat, alias: str) -> None:
         self._chat = chat
@@ -238,7 +238,7 @@ class WakeWatch:
         self._thread.join()
 
     def print(self) -> None:
-        """Print each state and how long it took."""
+        """Print each state except ``ready``, and how long the model was in it."""
         end = time.monotonic() - self._began
         for (state, since), (_, until) in zip(self._states, [*self._states[1:], ("", end)], strict=True):
             if state != "ready":

@@ -20,8 +20,8 @@ class SimulatedSpeechOptions(BaseModel):
     """The options of a pool of the workload ``simulated-speech``.
 
     A prefill of ``n`` blocks takes ``prefill_ms + n * prefill_item_ms``. A decode of ``n`` sessions takes
-    ``decode_ms + n * decode_item_ms``. In a step of both phases, only the larger of ``prefill_ms`` and ``decode_ms``
-    counts. The defaults are those of the tiny speech model on one core of a server.
+    ``decode_ms + n * decode_item_ms``. In a step with a prefill and a decode, only the larger of
+    ``prefill_ms`` and ``decode_ms`` counts. The defaults are those of the tiny speech model on one core of a server.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

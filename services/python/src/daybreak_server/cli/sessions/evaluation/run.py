@@ -40,7 +40,7 @@ class Options:
     duration_s: float = 30.0
     tests: Sequence[str] = USER_TESTS
     batch_sizes: Sequence[int] = BATCH_SIZES
-    """The sizes of the batch test. If empty, there is no batch test."""
+    """The batch sizes to test. If empty, there are no batch tests."""
     batch_timeouts_ms: Sequence[float] = BATCH_TIMEOUTS_MS
 
 
@@ -132,7 +132,7 @@ class _Run:
         self._result.summary["tests"][name] = figures
 
     async def _measure(self, name: str, users: int) -> tuple[list[Talk], dict[str, Any]]:
-        """Let this many users speak at the same time. Returns their talks, and the figures of the test."""
+        """Let ``users`` users speak at the same time. Returns their talks, and the figures of the test."""
         before = await self._pool.batches()
         async with asyncio.TaskGroup() as group:
             progress = group.create_task(self._progress(name, users))
