@@ -33,7 +33,7 @@ Token = tuple[int, int]
 
 
 class Task:
-    """A task's record and its places in the indices. The places are separate, so that a bug can make them disagree."""
+    """A task's record and its places in the indices. The places are separate fields, so a bug can make them differ."""
 
     __slots__ = (
         "attempt",
@@ -81,7 +81,7 @@ class Task:
     terminal_events: int
     """How many terminal events the task's stream has."""
     dead_letters: int
-    """How many dead letters the task has left."""
+    """How many times the task has become a dead letter."""
     in_queue: bool
     in_delays: bool
     in_leases: bool
@@ -146,7 +146,7 @@ def start(tasks: int) -> tuple[tuple[object, ...], ...]:
 
 
 def _exhausted(t: Task, event: str) -> bool:
-    """Whether the task may not be released by this event any more."""
+    """Whether this event may no longer release the task."""
     return t.releases >= RELEASES or (event == "group failed" and t.failures >= FAILURES)
 
 

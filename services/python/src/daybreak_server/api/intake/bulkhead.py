@@ -108,7 +108,7 @@ class BoundedStore:
 
 
 class BoundedEvents:
-    """An :class:`EventLog` whose reads of history go through a bulkhead. The reader of live events does not."""
+    """An :class:`EventLog` whose ``read`` goes through a bulkhead. ``tail`` and ``follow`` do not."""
 
     def __init__(self, events: EventLog, *, timeout_s: float, calls: int = CALLS) -> None:
         self._events = events
