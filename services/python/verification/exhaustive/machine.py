@@ -13,7 +13,7 @@ from operator import attrgetter
 LEASE = 2
 """Ticks that a lease lasts without renewal."""
 STRIKES = 2
-"""The number of strikes with which a task fails."""
+"""The number of strikes at which a task fails."""
 RELEASES = 2
 """How many times a task can be released without a strike."""
 FAILURES = 1
@@ -252,13 +252,13 @@ class Store:
         self.release_unknown(group)
 
     def killed(self, group: int) -> None:
-        """No script: the process is gone and returns as a group with a new name."""
+        """This is no script: the group's process is gone. It returns as a group with a new name."""
         for t in self.tasks:
             if t.owner == group:
                 t.owner = ORPHAN
 
     def nothing(self) -> None:
-        """No script: something happens outside the store."""
+        """This is no script: something happens outside the store."""
 
     def apply(self, t: Task, outcome: str) -> None:
         if outcome == "finish" and not t.cancel_requested:

@@ -6,8 +6,8 @@ environment variable with the instance's tag. By this tag, :mod:`~daybreak_serve
 and also those of an earlier run that was killed. If the path of the folder is too long, Ray's files (and no others) are
 elsewhere (:meth:`Instance.ray_folder`).
 
-``up.json`` says how to reach the instance. It is written when the instance accepts tasks (``demo-serve`` writes none),
-and removed at the end of the run. A run that is killed leaves it behind.
+``up.json`` says how to reach the instance. The file is written when the instance accepts tasks, and removed at the
+end of the run (``demo-serve`` does not write it). A run that is killed leaves it behind.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ FIELDS = (
 _PLAIN = re.compile(r"[\w.:/+-]+")
 """Text that needs no quotes."""
 _OURS = "daybreak"
-"""The prefix of our own loggers. Their messages contain text from an input only if an exception quotes it."""
+"""The prefix of our own loggers. Their messages contain text of a task's input only if an exception quotes it."""
 _SHORTENED_CHARS = (2000, 800, 300, 80)
 
 Line = MutableMapping[str, Any]

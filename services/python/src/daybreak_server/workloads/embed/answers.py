@@ -85,7 +85,7 @@ def read_plain(request: Request, *, max_inputs: int) -> EmbedRequest:
 def answer(
     wanted: EmbedRequest, vectors: Sequence[Any], *, model: str, tokens: int, cut: Sequence[int]
 ) -> Response:
-    """The answer. ``vectors``: numpy arrays, in the order of the request. ``cut``: the indexes of cut texts."""
+    """The answer. ``vectors``: numpy arrays, in the order of the request. ``cut``: the indexes of the cut texts."""
     vectors = [_shortened(vector, wanted.dimensions) for vector in vectors]
     value: Any
     if wanted.api == "plain":
