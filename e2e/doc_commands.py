@@ -1,4 +1,4 @@
-"""Runs the commands that the documentation shows. It replaces only names, such as the namespace."""
+"""Runs the commands that the documentation shows. Only names in these commands, such as the namespace, are replaced."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Page:
 
 
 def step(block: str, *numbers: int) -> str:
-    """The steps of a block that have these numbers. A step begins with `# <number>  what it does`."""
+    """The steps with these numbers, from a block of commands. A step begins with `# <number>  what it does`."""
     starts = [(int(match[1]), match.start()) for match in _STEP.finditer(block)]
     ends = [start for _, start in starts[1:]] + [len(block)]
     parts = {number: block[start:end] for (number, start), end in zip(starts, ends, strict=True)}
@@ -61,7 +61,7 @@ class Shell:
     def run(self, commands: str, names: Mapping[str, str] | None = None) -> str:
         """Run commands and return their output. ``names`` maps names on the page to the tests' names.
 
-        :raises AssertionError: if a command fails, or if the page no longer contains one of the names.
+        :raises AssertionError: if a command fails, or if the commands no longer contain one of the names.
         :raises subprocess.TimeoutExpired: if the commands do not end.
         """
         for old, new in (names or {}).items():

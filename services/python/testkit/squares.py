@@ -22,10 +22,10 @@ POISON = 1_000_001
 NAN = 1_000_002
 """The result for this number is NaN, as from a model whose numbers overflow."""
 HELD = 1500
-"""While the file in the option `hold` exists, a batch with this number or a larger one takes `_CRAWL_S` longer."""
+"""While the file that the option `hold` names exists, a batch with this or a larger number takes `_CRAWL_S` longer."""
 _CRAWL_S = 0.3
-"""Long enough for a test to kill the process during a batch, and short enough that the next step ends soon: only a
-later step reports a checkpoint that has been stored."""
+"""Long enough for a test to kill the process during a batch. Also short enough for the next step to end soon,
+because only a later step reports a checkpoint that has been stored."""
 
 
 class Squares:
@@ -79,7 +79,7 @@ class Squares:
         type(self).batches.append(list(numbers))
         assert self.go.wait(60)
         if self._hold and max(numbers) >= HELD and Path(self._hold).exists():
-            time.sleep(_CRAWL_S)  # here the test kills the group's process
+            time.sleep(_CRAWL_S)  # during this sleep, the test kills the group's process
         if self.broken or POISON in numbers:
             raise ValueError("the model cannot square this")
         return [number**2 for number in numbers]
@@ -89,7 +89,7 @@ def _held(restore: Callable[[Output], Iterator[None]], hold: Path) -> Callable[[
     """Return a function that waits until the file ``hold`` is gone, and then does what ``restore`` does.
 
     The returned function yields while it waits, so the task stays in the phase ``resume``. Only a group in its own
-    process may use the option ``hold``, because this option changes a class of the process.
+    process may use the option ``hold``, because this option replaces ``Output.restore`` in the whole process.
     """
 
     def held(output: Output) -> Iterator[None]:

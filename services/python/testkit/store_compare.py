@@ -57,8 +57,8 @@ def assert_same(driver: Driver, model: ModelPool) -> None:
 
 
 _UNMODELLED = {"note", "tenants_max", "metered", "matched", "idle_ms", "cold_ms", "serving_ms", "wakes"}
-"""Fields that are not compared. Some are totals of what groups report about themselves; the model has no such reports.
-The others are not totals."""
+"""Fields of the hash `totals` that are not compared. Some are totals of what groups report about themselves; the model
+has no such reports. The other fields are not totals."""
 
 
 def _counts(totals: dict[bytes, bytes]) -> dict[str, int]:

@@ -252,7 +252,7 @@ def _follow_to_end(client: Client, output: Output, submit_options: SubmitOptions
 
 
 def _check_destinations(submit_options: SubmitOptions) -> None:
-    """Check that the results can be written, before the task is submitted. Raises ``OSError`` if they cannot."""
+    """Before the task is submitted, check that its results can be written. Raises ``OSError`` if they cannot."""
     submit_options.out.check("ID.mp4")
     if submit_options.previews is not None:
         targets.check(submit_options.previews / "step-0000.webp", "step-0000.webp")

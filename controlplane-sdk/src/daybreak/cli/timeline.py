@@ -2,7 +2,7 @@
 
 :class:`Timeline` is pure. Call :meth:`Timeline.update` with each event; the timeline keeps the current state.
 For some events (a start, a retry, a log, a new problem of the pool, a gap in the history) the method returns a line to
-print. The progress bar shows the state that the events lead to.
+print. The progress bar shows the current state.
 
 The time by phase is measured as follows. An event that begins a phase (queued, position, wake, started, retrying)
 ends the phase before it. A progress event arrives when a step has ended, so the time since the previous event belongs
@@ -62,7 +62,7 @@ def ranks(count: int) -> str:
 
 @dataclass
 class Timeline:
-    """The state of a task, folded from its events."""
+    """The state of a task, computed from its events."""
 
     label: str = "submitted"
     fraction: float | None = None

@@ -1,6 +1,6 @@
 """Discovers pods and Services for Prometheus, and writes them to files, which Prometheus watches.
 
-Debian's Prometheus is built without its own discovery of Kubernetes. A target has the labels that
+Debian builds Prometheus without support for discovery in Kubernetes. A target has the labels that
 ``kubernetes_sd_configs`` with the roles ``pod`` and ``endpointslice`` would give it, but only those that monitors use.
 """
 
@@ -131,7 +131,7 @@ def sanitized(label: str) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file as a whole, unless it has this text already."""
+    """Replace a file atomically, unless it has this text already."""
     if path.exists() and path.read_text() == text:
         return
     new = path.with_suffix(".new")

@@ -1,4 +1,4 @@
-"""The API, its metrics and the client's command show a pool's requests, and how many groups these requests need."""
+"""The API, its metrics and `daybreak pools` show a pool's requests, and how many groups these requests need."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ POOLS = {"answers": {"workload": "echo-serve", "target_load": 4}}
 
 @pytest.fixture
 def publish(valkey: Server) -> Callable[[int], None]:
-    """Publishes a number of requests as the demand of another gateway. It is valid for a minute."""
+    """Publishes a number of requests as the demand of another gateway. The demand is valid for a minute."""
 
     async def once(requests: int) -> None:
         store = RedisStore(valkey.url, target_loads=wiring.target_loads(make_settings(pools=POOLS)))

@@ -41,7 +41,7 @@ NEEDS_MORE = {
     *(metric.name for metric in router_catalogue.ALL),  # a request to a pool or a model
     *(metric.name for metric in model_catalogue.ALL if "model" in metric.labels),  # a model
 }
-"""Metrics that may have no series in these tests, because what the comment names is missing."""
+"""Metrics that may have no series in these tests. The comments say what would have to happen or exist first."""
 
 
 def scrape(api: Api) -> dict[str, Family]:
@@ -89,7 +89,7 @@ def work(api: Api, leader: FakeLeader) -> None:
 def test_exactly_the_declared_metrics_are_exported_with_their_types_help_and_labels(
     start_api: Callable[..., Api], leader: FakeLeader
 ) -> None:
-    """A family without a declaration fails here, and so does a declaration that nobody exports."""
+    """The test fails if an exported metric is not declared, or if a declared metric is not exported."""
     pools = {"answers": {"workload": "echo-serve"}, "speech": {"workload": "simulated-speech"}}
     api = start_api(pools=pools)
     work(api, leader)
@@ -224,7 +224,7 @@ def test_a_gateway_that_does_not_reach_redis_exports_no_old_state_but_its_totals
 
 
 def test_what_a_server_does_not_say_is_not_exported() -> None:
-    """Managed servers leave lines of INFO out. A wrong 0 for such a line would cause an alert that never ends."""
+    """Managed Redis servers omit some lines of INFO. A wrong 0 for such a line would cause an alert that never ends."""
     metrics = PoolMetrics()
     metrics.update_server(stats_of({"used_memory": 7}), up=True)
     assert exported(metrics) == {"daybreak_redis_up", "daybreak_redis_memory_bytes"}

@@ -68,7 +68,7 @@ async def test_concurrent_submits_share_round_trips(valkey: Any) -> None:
 
 async def test_each_task_of_a_batch_is_accepted_or_refused_by_itself(valkey: Any) -> None:
     """The first submit with a key creates a task. A later submit with this key gets the same task if its body is
-    the same. Otherwise it is refused."""
+    the same. If its body differs, the later submit is refused."""
     store = RedisStore(valkey.url)
     submit_batcher = SubmitBatcher(store)
     try:

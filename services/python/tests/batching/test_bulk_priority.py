@@ -1,4 +1,4 @@
-"""Bulk work fills the places in batches that requests leave empty. Requests wait for at most one batch of bulk work."""
+"""Bulk work fills the places that requests leave empty in a batch. A request waits for at most one bulk batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def item(key: int, *, tokens: int = 10, at: float = 0.0, bulk: bool = False) -> 
 
 
 def test_bulk_items_do_not_count_against_the_limit_of_waiting_items() -> None:
-    """Otherwise a task would make its group refuse requests."""
+    """If they counted, a task would make its group refuse requests."""
     batcher: Batcher[int] = Batcher(Rules(max_waiting=2))
     for key in range(100):
         batcher.add(item(key, bulk=True))
@@ -53,7 +53,7 @@ ARRIVALS = st.lists(st.tuples(st.booleans(), st.integers(1, 300), st.integers(0,
 def test_no_batch_without_a_waiting_request_starts_before_it(
     arrivals: Sequence[tuple[bool, int, int]], mode: Mode, size: int
 ) -> None:
-    """As long as a request waits, each batch contains a request, whatever the lengths of the items are.
+    """While any request waits, each new batch contains a request, whatever the lengths of the items are.
 
     So a request waits for at most one batch that has only bulk work: the batch that runs when the request arrives.
     No item is lost, and none is in two batches.

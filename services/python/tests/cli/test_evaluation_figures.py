@@ -61,7 +61,7 @@ def test_accuracy_is_one_minus_the_word_error_rate():
 def test_laal_by_hand():
     # gamma = 4 / 4 s: ideal times 0, 1, 2, 3 s
     assert laal([1.0, 2.0, 3.0, 4.0], source_s=4.0, reference_length=4) == pytest.approx(1.0)
-    # gamma = 6 / 3 s: 1 - 0, 2 - 0.5, 3 - 1; of the words with the delay 3 s, only the first counts
+    # gamma = 6 / 3 s: the lags are 1 - 0, 2 - 0.5 and 3 - 1; of the words with the delay 3 s, only the first counts
     assert laal([1.0, 2.0, 3.0, 3.0, 3.0, 3.0], source_s=3.0, reference_length=2) == pytest.approx(1.5)
     # the text is shorter than the reference, so the reference's length sets the pace
     assert laal([2.0, 2.0], source_s=4.0, reference_length=8) == pytest.approx((2.0 + 1.5) / 2)

@@ -1,4 +1,4 @@
-"""Each part of what a workload returns is checked before it is sent."""
+"""Each part of a workload's answer is checked before the part is sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REQUEST = Request(method="GET", path="/")
 
 
 class Returns:
-    """A workload that returns ``answer``, or raises it if it is an exception."""
+    """A workload that returns ``answer``. If ``answer`` is an exception, the workload raises it."""
 
     def __init__(self, answer: Any) -> None:
         self._answer = answer
@@ -76,7 +76,7 @@ def test_an_empty_stream_is_an_empty_answer(body: list[bytes]) -> None:
 
 
 def test_a_workload_cannot_say_that_its_request_was_not_run() -> None:
-    """The header ``Daybreak-Refused`` is dropped. With it, gateways would retry on one group after another."""
+    """The header ``Daybreak-Refused`` is dropped. If it were sent, gateways would retry on one group after another."""
     (part,) = parts(Response(status=503, headers={"Daybreak-Refused": "busy"}, body=b"1"))
     assert headers(part) == {b"content-length": b"1"}
 

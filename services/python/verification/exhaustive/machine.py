@@ -13,7 +13,7 @@ from operator import attrgetter
 LEASE = 2
 """Ticks that a lease lasts without renewal."""
 STRIKES = 2
-"""The number of strikes with which a task fails."""
+"""The number of strikes at which a task fails."""
 RELEASES = 2
 """How many times a task can be released without a strike."""
 FAILURES = 1
@@ -33,7 +33,7 @@ Token = tuple[int, int]
 
 
 class Task:
-    """A task's record and its places in the indices. The places are separate, so that a bug can make them disagree."""
+    """A task's record and its places in the indices. The places are separate fields, so a bug can make them differ."""
 
     __slots__ = (
         "attempt",
@@ -81,7 +81,7 @@ class Task:
     terminal_events: int
     """How many terminal events the task's stream has."""
     dead_letters: int
-    """How many dead letters the task has left."""
+    """How many times the task has become a dead letter."""
     in_queue: bool
     in_delays: bool
     in_leases: bool
@@ -146,7 +146,7 @@ def start(tasks: int) -> tuple[tuple[object, ...], ...]:
 
 
 def _exhausted(t: Task, event: str) -> bool:
-    """Whether the task may not be released by this event any more."""
+    """Whether this event may no longer release the task."""
     return t.releases >= RELEASES or (event == "group failed" and t.failures >= FAILURES)
 
 
@@ -252,13 +252,13 @@ class Store:
         self.release_unknown(group)
 
     def killed(self, group: int) -> None:
-        """No script: the process is gone and returns as a group with a new name."""
+        """This is no script: the group's process is gone. It returns as a group with a new name."""
         for t in self.tasks:
             if t.owner == group:
                 t.owner = ORPHAN
 
     def nothing(self) -> None:
-        """No script: something happens outside the store."""
+        """This is no script: something happens outside the store."""
 
     def apply(self, t: Task, outcome: str) -> None:
         if outcome == "finish" and not t.cancel_requested:

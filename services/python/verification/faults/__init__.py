@@ -8,7 +8,7 @@ The main modules, from the inside out:
 * ``fork_server``  the parent of all components, so that most of them start in milliseconds; ``processes`` is its client
 * ``cluster``      runs a Redis server, gateways and groups, and restarts dead ones as Kubernetes would; ``replicas``
   describes the processes that ``cluster`` restarts
-* ``history``      the record of the clients: two lines per call, one per event; ``load`` has the clients
+* ``history``      what the clients record: two lines per call, one line per event; ``load`` has the clients
 * ``checker``      finds the broken promises in a history (pure); ``checks`` has its rules
 * ``schedule``     makes the faults and the clients' calls from a seed (pure); ``mixed`` runs them
 * ``scenarios``    each tests one promise and saves its figures; ``scenario_catalogue`` has all of them by name

@@ -1,4 +1,4 @@
-"""A pool in plain Python: the behaviour of the Lua scripts without Redis, with time passed in.
+"""A pool in plain Python: the behaviour of the Lua scripts, but without Redis. The caller sets the time.
 
 Tests compare the scripts with this model, and the model shows all rules in one place. To stay simple, the model has no
 indices. Times are milliseconds. Methods return what the scripts answer, as plain values.
@@ -59,7 +59,7 @@ class ModelPool:
         self._releasing = False
 
     def submit(self, new: NewTask) -> tuple[str, str | None]:
-        """``new``, ``repeated`` or ``mismatch`` with the task's id, or ``full``."""
+        """``new``, ``repeated`` or ``mismatch`` with a task's id, or ``full`` with ``None``."""
         if new.id in self.tasks:
             return "new", new.id
         key = (new.tenant, new.idempotency_key or "")
@@ -187,7 +187,7 @@ class ModelPool:
     def register(
         self, group: str, *, ttl_ms: int, fresh: bool = False, drain: bool = False, **wake: float
     ) -> bool:
-        """Register or refresh a group, with the seconds of its wake's phases. Returns its drain mark."""
+        """Register or refresh a group. ``wake``: the seconds of each phase of its wake. Returns its drain mark."""
         if fresh:
             self._release_unknown(group, "restarted")
         known = self.groups.setdefault(group, ModelGroup(0))
@@ -199,7 +199,7 @@ class ModelPool:
         return known.drain
 
     def deregister(self, group: str, *, died: bool = False) -> None:
-        """Remove a group and release its tasks. If it died, it counts as lost, unless it was counted before."""
+        """Remove a group and release its tasks. If it died, it is counted as lost, unless it was counted before."""
         self._release_unknown(group, "left")
         known = self.groups.pop(group, None)
         self.totals.counts["groups_lost"] += died and known is not None and not known.lost

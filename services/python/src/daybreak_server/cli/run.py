@@ -43,7 +43,7 @@ class Program:
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, settings: Settings) -> int:
-        """Run it. :raises ModuleNotFoundError: when an optional package is missing."""
+        """Run the function. :raises ModuleNotFoundError: when an optional package is missing."""
         return int(getattr(import_module(self.module), self.function)(settings, **self.more) or 0)
 
 

@@ -6,8 +6,8 @@ environment variable with the instance's tag. By this tag, :mod:`~daybreak_serve
 and also those of an earlier run that was killed. If the path of the folder is too long, Ray's files (and no others) are
 elsewhere (:meth:`Instance.ray_folder`).
 
-``up.json`` says how to reach the instance. It is written when the instance accepts tasks (``demo-serve`` writes none),
-and removed at the end of the run. A run that is killed leaves it behind.
+``up.json`` says how to reach the instance. The file is written when the instance accepts tasks, and removed at the
+end of the run (``demo-serve`` does not write it). A run that is killed leaves it behind.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GATEWAY_MODE = "gateway"
 FORBIDDEN_PORT = 6379
 """The default port of Redis, which the instance never chooses: another Redis on this machine may need it."""
 _MAX_RAY_FOLDER = 40
-"""The longest path of Ray's folder, in characters. With a longer one, the paths of Ray's sockets in that folder may
+"""The longest path of Ray's folder, in characters. With a longer path, the paths of Ray's sockets in that folder may
 exceed the system's limit of 107 characters."""
 
 
@@ -102,7 +102,7 @@ class Instance:
             self._reaper.wait(30)
         self.state_file.unlink(missing_ok=True)
         if self._lock is not None:
-            self._lock.close()  # the lock belongs to the open file, so the close releases the lock
+            self._lock.close()  # the lock belongs to the open file, so closing the file releases the lock
         return survivors
 
     @property
@@ -168,8 +168,8 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 _given: deque[int] = deque(maxlen=1000)
-"""The ports that this process gave out last. A port is free until somebody listens on it, so without this list, two
-threads could get the same port."""
+"""The last ports that :func:`free_port` returned. A port is free until a server listens on it, so without this list,
+two threads could get the same port."""
 _giving = threading.Lock()
 
 

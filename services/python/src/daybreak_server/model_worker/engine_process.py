@@ -43,7 +43,10 @@ class EngineProcess:
         self._reader = asyncio.create_task(self._read())
 
     async def wait(self) -> int:
-        """Wait until the engine has ended. :returns: the exit code. After a signal, it is above 128 or negative."""
+        """Wait until the engine has ended. :returns: the exit code.
+
+        If a signal ended the engine, the code is above 128. If a signal ended the guardian, the code is negative.
+        """
         code = await self._process.wait()
         await self._on_end(self._process.pid, code)
         await asyncio.wait({self._reader}, timeout=_DRAIN_S)

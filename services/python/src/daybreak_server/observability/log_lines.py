@@ -50,14 +50,14 @@ FIELDS = (
 _PLAIN = re.compile(r"[\w.:/+-]+")
 """Text that needs no quotes."""
 _OURS = "daybreak"
-"""The prefix of our own loggers. Their messages contain text from an input only if an exception quotes it."""
+"""The prefix of our own loggers. Their messages contain text of a task's input only if an exception quotes it."""
 _SHORTENED_CHARS = (2000, 800, 300, 80)
 
 Line = MutableMapping[str, Any]
 
 
 class Formatter(Protocol):
-    """What a handler needs of a formatter."""
+    """The part of a formatter that a handler uses."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record's line."""
@@ -214,7 +214,7 @@ def _escaped(text: str) -> str:
 
 
 def text_line(line: Mapping[str, Any]) -> bytes:
-    """A line without an exception, as the text that :func:`text_formatter` makes without colours."""
+    """The text that :func:`text_formatter` makes, without colours, of a line that has no exception."""
     named: Iterable[tuple[str, Any]] = ((name, line[name]) for name in FIELDS if name in line)
     fields = " ".join(f"{name}={_shown(value)}" for name, value in named)
     text = f"{line['timestamp']} [{line['level']:<9}] {line['message']} [{line['logger']}] {fields}"

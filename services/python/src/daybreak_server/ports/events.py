@@ -14,7 +14,7 @@ from daybreak_server.domain.tasks import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventPage:
-    """Events of one task. ``trimmed``: some events between ``after`` and the first event here have been deleted."""
+    """Events of one task. ``trimmed``: some events between ``after`` and the first of ``events`` have been deleted."""
 
     events: tuple[EventRecord, ...]
     trimmed: bool = False

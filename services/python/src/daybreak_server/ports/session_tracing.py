@@ -69,7 +69,7 @@ class SessionTracing(Protocol):
 
 
 class UnrecordedOpening:
-    """A request that is not recorded. The session still carries the caller's context."""
+    """A request or connection that is not recorded. The session still carries the caller's context."""
 
     __slots__ = ("context",)
 

@@ -30,7 +30,7 @@ async def test_a_session_that_never_gets_audio_is_idle(sessions: Sessions) -> No
 
 
 async def test_a_session_whose_input_has_ended_waits_for_a_group_however_long(sessions: Sessions) -> None:
-    """The store has all audio of the session. When a group claims the session, the timeout starts again."""
+    """The store has all audio of the session. The timeout starts again at the moment a group claims the session."""
     sessions.limit(timeout_s=10)
     session = await sessions.open()
     await sessions.store.append_audio(session, pcm(1), at=0, end=True)

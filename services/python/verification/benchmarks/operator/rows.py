@@ -31,7 +31,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A change of all pools at once. Seconds count from the request."""
+    """A change of all pools at once. Times count from the request for the change."""
 
     pods_s: float
     """Until the last pod ran or was gone."""

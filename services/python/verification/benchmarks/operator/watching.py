@@ -1,4 +1,4 @@
-"""Watches pools and pods on the API server. Handles them as parsed JSON: there are too many to convert to classes."""
+"""Watches pools and pods on the API server, as parsed JSON. There are too many objects to convert to classes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Observed:
     """When a pod was last created, began to run or was deleted."""
 
     def pool(self, kind: str, body: Mapping[str, Any]) -> None:
-        """Handle an event of a pool. An event that leaves the status unchanged is ignored."""
+        """Handle an event of a pool. Ignores deletions, and events that change no relevant field of the status."""
         status = body.get("status") or {}
         name = body["metadata"]["name"]
         relevant = {

@@ -48,7 +48,7 @@ class Toxiproxy:
         wait_until(self._responds, 20, "toxiproxy")
 
     def listen(self, name: str, port: int) -> int:
-        """Add a proxy in front of ``port``. :returns: the port on which it listens."""
+        """Add a proxy in front of ``port``. :returns: the port on which the proxy listens."""
         proxy = self._call(
             "POST", "/proxies", {"name": name, "listen": "127.0.0.1:0", "upstream": f"127.0.0.1:{port}"}
         )

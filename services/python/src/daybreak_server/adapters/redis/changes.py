@@ -24,7 +24,7 @@ MARK = "changes"
 """The first element of a reply with changes. No script's own reply begins with it."""
 _MARK = MARK.encode()
 _OF_SESSION = "session_"
-"""The prefix of a change's kind if it is a change of a session."""
+"""The kind of a session's change begins with this."""
 _log = logging.getLogger(__name__)
 
 

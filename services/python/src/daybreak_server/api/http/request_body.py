@@ -92,7 +92,7 @@ def not_json(content_type: str) -> ApiError:
 
 
 def too_large(max_bytes: int) -> ApiError:
-    """The error for a body that is too large. It closes the connection, because the rest of the body is not read."""
+    """The error for a body that is too large. Because the rest is not read, the answer closes the connection."""
     return ApiError(
         ErrorCode.TOO_LARGE,
         f"The body is larger than the limit of {max_bytes:,} bytes, which also holds after decompression. Send less.",

@@ -21,7 +21,7 @@ from daybreak_server.ports.tasks import Page, Submitted, TaskStore
 CALLS = 64
 """How many calls may run at once. More would only wait inside Redis, which executes one command at a time."""
 QUEUE_TIMEOUT_FACTOR = 3.0
-"""How long a call may wait for its turn, as a multiple of the timeout of a call."""
+"""How long a call may wait for its turn, as a multiple of the timeout of one call to the store."""
 
 
 class Bulkhead:
@@ -108,7 +108,7 @@ class BoundedStore:
 
 
 class BoundedEvents:
-    """An :class:`EventLog` whose reads of history go through a bulkhead. The reader of live events does not."""
+    """An :class:`EventLog` whose ``read`` goes through a bulkhead. ``tail`` and ``follow`` do not."""
 
     def __init__(self, events: EventLog, *, timeout_s: float, calls: int = CALLS) -> None:
         self._events = events

@@ -120,7 +120,7 @@ class PoolProxy:
         """Prepare.
 
         :param not_ready: The error of a request that no group could take in time.
-        :param id_header: The header with the group's id, in requests to the group and in its answers.
+        :param id_header: The header with the group's id, in requests to the group and in answers to the client.
         :param headers: Sent to groups in place of the ``withheld`` headers; not sent if ``withheld`` is empty.
         :param withheld: Names of the client's headers that groups do not get.
         :param answer_headers: Headers that are added to each answer.
@@ -257,7 +257,7 @@ class PoolProxy:
         return self._settings.timeout_s
 
     async def _send(self, incoming: _Incoming) -> tuple[UpstreamAnswer, Slot]:
-        """Send the request to one group after the other, until one answers it."""
+        """Send the request to one group after another, until a group answers it."""
         body = incoming.body
         request = self._routing_request(incoming.request, body)
         ticket = Ticket(tenant=incoming.tenant, request=request, wakes=incoming.wakes)

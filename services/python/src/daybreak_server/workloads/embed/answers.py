@@ -1,4 +1,4 @@
-"""The requests that ``embed`` understands, and their answers.
+"""The requests that the workload ``embed`` understands, and their answers.
 
 ``POST /v1/embeddings``  as in OpenAI's API: a text, a list of texts, a list of token ids, or a list of such lists
 ``POST /embedding/api``  ``{"input": […], "is_query": true}`` → a bare list of vectors
@@ -85,7 +85,7 @@ def read_plain(request: Request, *, max_inputs: int) -> EmbedRequest:
 def answer(
     wanted: EmbedRequest, vectors: Sequence[Any], *, model: str, tokens: int, cut: Sequence[int]
 ) -> Response:
-    """The answer. ``vectors``: numpy arrays, in the order of the request. ``cut``: the indexes of cut texts."""
+    """The answer. ``vectors``: numpy arrays, in the order of the request. ``cut``: the indexes of the cut texts."""
     vectors = [_shortened(vector, wanted.dimensions) for vector in vectors]
     value: Any
     if wanted.api == "plain":
@@ -144,7 +144,7 @@ def _fields(given: Any, inputs: Sequence[Any]) -> list[str]:
 
 
 def _shortened(vector: Any, dimensions: int | None) -> Any:
-    """The first ``dimensions`` numbers of a vector, scaled to length 1. A vector of that size is not changed."""
+    """The first ``dimensions`` numbers of a vector, scaled to length 1. A vector that has this size is not changed."""
     if dimensions is None or dimensions == len(vector):
         return vector
     import numpy as np

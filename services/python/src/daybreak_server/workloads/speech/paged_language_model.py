@@ -1,4 +1,4 @@
-"""Runs the language model for the sessions of a batch. Its key-value cache is divided into pages."""
+"""Runs the language model for the sessions of a batch. The model's key-value cache is divided into pages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ when such a batch first runs."""
 
 
 class PagedLanguageModel:
-    """The model and its memory. In one step, some sessions may prefill and others decode."""
+    """The model and its key-value cache. In one step, some sessions may prefill and others decode."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class PagedLanguageModel:
 
         Returns the logits after the last embedding of each session, [batch, vocabulary].
 
-        If the step raises, the sessions are unchanged: the step has written only to positions that count as free again.
+        If the step raises, the sessions are unchanged. All positions to which the step has written are free again.
 
         :raises OutOfPagesError: if a session needs more pages than are free.
         """

@@ -1,4 +1,4 @@
-"""The vocabulary of the tiny model: a JSON file with a list of tokens and the languages that the model knows."""
+"""The vocabulary of the tiny model: a JSON file with the languages that the model knows and a list of its tokens."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class WordVocabulary:
         return cls(json.loads(file.read_text(encoding="utf-8")))
 
     def marker(self, pair: LanguagePair) -> tuple[int, ...]:
-        """The token of the target language."""
+        """The token that names the target language."""
         return self._markers[pair]
 
     def opening(self, pair: LanguagePair) -> tuple[int, ...]:

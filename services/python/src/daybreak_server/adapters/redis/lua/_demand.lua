@@ -4,8 +4,8 @@
 -- Each gateway has a field in the hash `demand`, with the value `<requests> <end>`: its number of requests, and the end
 -- of its lease on the lease clock. The requests of a dead gateway therefore count until its lease ends. An outage of
 -- Redis ends no lease. If n groups are needed, the sorted set `wanted` has the members 1 to n, because KEDA can read
--- the size of a sorted set but cannot divide. The score of member k is the time since which at least k groups are
--- needed.
+-- the size of a sorted set but cannot divide. The score of member k is the time from which at least k groups have
+-- been needed.
 --
 -- Lua allows 200 locals in a chunk, so only the two functions that scripts call are locals of the library.
 local want_groups, demand_now

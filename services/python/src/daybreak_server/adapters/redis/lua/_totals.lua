@@ -2,8 +2,8 @@
 -- domain/pool_totals.py explains the totals.
 --
 -- Each count costs a command. So for each task, scripts count only what no other total implies: the wait when the task
--- is claimed, and the run time when it succeeds. The histogram `x` has one field `x:<place>` for each bucket, where
--- `<place>` is the position of the bucket, and the field `x:sum`.
+-- is claimed, and the run time when it succeeds. A histogram named `x` has the field `x:sum`, and one field
+-- `x:<place>` for each bucket, where `<place>` is the position of the bucket.
 
 local function histogram(name, bounds)
   local fields = { sum = name .. ':sum', bounds = bounds }

@@ -104,7 +104,7 @@ async def _submit_task(
 async def _made(
     ctx: Dependencies, data: dict[str, Any], caller: Principal, *, key: str | None, trace: SubmitTrace
 ) -> NewTask | Submitted:
-    """Make the task of a submit.
+    """Make the task that a submit asks for.
 
     If the file that the task names is gone, the request may repeat a submit that was accepted while the file existed.
     Then this returns the task that the earlier submit created.
@@ -129,7 +129,7 @@ async def _store_task(ctx: Dependencies, task: NewTask, trace: SubmitTrace) -> R
     except StoreError as exc:
         trace.refused(task.pool, error=from_store(exc).code.value)
         raise
-    except BaseException as exc:  # such as a client that hangs up; the task may be stored all the same
+    except BaseException as exc:  # for example, the client hung up; the task may still be stored
         trace.refused(task.pool, error=type(exc).__name__)
         raise
     trace.stored(submitted.record, repeated=submitted.repeated)

@@ -72,7 +72,7 @@ class PoolUnderTest:
         return {name: configuration[name] for name in _BATCH_FIELDS}
 
     async def configure(self, **fields: Any) -> None:
-        """Change how the groups form batches. They apply the change within about two seconds."""
+        """Change how the groups form batches. The groups apply the change within about two seconds."""
         answer = await self._http.post("/ray/configure", json={"pool": self.name, **fields})
         if answer.is_error:
             raise EvaluationError(f"the server refuses to change its batches: {answer.text}")

@@ -10,9 +10,9 @@ workload has asked since the last ``None``. The caller reports each ``None`` as 
 heartbeat. The caller also sees a cancel without waiting for the window.
 
 If the model fails on a window, each half of the window is computed again. A half that fails is halved again, until a
-part has a single line. If that line fails, its result is the error. If every line of a window of two or more fails, the
-lines are not the cause, and the attempt fails. The attempt also fails at once after a ``PermanentError``, a
-``RetryableError``, or an error that leaves the process unusable.
+part has a single line. If that line fails, its result is the error. If a window has two or more lines and all of
+them fail, the lines are not the cause, and the attempt fails. The attempt also fails at once after a
+``PermanentError``, a ``RetryableError``, or an error that leaves the process unusable.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from daybreak_server.workloads.bulk import LineError
 WINDOW_LINES = 128
 WINDOW_BYTES = 4 << 20
 AHEAD = 2
-"""Windows that are computed at once."""
+"""How many windows are computed at once."""
 _WAIT_S = 0.25
 
 Result = Mapping[str, Any] | LineError
 Compute = Callable[[Sequence[Any], Callable[[], bool]], Sequence[Result]]
-"""Computes the values of some lines. The second argument returns true once the values are no longer
-needed."""
+"""Takes the values of some lines, and returns the result of each. The second argument is a function that returns true
+once the results are no longer needed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ def threads_for(cores: int, ranks: int) -> int:
 
 
 def rows_are_independent() -> bool:
-    """Test with one product whether a row of a matrix product is the same, however many rows are computed at once."""
+    """Whether a row of a matrix product is the same, however many rows are computed at once. Tests one product."""
     import torch
 
     generator = torch.Generator().manual_seed(0)

@@ -5,7 +5,7 @@
 1. It decodes the first frame (some files are animated).
 2. It turns the picture upright, as the EXIF orientation says.
 3. It converts any mode to RGB, and puts transparent parts on white.
-4. It scales the picture until it covers the video's frame, and crops what is outside equally on both sides. Wan
+4. It scales the picture until it covers the video's frame, and crops equal parts from opposite sides. Wan
    2.2's own script does the same (``wan/textimage2video.py``). Stretching would deform faces and circles.
 
 The result depends only on the bytes and the video's size, so an error here would occur at every attempt. Therefore
