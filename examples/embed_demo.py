@@ -1,7 +1,7 @@
 """Embeds a thousand sentences, shows the sizes of the batches, and finds and ranks the sentences nearest to a question.
 
-``make demo-embed`` runs this program. It starts ``daybreakd dev`` with MiniLM and a cross-encoder, and at the end stops
-the server. No package contains a trained cross-encoder, so the demo makes a tiny one with random weights. The order in
+``make demo-embed`` runs this program. It starts ``daybreakd dev`` with MiniLM and a cross-encoder, and stops it at the
+end. No package contains a trained cross-encoder, so the demo makes a tiny one with random weights. The order in
 which it ranks the sentences means nothing. To use another cross-encoder, set
 ``RERANK_MODEL=/folder/of/a/cross-encoder``.
 """
@@ -62,7 +62,7 @@ def random_cross_encoder(folder: Path) -> str:
 
 @contextlib.contextmanager
 def server() -> Iterator[httpx2.Client]:
-    """Run a server with both models until the block ends. The block gets a client of the server."""
+    """Run a server with both models until the ``with`` block ends. The block gets a client of the server."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         rerank = RERANK_MODEL or random_cross_encoder(Path(folder) / "random-cross-encoder")

@@ -1,4 +1,4 @@
-"""A task's log, read with both Python clients and the command: each line once, in order, and how many are missing."""
+"""Both Python clients and the command return each line of a task's log once, in order, and count missing lines."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def hint(error: Exception) -> str | None:
 
 
 def message(error: Exception) -> str:
-    """What happened, on one line. For invalid input, the invalid fields."""
+    """What happened, on one line. If the input is invalid, the line names the invalid fields."""
     if isinstance(error, InvalidInputError) and error.fields:
         return "; ".join(f"{field.field}: {field.message}" for field in error.fields)
     if isinstance(error, ApiError):

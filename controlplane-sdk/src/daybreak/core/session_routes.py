@@ -1,4 +1,4 @@
-"""The routes of streaming sessions: each function builds the :class:`ApiRequest` for one route, and sends nothing."""
+"""The routes of streaming sessions. Each function builds an :class:`ApiRequest` or a URL, and sends nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from daybreak.wire import Session, SessionList
 
 
 def open_session(body: Mapping[str, Any], *, idempotency_key: str | None = None) -> ApiRequest[Session]:
-    """``POST /v1/sessions``. A retry opens no second session, because the request has a key."""
+    """``POST /v1/sessions``. A retry opens no second session, because the request has an ``Idempotency-Key``."""
     sent = {name: value for name, value in body.items() if value is not None}
     require_json(sent, "session")
     headers = {"Idempotency-Key": idempotency_key or new_key()}

@@ -1,4 +1,7 @@
-"""A task's trace as JSON. Times are seconds since the submit. A field is absent if it is unknown or does not apply."""
+"""A task's trace as JSON. A field is absent if it is unknown or does not apply.
+
+``start_s`` and ``end_s`` are seconds since the submit.
+"""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise RuntimeError"])
 def test_a_process_that_ends_writes_the_lines_of_its_last_submits_and_a_child_does_not(end: str) -> None:
-    """When a process returns, exits or raises an error, Python calls ``logging.shutdown``, which writes the lines."""
+    """When a program returns, exits or raises an error, Python calls ``logging.shutdown``, which writes the lines."""
     process = start(f"""{LATER}
 import warnings
 warnings.simplefilter("ignore")

@@ -37,7 +37,8 @@ def traced(valkey: Server, tmp_path: Path, collector: Collector) -> Callable[...
     """A function that returns settings for a pool of simulated speech. By default, they record every trace."""
 
     def make(*, tracing: dict[str, Any] | None = None, **pool: Any) -> Settings:
-        # On a busy machine, the watchdog of a killed group must settle its sessions before their leases end.
+        # In 15 s, the watchdog of a killed group can settle its sessions even on a busy machine, before their leases
+        # end.
         lease = {"lease_s": 15}
         tree = settings_of(valkey, tmp_path, **{"lease": lease, **pool}).model_dump(
             mode="json", exclude_unset=True
@@ -344,7 +345,7 @@ def test_a_session_that_is_not_sampled_carries_the_callers_context(
     session = response.json()
     assert response.headers.get("traceparent") == session.get("traceparent") == caller
     assert client.delete(f"/v1/sessions/{session['id']}").json().get("traceparent") == caller
-    # If the first session had spans, they would arrive before those of this one.
+    # If the first session had spans, they would arrive before those of the second session.
     if tracing.get("enabled", True):
         client.post("/v1/sessions", json=OPEN, headers={"traceparent": f"00-{'c' * 32}-{PARENT}-01"})
         collector.wait("POST /v1/sessions")

@@ -1,4 +1,7 @@
-"""Tests of the package's trained model on its clips, whose sentences and voices were not in the training data."""
+"""Tests of the trained speech model on the package's clips.
+
+The sentences and voices of the clips were not in the training data.
+"""
 
 from __future__ import annotations
 

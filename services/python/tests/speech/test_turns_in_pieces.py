@@ -90,7 +90,7 @@ def whole(model: Speech, audio: bytes, pair: int, blocks: int) -> list[list[int]
 
 
 def compare(model: Speech, streams: Sequence[tuple[bytes, int]], seed: int) -> None:
-    """Check that sessions that are served together in pieces get the same tokens as each session alone.
+    """Check that sessions that share batches, with turns in pieces, get the same tokens as each session alone.
 
     :param streams: the audio of each session, and how many blocks each of its turns has.
     """

@@ -306,7 +306,10 @@ class ServerWalk:
                 assert leases[name] - int(clock or 0) == (LEASE - t.ticks) * TICK_MS, (self.story, t)
 
     def check_events(self) -> None:
-        """Only an ended task has a terminal event, as its last event. The pool's stream has the same events and ids."""
+        """Only an ended task has a terminal event, as its last event.
+
+        The pool's stream has the same events of each task, with the same ids.
+        """
         pool = self.driver.client.xrange(self.driver.keys.single("events"))
         for i, task in enumerate(self.new):
             events = self.driver.events(task.id)

@@ -10,7 +10,7 @@ Each check is a pure function that yields violations of one promise. The checks 
 * ``accounting``    checks that charged seconds add up, and that at the end no stray key is left and no task waits,
   runs or is in a group
 
-A violation of one task names the task, so that you can search the history for it.
+A violation that concerns one task names this task, so that you can search the history for it.
 """
 
 from __future__ import annotations

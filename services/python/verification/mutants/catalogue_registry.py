@@ -1,4 +1,4 @@
-"""Bugs in the registry of workers and models, and in the manager that places them."""
+"""Bugs in the registry of workers and models, and in the manager that places models."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The demand of a pool in the reference model: how many requests each gateway reported last, and how many groups these
-requests need."""
+"""The demand of a pool in the reference model: the number of requests in each gateway's latest report, and how many
+groups these requests need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from verification.queue_model.pool import ModelPool
 
 
 class ModelDemand:
-    """The demand of ``pool``. The leases of gateways end by the pool's lease clock."""
+    """The demand of ``pool``. The pool's lease clock decides when the leases of gateways end."""
 
     def __init__(self, pool: ModelPool) -> None:
         self._pool = pool

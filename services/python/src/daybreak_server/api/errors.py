@@ -189,7 +189,7 @@ def _from_sessions(exc: StoreError) -> ApiError:
             detail = f"The pool takes no further session now. Retry in {wait_s:.0f} s."
             return ApiError(ErrorCode.SESSIONS_FULL, detail, limit="sessions", retry_after_s=wait_s)
         case AudioGapError():
-            detail = "Audio before this is missing. Connect again, and send from where the server says."
+            detail = "Audio before this piece is missing. Connect again, and send from where the server says."
             return ApiError(ErrorCode.CONFLICT, detail)
         case SessionEndedError():
             return ApiError(

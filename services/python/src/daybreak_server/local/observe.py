@@ -1,9 +1,9 @@
 """Prometheus beside ``daybreakd up``: scrapes this instance and evaluates Daybreak's alerts (``up --observe``).
 
-It runs the ``prometheus`` of the machine, on a free port of the loopback address, with its data in the instance's
-folder. Its rules are those rules of the chart that need only the gateway and Ray. When Ray starts, it chooses the port
-of its metrics. :mod:`~daybreak_server.local.local_ray` writes the address with this port to a file, which Prometheus
-watches.
+It runs the ``prometheus`` that is installed on the machine, on a free port of the loopback address, with its data in
+the instance's folder. Its rules are those rules of the chart that need only the gateway and Ray. When Ray starts, it
+chooses the port of its metrics. :mod:`~daybreak_server.local.local_ray` writes the address with this port to a file,
+which Prometheus watches.
 
 A subfolder has provisioning files for Grafana. A Grafana that starts with them has this Prometheus as its data source
 and, if Daybreak runs from its source tree, the dashboards.
@@ -96,7 +96,7 @@ def observer(instance: Instance, *, gateway: str, after: tuple[str, ...] = ()) -
             env=instance.environment("prometheus"),
             log=instance.logs / "prometheus.log",
             ready=lambda: _answers(f"{url}/-/ready"),
-            ready_s=120,  # replaying the log of a long run takes a while
+            ready_s=120,  # replaying the write-ahead log of a long run takes a while
             after=after,
         ),
     )

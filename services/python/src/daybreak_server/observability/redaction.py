@@ -61,7 +61,7 @@ class _Pattern:
 
 
 class Redactor:
-    """Makes texts safe to log. ``inputs`` returns the known inputs, and the same object until they change."""
+    """Makes texts safe to log. ``inputs`` returns the known inputs. It returns the same object until they change."""
 
     def __init__(self, inputs: Callable[[], Sequence[PrivateInput]] = private_inputs.known) -> None:
         self._inputs = inputs

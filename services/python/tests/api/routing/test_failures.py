@@ -1,4 +1,7 @@
-"""Groups die, refuse, hang and are replaced; gateways and Redis stop. A request fails only if it must."""
+"""Groups die, hang, refuse requests and are replaced, and gateways and Redis stop.
+
+A request fails only if it broke too many groups or connections, if its answer had begun, or if its gateway shuts down.
+"""
 
 from __future__ import annotations
 
@@ -149,7 +152,7 @@ def test_a_group_that_hangs_keeps_its_requests_until_its_lease_ends(start_gatewa
         wait_until(lambda: api.context.serving_pools.get("answers").router.in_flight, 60, "the request")
         groups.register(other)
         ready(api, 2)
-        assert not response.done()  # the gateway keeps waiting, because the group may only be slow
+        assert not response.done()  # the gateway keeps waiting, because the group may be slow and not dead
         groups.deregister(stuck)
         assert response.result().json()["pid"] == other.process.pid
 
@@ -204,7 +207,7 @@ def test_two_gateways_share_the_capacity_of_a_group(start_gateway, groups):
     groups.register(*groups.start(1))
     for api in gateways:
         ready(api, 1)
-    # The group refuses the first three requests as if it were full. Both gateways send them again.
+    # The group refuses the first three requests as if it were full. Each gateway sends its refused requests again.
     with ThreadPoolExecutor(4) as clients:
         url = f"{SERVE}/?refuse_first=3"
         sent = [clients.submit(httpx2.get, gateways[n % 2].url + url, timeout=60) for n in range(4)]

@@ -29,8 +29,8 @@ class WakeCycle:
     patched_s: float
     """Until the operator has raised the ``replicas`` of the RayCluster."""
     formed_s: float
-    """Until the group has claimed the task. This is read from the task's events, because the
-    numbers of a pool may be a second old."""
+    """Until the group has claimed the task. This time comes from the task's events, because the gateway's numbers of a
+    pool may be a second old."""
     gone_s: float
     """From the moment when KEDA lowers ``replicas`` until the last pod of the group is gone."""
     phases: dict[str, float]
@@ -75,8 +75,8 @@ def run_cycle(deployment: Deployment, pool: str, while_idle: Callable[[], None] 
 
 
 def latencies(deployment: Deployment, pool: str, times: int) -> list[float]:
-    """Submit tasks, ``times`` in all, one after the other. Returns the milliseconds of each POST, once all tasks have
-    ended."""
+    """Submit ``times`` tasks, one after the other, and wait until all have ended. Returns how many milliseconds each
+    POST took."""
     tasks, times_ms = [], []
     for number in range(times):
         began = time.perf_counter()

@@ -126,7 +126,7 @@ def several(url: str, group: str, events: int, *, batch: int, consumers: int) ->
 def rounds(
     url: str, events: int, *, batch: int, count: int, decoded: bool = False
 ) -> tuple[list[float], list[float]]:
-    """Events per second of the relay and of its baseline, which run in turn."""
+    """Events per second of the relay and of its baseline. The two alternate."""
     ours, baseline = [], []
     for number in range(count):
         name = f"{batch}-{decoded}-{number}"
@@ -136,7 +136,7 @@ def rounds(
 
 
 def main(arguments: list[str]) -> None:
-    """Run one consumer of :func:`several`: print ``ready``, wait for a line on standard input, and start to read."""
+    """Run one consumer of :func:`several`: print ``ready``, wait for a line on standard input, and read the events."""
     url, group, events, batch, number = arguments
     print("ready", flush=True)
     sys.stdin.readline()

@@ -135,7 +135,7 @@ def trial(
     drain_s: float = 5.0,
     **options: Any,
 ) -> Iterator[SessionTrial]:
-    """A cluster with two gateways and clients that have begun to speak.
+    """Run a cluster with two gateways, and clients that have begun to speak to it.
 
     The latency multiplier stays 1, because turns of another length would lead to another text.
     """
@@ -182,7 +182,7 @@ def text_row(what: str, seen: SessionsSeen, *, faults: str) -> Row:
 
 
 def gap_row(what: str, seen: SessionsSeen, *, limit_s: float, bound: str) -> Row:
-    """The row of the longest time without text after the first fault, in any session."""
+    """The row with the longest time without text that any session had after the first fault."""
     first = min((line["t"] for line in seen.faults), default=0.0)
     longest = max(session.longest_gap(first) for session in seen.sessions.values())
     return Row(

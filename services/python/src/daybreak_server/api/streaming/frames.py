@@ -24,7 +24,7 @@ WAITING = frozenset({EventType.QUEUED.value, EventType.RETRYING.value})
 """Types of events after which the task waits for a group."""
 _WITH_LINKS = frozenset({EventType.ARTIFACT.value, EventType.PREVIEW.value, EventType.SUCCEEDED.value})
 MAX_PREFIXES = 8
-"""The number of path prefixes for which a frame keeps its encoding. For other prefixes, it encodes the event again."""
+"""The number of path prefixes for which a frame keeps the encoded event. For others, it encodes the event each time."""
 _TERMINAL = frozenset(kind.value for kind in TERMINAL_EVENTS)
 
 
@@ -143,7 +143,7 @@ def wake(task: str, shown: Mapping[str, Any], now_ms: int) -> Frame:
 
 
 def reset(shown: Mapping[str, Any], now_ms: int) -> Frame:
-    """A snapshot of the task, in place of events that cannot be sent."""
+    """The task as it is now, in place of events that cannot be sent."""
     kind = EventType.RESET.value
     return Frame(kind, _encode(kind, shown["id"], now_ms, {"task": shown}))
 

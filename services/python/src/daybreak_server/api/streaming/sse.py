@@ -28,7 +28,7 @@ def no_more_events() -> Response:
     """The response to a client that has seen the last event. After this response, a browser's
     ``EventSource`` does not reconnect.
 
-    The response has a stream's content type, because earlier versions of the client raise an error without it.
+    The response has a stream's content type, because earlier versions of Daybreak's client raise an error without it.
     """
     return Response(status_code=204, headers={"Content-Type": EventStream.media_type, **_HEADERS})
 

@@ -40,7 +40,7 @@ def cause_of(error: BaseException, *, phase: str = "") -> Cause:
 
 
 def cause_of_fetch(error: BlobError) -> Cause:
-    """Return why a model cannot be downloaded for now."""
+    """Return why a model cannot be downloaded now."""
     missing = isinstance(error, BlobNotFoundError)
     return Cause(reason=Reason.MODEL_MISSING if missing else Reason.MODEL_UNAVAILABLE, message=str(error))
 

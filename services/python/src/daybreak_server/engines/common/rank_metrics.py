@@ -1,7 +1,7 @@
 """The measurements that a rank makes of its work: steps, phases, attempts, and the age of its heartbeat and lease.
 
-The code that does the work makes these calls. So that they do not disturb the work, each call takes only a few
-microseconds, and none ever raises.
+The code that does the work calls the methods of :class:`RankMetrics`. So that they do not disturb the work, each call
+takes only a few microseconds and never raises.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ F = TypeVar("F", bound=Callable[..., None])
 
 
 def harmless(method: F) -> F:
-    """Log the errors of measurements, once for each method, so that they do not disturb the work."""
+    """Catch the errors of a measurement, so that they do not disturb the work. Only the first one is logged."""
     failed: list[str] = []
 
     @functools.wraps(method)

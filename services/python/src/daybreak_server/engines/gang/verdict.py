@@ -73,13 +73,13 @@ class Verdict(StrEnum):
     CONTINUE = "continue"
     FINISH = "finish"
     STOP = "stop"
-    """Cancelled or past its deadline."""
+    """The task was cancelled or is past its deadline."""
     RELEASE = "release"
     ABANDON = "abandon"
     """Another attempt has the task."""
     FAIL = "fail"
     BREAK = "break"
-    """The ranks are not at the same point, or a rank can do no more work: the whole group restarts."""
+    """The ranks disagree in point, status or error, or a rank can do no more work: the whole group restarts."""
 
 
 def report_of(error: BaseException, *, point: int) -> RankReport:
@@ -134,7 +134,7 @@ def _parts(error: BaseException) -> Iterator[BaseException]:
 
 
 def decide(reports: Sequence[RankReport], control: Control, *, release: bool = False) -> Verdict:
-    """Return what all ranks do, from one report of each. ``release``: the task must be released now."""
+    """Return what all ranks do, from one report of each rank. ``release``: the task must be released now."""
     first = reports[0]
     same = all(
         (report.point, report.status, report.kind, report.permanent)

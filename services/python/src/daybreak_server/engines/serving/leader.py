@@ -24,7 +24,7 @@ error leaves the process unusable or is not the same on all ranks. Such an error
 lost rank, a stall, and a fault of the engine itself.
 
 To leave, the group first reports that it drains. It refuses new requests, waits for those in flight (at most
-``drain_s``), stops the rest, closes the port and deregisters. Its task is released after the current step of the task.
+``drain_s``), stops the rest, closes the port and deregisters. It releases its task after the task's current step.
 """
 
 from __future__ import annotations
@@ -273,7 +273,7 @@ class ServingLeader:
         # deregistered.
         self._wait_released(max(until, time.monotonic() + config.idle_s + _CLAIM_MARGIN_S))
         if self._tasks is not None and not self._tasks.left and self._broken is None:
-            _log.warning("the task's step outlasts the time that the group has to leave; releasing the task")
+            _log.warning("the group must leave before the current step of its task ends; releasing the task")
             self._tasks.release()
 
     def _wait_empty(self, until: float) -> None:
@@ -327,7 +327,7 @@ def _failed(report: RankReport) -> Failed:
 
 
 def _device_setter(device: str) -> Callable[[], None]:
-    """A function that gives the calling thread the CUDA device of this thread. CUDA has a current device per thread."""
+    """Return a function that other threads call to get this thread's CUDA device. Each thread has its own."""
     if device != "cuda" or "torch" not in sys.modules:
         return lambda: None
     cuda = sys.modules["torch"].cuda

@@ -1,4 +1,4 @@
-"""Prints each second how many users still speak, how many sentences and words they have, and how far the text lags."""
+"""Prints each second how many users speak, how many sentences and words have arrived, and how far the text lags."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from daybreak_server.local.demo_speech.speaker import Arrived, Speaker
 class Progress:
     """The progress of the users in a part of the demo.
 
-    Each call of :meth:`show` prints a line, with the median lag of the text that has arrived since the line before.
+    Each call of :meth:`show` prints a line, with the median lag of the text that has arrived since the previous line.
     """
 
     def __init__(self, speakers: Sequence[Speaker]) -> None:

@@ -1,4 +1,4 @@
-"""The spec of ``embed``, and its options. Imports no torch."""
+"""The spec of the workload ``embed``, and the options of its pools. Imports no torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class EmbedOptions(TextOptions):
 
 
 class EmbedParams(BulkParams):
-    """The input of a task: a file. Each of its lines is a text, or an object with ``text``."""
+    """The input of a task: a file. Each of its lines is a text, or an object with the field ``text``."""
 
     input_type: Kind = Field("document", description="What the texts are: `query` or `document`.")
     dimensions: int | None = Field(

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom,no-writes
--- Returns what the metrics of a pool need in addition to the answer of `pool`: totals, tenants' totals, the waiting
--- tasks by tenant and priority, and how far apart the virtual times of waiting tenants are.
+-- Returns what the metrics of a pool need in addition to the answer of the script `pool`: totals, tenants' totals, the
+-- waiting tasks by tenant and priority, and how far apart the virtual times of waiting tenants are.
 -- Answers {totals, tenants' totals, tasks accepted, dead letters, waiting tasks, tenants, oldest waits, spread}. A tenant
 -- is {name, weight, tasks by priority}. There is one oldest wait per priority, in ms. It is -1 if no task of this
 -- priority waits.
 
--- Counts a tenant's queue by priority.
+-- Counts the waiting tasks of a tenant by priority.
 local function examine(name)
   local key, counts = k_wait(name), {}
   for priority = 0, PRIORITIES - 1 do

@@ -1,4 +1,4 @@
-"""Checks in the API the image with which a video begins: its base64, the file's format, and the size in the header.
+"""The API's checks of the image with which a video begins: its base64, its format, and the size in its header.
 
 The API does not install Pillow, so this module uses the standard library only. A file that passes has a readable
 header. The leader of a group decodes its pixels later, and fails the task if it cannot (``first_image.py``).
@@ -16,7 +16,7 @@ from urllib.parse import unquote
 Format = Literal["PNG", "JPEG", "WEBP"]
 
 MAX_PIXELS: Final = 4096 * 4096
-"""Larger pictures are refused by their header, because a few kilobytes of PNG can decode to gigabytes."""
+"""A picture is refused if its header gives more pixels, because a few kilobytes of PNG can decode to gigabytes."""
 
 CONVERT: Final = "Convert it to PNG, JPEG or WebP."
 
@@ -31,11 +31,11 @@ OTHER_FORMATS: Final = (
     (rb"%PDF", "a PDF"),
     (rb"\s*<(\?xml|svg|!)", "an XML, SVG or HTML document"),
 )
-"""Magic bytes of other files that people often send. With them, the error can name the format."""
+"""The first bytes of other formats that people often send, so that the error can name the format."""
 
 START_OF_FRAME: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 NO_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xD8)})
-"""JPEG markers. The segment of a ``START_OF_FRAME`` marker has the size. A ``NO_LENGTH`` marker has no segment."""
+"""JPEG markers. The segment of a ``START_OF_FRAME`` marker contains the size. A ``NO_LENGTH`` marker has no segment."""
 
 
 @dataclass(frozen=True, slots=True)
