@@ -126,10 +126,10 @@ faults-long: setup  ## Run the fault tests as often as docs/reliability.md promi
 mutants: setup  ## Plant bugs one at a time, and check that a test catches each (MUTANTS="--share 1/3" plants a third)
 	@$(VERIFICATION) -m verification.mutants $(MUTANTS)
 
-ray-lowest: setup  ## Run the tests that start Ray with the oldest Ray that pyproject allows
+ray-lowest: setup  ## With the oldest Ray that pyproject allows, run the tests that start Ray
 	@$(BIN)/python tools/other_ray.py lowest $(PYTEST)
 
-ray-next: setup  ## Run the tests that start Ray with the newest release of Ray (or RAY=2.61.0)
+ray-next: setup  ## With the newest Ray (or RAY=2.61.0), run the tests that start Ray
 	@$(BIN)/python tools/other_ray.py $(or $(RAY),next) $(PYTEST)
 
 ##@ Measure

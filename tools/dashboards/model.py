@@ -2,7 +2,7 @@
 
 In the expressions, ``HERE`` stands for the matcher of the namespace, and ``POOL`` for those of the namespace and the
 pool. Grafana replaces its variables (``$namespace``, ``$pool``, ``$tenant``, ``$__rate_interval``) when it sends a
-query; :meth:`Query.filled` does the same for Prometheus alone.
+query; :meth:`Query.filled` does the same for a query that Prometheus gets without Grafana.
 
 A dashboard shows one namespace, that is, one release. Values that are stored in Redis are the same in every gateway. So
 a query of such a value first takes ``max by (…)``, or ``grown`` (by how much a total grew in a window), and then sums
@@ -20,7 +20,7 @@ from daybreak_server.observability.promql import scoped
 NAMESPACE_MATCHER = 'namespace=~"$namespace"'
 POOL_MATCHER = f'{NAMESPACE_MATCHER},pool=~"$pool"'
 SCRAPE_INTERVAL = "30s"
-"""How often Prometheus scrapes; the chart's ``monitoring.interval`` replaces it. Grafana sets ``$__rate_interval`` to
+"""How often Prometheus scrapes. In the chart, ``monitoring.interval`` replaces it. Grafana sets ``$__rate_interval`` to
 at least four times this interval, so that a missed scrape leaves no gap."""
 KUBERNETES = "needs Kubernetes"
 GPU = "needs a GPU"
@@ -48,7 +48,8 @@ GPU_TIME = {
 PRIORITIES = {"high": BUSY, "normal": FINE, "low": NONE, "other": LATE}
 WAITS = {f"{name} p95": color for name, color in PRIORITIES.items()}
 WAITS |= {"high p50": "#d8b4fe", "normal p50": "#93c5fd", "low p50": "#d1d5db"}
-"""Colours by the beginning of a series' name. The same state has the same colour on all dashboards and pictures."""
+"""The colours of series. Each key is the beginning of a series' name. The same state has the same colour on all
+dashboards and pictures."""
 
 
 class Kind(StrEnum):
@@ -115,7 +116,7 @@ class Panel:
     queries: tuple[Query, ...]
     kind: Kind = Kind.LINES
     colors: Mapping[str, str] = field(default_factory=dict)
-    """Colours of series, by the beginning of their names."""
+    """The colours of series. Each key is the beginning of a series' name."""
     no_value: str = ""
     """What a panel of kind ``NUMBER`` shows if there is no data."""
     runbook_of_row: bool = False
@@ -123,7 +124,7 @@ class Panel:
     runbook: str = ""
     """The anchor of an entry in docs/runbooks.md."""
     deeper: str = ""
-    """The uid of a dashboard that explains the panel further. Default: the first in the dashboard's ``deeper``."""
+    """The uid of a dashboard that explains the panel further. Default: the first of :attr:`Dashboard.deeper`."""
     warn: float | None = None
     """The value from which the panel is orange."""
     alarm: float | None = None
@@ -177,7 +178,7 @@ def query(expression: str, legend: str = "", *, no_data: str = "") -> Query:
 def quantiles(
     histogram: str, by: str, *, stored: bool = False, no_data: str = "", at: tuple[float, ...] = (0.5, 0.95)
 ) -> tuple[Query, ...]:
-    """Quantiles of a histogram, by a label: by default the median and the 95th percentile.
+    """Quantiles of a histogram for each value of a label. The default is the median and the 95th percentile.
 
     :param histogram: its name with a selector, such as ``daybreak_x_seconds{POOL}``.
     :param by: the label, or several of them with commas.

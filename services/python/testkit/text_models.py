@@ -1,7 +1,7 @@
 """Text models for tests: tiny ones with random weights, and the real MiniLM if it is installed.
 
-The tiny models have the real architectures and a tokenizer of whole words, so each takes about a second to make. Their
-answers mean nothing, but Daybreak and transformers must compute the same answers.
+The tiny models have the real architectures, few parameters and a tokenizer of whole words. Each takes about a second to
+make. Their answers mean nothing, but Daybreak and transformers must compute the same answers.
 """
 
 from __future__ import annotations

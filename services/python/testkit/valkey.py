@@ -22,7 +22,7 @@ _FLAVOURS = ("valkey", "redis")
 
 
 def binary(flavour: str = "valkey") -> Path | None:
-    """The program of the server. For ``redis``, the result is ``None`` if this machine has no such program."""
+    """The program of the server. ``None`` if ``flavour`` is ``redis`` and there is no ``redis-server`` on PATH."""
     if flavour not in _FLAVOURS:
         raise ValueError(f"unknown flavour {flavour!r}; use one of {_FLAVOURS}")
     if flavour == "valkey":
@@ -86,7 +86,7 @@ class Server:
             self._process = None
 
     def kill(self) -> None:
-        """Kill the server with SIGKILL, when all the writes that it has answered are in its file.
+        """Wait until the append-only file has all writes that the server has answered, then send SIGKILL.
 
         While the disk is busy with an earlier fsync, a server with ``everysec`` keeps writes in memory for up to two
         seconds. A kill in this time would lose them.

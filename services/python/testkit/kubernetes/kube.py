@@ -57,7 +57,8 @@ class Kube:
     def resource_names(self) -> set[str]:
         """The names of all objects in the namespace except Events, as `kubectl get -o name` prints them.
 
-        The set also has Daybreak's cluster-wide objects: its CRDs, and the roles that are named after the namespace.
+        The set also has Daybreak's cluster-wide objects: its CRDs, and the ClusterRoles and ClusterRoleBindings whose
+        names begin with the namespace's name.
         """
         kinds = _kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
         listed_kinds = ",".join(kind for kind in kinds if kind.partition(".")[0] != "events")
@@ -92,7 +93,10 @@ class Kube:
         subprocess.run(command, check=False, capture_output=True)
 
     def signal(self, pod: str, program: str, name: str) -> None:
-        """Send a signal, such as ``STOP``, to the processes of a pod that run a program. The pod needs no ``ps``."""
+        """Send a signal, such as ``STOP``, to all processes in the pod whose command line contains ``program``.
+
+        The pod need not have ``ps``.
+        """
         pattern = f"[{program[0]}]{program[1:]}"  # so that the pattern does not match the shell itself
         script = (
             'for process in /proc/[0-9]*; do if tr "\\0" " " < "$process/cmdline" | grep -q "$1"; then '
@@ -153,13 +157,13 @@ class Kube:
         self.custom.patch_namespaced_custom_object(api_group, version, self.namespace, plural, name, patch)
 
     def touch_pool(self, name: str) -> None:
-        """Change an annotation of the pool, so that the operator reconciles it again. No other field changes."""
+        """Change an annotation of the pool, so that the operator reconciles the pool again. No other field changes."""
         annotations = {"daybreak.dev/touched": str(time.time_ns())}
         patch = {"metadata": {"annotations": annotations}}
         self.custom.patch_namespaced_custom_object(*POOLS[:2], self.namespace, POOLS[2], name, patch)
 
     def patch_scaled_object(self, name: str, patch: Mapping[str, Any]) -> None:
-        """Change KEDA's object of a pool like `kubectl patch --type merge`."""
+        """Change a pool's ScaledObject like `kubectl patch --type merge`."""
         self.custom.patch_namespaced_custom_object(*SCALED[:2], self.namespace, SCALED[2], name, dict(patch))
 
     def delete_clusters(self, pool: str) -> None:
@@ -195,7 +199,7 @@ class Kube:
 
 
 def condition(pool: Mapping[str, Any] | None, kind: str) -> Mapping[str, Any]:
-    """A condition of a GeneratorPool; empty if it has none of this kind."""
+    """The condition of this kind in a GeneratorPool's status; empty if there is none."""
     conditions = ((pool or {}).get("status") or {}).get("conditions") or []
     return next((condition for condition in conditions if condition["type"] == kind), {})
 

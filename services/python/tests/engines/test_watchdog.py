@@ -1,5 +1,5 @@
 """The watchdog renews a leader's leases when the leader's own threads cannot, as long as the work advances. When the
-leader stalls or dies, the watchdog settles its tasks."""
+leader stalls or dies, the watchdog settles the leader's tasks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ rank.stop(timeout_s=10)
 
 @pytest.fixture
 def start_leader() -> Iterator[Callable[[Pool], subprocess.Popen[str]]]:
-    """Starts groups of one rank in processes of their own, and kills them after the test."""
+    """Starts groups of one rank, each in a separate process, and kills these processes after the test."""
     started: list[subprocess.Popen[str]] = []
 
     def start(pool: Pool) -> subprocess.Popen[str]:
@@ -101,7 +101,7 @@ def test_a_step_that_holds_the_lock_forever_is_a_strike_and_its_process_is_kille
     """The leader cannot end itself, so its watchdog kills it and reports the reason."""
     pool = stress_pool(
         pools, stall_s=2.0, lease_s=15.0
-    )  # on a busy machine, 3 s may end before the watchdog acts
+    )  # on a busy machine, a lease of 3 s may end before the watchdog acts
     leader = start_leader(pool)
     task = pool.submit(steps=2, stuck_at=2)
     assert leader.wait(60) == -signal.SIGKILL
@@ -131,7 +131,7 @@ def test_a_stopped_leader_loses_its_task(
 def test_the_task_of_a_killed_leader_gets_a_strike_at_once(
     pools: Callable[..., Pool], start_leader: Callable[[Pool], subprocess.Popen[str]]
 ) -> None:
-    """The leader's watchdog settles the task long before the lease ends, and then ends itself."""
+    """The leader's watchdog settles the task long before the lease ends, and then exits."""
     pool = stress_pool(pools, lease_s=60.0)
     leader = start_leader(pool)
     watchdog = watchdog_of(leader)
@@ -214,7 +214,7 @@ def test_a_watchdog_renews_only_late_leases() -> None:
 
 
 def test_a_watchdog_tries_again_at_its_next_poll() -> None:
-    """When the store is back, a lease may have only a second left, so the watchdog must not wait for half a lease."""
+    """When the store is back, a lease may have only a second left, so the watchdog must retry soon."""
     shared, queue = SharedHeartbeat.create(), _Queue()
     Heartbeat(60.0, mirror=shared)
     loop = WatchdogLoop(queue, shared, leader=os.getppid(), lease_s=3.0)  # type: ignore[arg-type]

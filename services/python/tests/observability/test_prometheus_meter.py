@@ -51,7 +51,7 @@ CALLS = st.lists(
 
 
 class Reference:
-    """The series of ``prometheus_client``."""
+    """The same metrics, counted by ``prometheus_client``."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]

@@ -52,7 +52,7 @@ def test_a_silent_holder_loses_its_lease_after_an_outage(driver: Driver) -> None
 
 
 def test_a_deleted_task_leaves_no_key(driver: Driver) -> None:
-    """Once a task's retention is over, `tick` reports the task every minute. Once it is deleted, no key has its id."""
+    """After a task's retention, `tick` reports the task every minute. Once the task is deleted, no key has its id."""
     claim = start(driver, retention_s=60, idempotency_key="k")
     task = claim.lease.task
     driver.report(claim.lease, checkpoint=CheckpointRef(key="c", step=1))
@@ -114,7 +114,7 @@ def test_a_group_on_a_cordoned_host_claims_nothing(driver: Driver) -> None:
 
 
 def test_a_delayed_task_is_live_one_wake_before_it_is_due(driver: Driver) -> None:
-    """The store takes the duration of the pool's last wake, so that a group is ready when the task is due."""
+    """The task is live early by the duration of the pool's last wake, so that a group is ready when the task is due."""
     driver.client.hset(driver.keys.single("meta"), "wake_ms", 3000)
     task = submit(driver, start_at_ms=driver.now + 5000)
     assert driver.tick().promoted == 0

@@ -29,7 +29,7 @@ def header_only(kind: str, width: int, height: int) -> bytes:
     if kind == "PNG":
         return SIGNATURE + png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     if kind == "JPEG":
-        # A comment that contains a marker, then fill bytes, then the header of a progressive frame.
+        # First a comment, whose text contains a marker. Then fill bytes and the header of a progressive frame.
         comment = b"\xff\xfe\0\x08\xff\xc0\0\0\0\1"
         frame = b"\xff\xff\xff\xc2\0\x11\x08" + struct.pack(">HH", height, width) + b"\3\1\x22\0\2\x11\1"
         return b"\xff\xd8" + comment + frame

@@ -11,8 +11,8 @@ import httpx2
 class BalancedTransport(httpx2.AsyncBaseTransport):
     """Sends each request to a random gateway, as a Kubernetes Service would.
 
-    For each idempotency key in ``lose``, it drops one response, after the gateway has sent it. Before each chunk of a
-    stream of events, it cuts the stream with probability ``cut``.
+    For each idempotency key in ``lose``, it drops one response that a gateway has sent. At each chunk of a stream of
+    events, it cuts the stream with probability ``cut``: before the chunk, or in the middle of it.
     """
 
     def __init__(self, urls: Sequence[str], *, seed: int, cut: float = 0.0) -> None:
@@ -44,7 +44,7 @@ class BalancedTransport(httpx2.AsyncBaseTransport):
         return response
 
     def cuts_now(self) -> bool:
-        """Whether to cut a stream before this chunk."""
+        """Whether to cut a stream at this chunk."""
         if self._draw.random() < self.cut:
             self.cuts += 1
             return True

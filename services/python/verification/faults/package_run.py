@@ -27,7 +27,7 @@ class ScenarioPackage:
     package: str
     """One of :data:`verification.faults.scenario_catalogue.PACKAGES`."""
     report: str
-    """The name of the package's report. A long run adds ``-long``."""
+    """The name of the package's report. A long run adds ``-long`` to it."""
     title: str
     description: str
     about: str
@@ -128,7 +128,7 @@ def _run_quietly(scenario: Scenario, context: ScenarioContext) -> tuple[str, lis
             scenario_catalogue.run(scenario, replace(context, log=messages.append)),
             messages,
         )
-    except Exception as exc:  # the others still run
+    except Exception as exc:  # the other scenarios still run
         messages.append(f"   FAILED: {type(exc).__name__}: {exc}")
         return scenario.name, None, messages
 

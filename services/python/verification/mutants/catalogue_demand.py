@@ -12,7 +12,7 @@ _OPERATOR = f"{TESTS}/operator/test_serving_groups.py"
 DEMAND: tuple[Mutant, ...] = (
     mutant(
         "dead-gateway-asks-on",
-        "a gateway that died never stops asking for groups",
+        "the requests of a gateway that died count as demand forever",
         (f"{_LUA}/_demand.lua", "if leases_end and tonumber(lease_end) <= lease_clock then", "if false then"),
         tests=f"{_STORE}::test_a_gateway_that_dies_asks_for_nothing_once_its_lease_ends",
     ),
@@ -30,7 +30,7 @@ DEMAND: tuple[Mutant, ...] = (
     ),
     mutant(
         "demand-never-falls",
-        "once requests have needed a number of groups, the pool never scales down",
+        "a pool never scales down below the most groups that its requests have needed",
         (f"{_LUA}/_demand.lua", "for n = wanted + 1, before do", "for n = before + 1, before do"),
         tests=f"{_STORE}::test_the_requests_of_all_gateways_are_added_up",
     ),
@@ -60,13 +60,13 @@ DEMAND: tuple[Mutant, ...] = (
     ),
     mutant(
         "requests-do-not-hold-a-group",
-        "a draining group is removed with the requests that it answers",
+        "a draining group is removed while it still answers requests",
         (f"{_PLANNER}/removal_units.py", " or requests(group) > 0", ""),
         tests=_OPERATOR,
     ),
     mutant(
         "requests-are-no-work",
-        "the last group is removed, and its head suspended, while there are requests",
+        "the last group is removed, and the pool's head suspended, while there are requests",
         (f"{SERVER}/domain/pools.py", "self.live > 0 or self.wanted > 0", "self.live > 0"),
         tests=_OPERATOR,
     ),

@@ -64,14 +64,14 @@ class Row(NamedTuple):
     tokens: list[int]
     labels: list[int]
     starts: list[int]
-    """The first position that this position attends to."""
+    """For each position, the first position to which it attends."""
 
 
 def interleave(due: Sequence[Due], turns: int, blocks: int, language: str, embeddings: int) -> Row:
     """Arrange a stream as ``turns`` turns of ``blocks`` blocks.
 
-    Each turn has its speech, the language, and the tokens that are due by its end. Tokens that are due only after the
-    last turn are left out.
+    Each turn has its speech, the language, and the tokens that are due by the end of the turn. Tokens that are due only
+    after the last turn are left out.
     """
     row, number = Row([], [], [], []), 0
     lengths: list[int] = []
@@ -147,7 +147,7 @@ class Streams:
         return self._with_noise(mel, gain, silent), language, due, words
 
     def _with_noise(self, mel: Floats, gain: float, silent: bool) -> Floats:
-        """Add noise as power to most streams, normalise, and hide two groups of bands in half of the streams.
+        """Add the power of a noise (to most streams), normalise, and hide two ranges of bands (in half of the streams).
 
         Some noises begin or end inside the stream, because a session may begin or end with digital silence.
         """
@@ -172,7 +172,7 @@ class Streams:
         return mel
 
     def batch(self, streams: int, seconds: float, blocks: int) -> Batch:
-        """Streams of about this many seconds, in turns of ``blocks`` blocks."""
+        """Draw ``streams`` streams of about ``seconds`` seconds each, in turns of ``blocks`` blocks."""
         turns = max(1, round(seconds / (blocks * BLOCK_SECONDS)))
         frames = turns * blocks * self._config.block_frames
         mels, words, rows = [], [], []

@@ -1,8 +1,9 @@
 """The prefix: the path below which a proxy serves the API. All links (including those on the page at ``/docs``) and all
 ``Location`` headers begin with it.
 
-A proxy may strip the prefix from the path (and send it as ``X-Forwarded-Prefix``), or leave it in the path if
-``http.root_path`` names it. The server also answers requests without the prefix, such as those of probes.
+A proxy may strip the prefix from the path (and send it as ``X-Forwarded-Prefix``). If ``http.root_path`` names the
+prefix, the proxy may also leave it in the path. The server also answers requests without the prefix, such as those of
+probes.
 
 The prefix of the current request is a context variable, because the code that makes links does not have the request.
 Events are the exception: they are encoded once for all subscribers, so they must not use the prefix that happens to

@@ -12,7 +12,8 @@ from daybreak_server.domain.names import POOL_NAME
 TaskId = NewType("TaskId", str)
 GroupId = NewType("GroupId", str)
 AttemptToken = NewType("AttemptToken", str)
-"""``<attempt number>.<nonce>``: fences every write of a leader. The number only increases."""
+"""``<attempt number>.<nonce>``. The store checks the token at every write of a leader. The number rises with each
+attempt."""
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [high + low for high in _CROCKFORD for low in _CROCKFORD]
@@ -37,13 +38,13 @@ def new_group_id() -> GroupId:
 
 
 def pool_of(task: str) -> str | None:
-    """The pool that a task id names; ``None`` if this is not a task id."""
+    """The pool that a task id names; ``None`` if ``task`` is not a task id."""
     match = _TASK_ID.match(task)
     return match.group(1) if match else None
 
 
 def made_at_ms(task: TaskId) -> int:
-    """When the task was submitted, in ms, as its id says. :raises ValueError: when this is not a task id."""
+    """When the task was submitted, in ms, according to its id. :raises ValueError: if ``task`` is not a task id."""
     match = _TASK_ID.match(task)
     if match is None:
         raise ValueError(f"{task!r} is not a task id")

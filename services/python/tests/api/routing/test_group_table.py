@@ -1,4 +1,4 @@
-"""The table decides which groups may get requests, by the store's views and by what the gateway itself has seen."""
+"""From the store's views and from what the gateway itself has seen, the table decides which groups may get requests."""
 
 from __future__ import annotations
 

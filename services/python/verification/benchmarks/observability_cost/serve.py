@@ -68,7 +68,7 @@ def _run_group(port: int, mode: Mode, settings: Settings) -> None:
 
     ray.init(
         address=os.environ["RAY_ADDRESS"], log_to_driver=False
-    )  # in every mode, because Ray's threads use CPU time
+    )  # also in modes without metrics, so that Ray's threads use CPU time in every mode
     meter = RayMeter() if mode.metrics else None
     log_to_stderr(modes.log_settings(mode))  # Ray has configured a log of its own
     (pool,) = settings.pools

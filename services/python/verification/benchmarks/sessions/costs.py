@@ -1,4 +1,4 @@
-"""How long a step of the model takes, given the numbers of turns that it reads and of sessions that it decodes."""
+"""How long a step of the model takes. This depends on how many turns it reads and how many sessions it decodes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Costs:
         """The duration of a step that reads ``prefills`` turns (not always a whole number) and decodes ``decodes``
         sessions.
 
-        A step that reads and decodes calls the language model once instead of twice. So it saves what a decode of no
-        session would cost (the line of ``decode``, continued to 0).
+        A step that reads and decodes calls the language model once instead of twice. So it saves the fixed cost of one
+        call: the value of ``decode`` for 0 sessions, on the line through the first two points.
         """
         saved = _interpolated(self.decode, 0) if prefills and decodes else 0.0
         read = _interpolated(self.prefill, prefills) if prefills else 0.0
@@ -54,4 +54,4 @@ def _interpolated(points: Points, size: float) -> float:
         if size <= large:
             return low + (high - low) * (size - small) / (large - small)
         small, low = large, high
-    raise ValueError(f"no cost is known for {size:g} sessions")
+    raise ValueError(f"no cost is known for a batch of size {size:g}")

@@ -40,7 +40,7 @@ class Disk(Protocol):
     kind: str
     folder: Path
     environment: Mapping[str, str]
-    """Variables that the server needs at its start."""
+    """Environment variables that the server needs when it starts."""
 
     def crash(self) -> int:
         """Lose what was not fsynced. The server must be dead. :returns: the number of bytes lost."""
@@ -131,7 +131,7 @@ class ShimDisk:
     kind = "fsync log"
 
     def __init__(self, folder: Path) -> None:
-        """:raises DiskAbsentError: if this is not Linux, or has no C compiler."""
+        """:raises DiskAbsentError: if this machine does not run Linux or has no C compiler."""
         self.folder = folder
         folder.mkdir(parents=True)
         self._log = folder.with_name(f"{folder.name}.fsyncs")
@@ -191,20 +191,20 @@ class SlowDisk(ShimDisk):
     """A plain folder whose fsyncs take long. It loses nothing that was written."""
 
     def __init__(self, folder: Path, *, fsync_s: float) -> None:
-        """:raises DiskAbsentError: if this is not Linux, or has no C compiler."""
+        """:raises DiskAbsentError: if this machine does not run Linux or has no C compiler."""
         super().__init__(folder)
         self.kind = f"fsyncs of {fsync_s:g} s"
         self.environment = {**self.environment, "FORGET_SLOW_MS": str(round(fsync_s * 1000))}
 
     def crash(self) -> int:
-        """Lose nothing. This simulates that only the server died, not the machine."""
+        """Lose nothing. This simulates a crash of the server only, not of the machine."""
         return 0
 
 
 def open_disk(folder: Path) -> FuseDisk | ShimDisk:
     """A FUSE disk if this machine can mount one, else a shim disk.
 
-    :raises DiskAbsentError: if it can provide neither.
+    :raises DiskAbsentError: if this machine can provide neither.
     """
     try:
         return FuseDisk(folder)

@@ -64,7 +64,7 @@ class GatheringTransport(asyncio.Transport):
         return self.inner.is_closing()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """What the transport knows of its connection."""
+        """What the transport knows about its connection."""
         return self.inner.get_extra_info(name, default)
 
     def pause_reading(self) -> None:
@@ -136,13 +136,14 @@ class OneTimerProtocol(GatheringProtocol):
 
 
 _PRIVATE = ("_start_asgi_task", "_unset_keepalive_if_required")
-"""Private methods of uvicorn's protocol that :class:`OneTimerProtocol` needs. Another version may lack them."""
+"""Private methods of uvicorn's protocol that :class:`OneTimerProtocol` needs. Other versions may lack these methods."""
 
 
 def protocol_on(uvicorn_protocol: type = HttpToolsProtocol) -> type[GatheringProtocol]:
     """The protocol for the installed uvicorn.
 
-    If uvicorn's protocol lacks a method that :class:`OneTimerProtocol` needs, the protocol keeps uvicorn's timers.
+    If this uvicorn lacks a method that :class:`OneTimerProtocol` needs, the result is :class:`GatheringProtocol`, which
+    keeps uvicorn's timers.
     """
     return (
         OneTimerProtocol if all(hasattr(uvicorn_protocol, name) for name in _PRIVATE) else GatheringProtocol

@@ -11,7 +11,7 @@ From the inside out:
 * ``attempt``        one attempt at a task on the leader, with its checkpoints, events and artifacts
 * ``task_leases``    the part of the lease renewer that the leader's loop needs
 * ``leader``, ``follower``  the loops of the leader and of a follower in a group that runs tasks
-* ``loops``          the interface of the loops: other kinds of groups have other loops
+* ``loops``          the interface of the loops, which each kind of group implements differently
 * ``rank_lifecycle`` the thread of a rank: join, load, warm up, serve, leave
 * ``rank_deps``      what a rank gets from the process that runs it
 

@@ -64,7 +64,7 @@ PROBE_RETRY_S = 5.0
 
 
 class LeaderLoop:
-    """Serves a pool until it is asked to leave, or until the group breaks."""
+    """Serves a pool until the group is asked to leave or breaks."""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class LeaderLoop:
         return self._deps.queue.claim(lease_renewer.record, wait_s=config.idle_s)
 
     def _probe(self) -> bool:
-        """Probe the blob store, and return whether tasks may be taken.
+        """Probe the blob store, and return whether the group may claim tasks.
 
         A blob store that refuses writes is reported as the pool's problem, and tasks wait. A blob store that cannot be
         reached is no reason to wait here, because each upload retries by itself.

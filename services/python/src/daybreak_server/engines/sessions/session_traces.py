@@ -1,4 +1,4 @@
-"""The traces of the sessions that a group has. A session that is not sampled costs a lookup in a dictionary."""
+"""The traces of the sessions that a group has. A session that is not sampled costs only a dictionary lookup."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SessionTraces:
             self._traces[session].first_text()
 
     def wrote(self, commit: SessionCommit) -> None:
-        """Record what a commit of the group says: whether a turn is complete, and a new length of turns."""
+        """Record what a commit of the group says: that a turn is complete, or that turns have a new length."""
         trace = self._traces.get(commit.lease.session)
         if trace is None:
             return

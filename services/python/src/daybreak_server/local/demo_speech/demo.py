@@ -28,7 +28,7 @@ POOL = "speech"
 LANGUAGES = {"de": "German", "zh": "Chinese"}
 USERS = 8
 _STAGGER_S = 0.35
-"""In the second part, the time between the starts of two users, so that their sentences do not begin together."""
+"""In the second part, the users start this long after each other, so that their sentences do not begin together."""
 _READY_S = 300.0
 _PUBLISHED_S = 1.5
 """How long to wait for the sizes of the last batches. Groups publish them each second."""
@@ -164,7 +164,7 @@ def _lags(speakers: Sequence[Speaker]) -> str:
 
 
 def _batches(client: Client) -> dict[str, Counter[int]]:
-    """How many batches of each size the pool's groups have run, by phase."""
+    """For each phase, how many batches of each size the pool's groups have run."""
     response = httpx2.get(f"{client.url}/ray/stats", params={"pool": POOL}, timeout=10)
     response.raise_for_status()
     found: dict[str, Counter[int]] = {}

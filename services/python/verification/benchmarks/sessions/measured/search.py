@@ -16,8 +16,8 @@ class Steps:
     factor: float
     """The factor from one number of users to the next."""
     until: float
-    """The search ends when the lowest number that was not sustained is at most this many times the highest number that
-    was sustained, or only one above that number."""
+    """The search compares the highest sustained number with the lowest number that was not sustained. It ends when the
+    second number is at most this many times the first, or is larger by only 1."""
 
 
 FULL = Steps(factor=1.5, until=1.08)
@@ -58,7 +58,7 @@ def climb(
 
 
 def most(tried: list[tuple[int, Outcome]], *, limit_s: float) -> tuple[int, Outcome | None]:
-    """The highest number of users up to which every tried number was sustained, and the outcome of its run.
+    """The highest number of users up to which every tried number was sustained, and the outcome of that run.
 
     0 and ``None`` if the lowest tried number was not sustained.
     """
