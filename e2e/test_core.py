@@ -1,4 +1,4 @@
-"""Tasks on a real cluster: pools wake from zero and scale down, and a deleted pod releases its task."""
+"""Tasks on a real cluster: pools wake from zero and scale down, and the group of a deleted pod releases its task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from testkit.log import log
 pytestmark = pytest.mark.core
 
 ACCEPTED_S = 1.0
-"""A POST takes milliseconds. A POST that takes longer than this has waited for something."""
+"""A POST takes milliseconds. If it takes longer than ``ACCEPTED_S``, it has waited for something."""
 PHASES = WAKE_PHASES[:-1]
 """The phases of a wake in progress."""
 STEPS = 40
@@ -50,7 +50,7 @@ def test_a_pool_goes_from_no_pods_to_a_video_and_back(deployment: Deployment) ->
 
 
 def _runs_on_two_hosts(deployment: Deployment, started: Event) -> None:
-    """The group has 2 ranks, each in its own pod, and no other pod. The event `started` also has 2 ranks."""
+    """The group has 2 ranks and 2 pods, one pod for each rank. The event `started` also says that there are 2 ranks."""
     pods = {pod.metadata.name for pod in deployment.kube.group_pods("video")}
     (group,) = [
         group for group in deployment.client.pool("video").groups if group.id == started.data["group"]

@@ -1,8 +1,8 @@
 """A workload like ``embed``, without torch or a model: requests share batches, and plain Python computes them.
 
 The vector of a text is its length. The body of a request is a :class:`Wish`, which says how long the request's batches
-take, whether they fail, and whether vectors go through the cache of ``embed``. Such requests
-can give every metric of batches data.
+take, whether they fail, and whether vectors go through the cache of ``embed``. With such requests, a
+test can produce values of every metric of batches.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ Options:
 Fields of a request:
 
 * ``tokens``: the number of tokens in the answer; ``pause``: seconds before each of them;
-* ``stream``: whether the answer is a stream; ``size``: characters of each token of a stream; ``until``: a stream
-  ends only once this file exists;
+* ``stream``: whether the answer is a stream; ``size``: the number of characters in each token of a
+  stream; ``until``: the path of a file that must exist before a stream ends;
 * ``crash``: end the process ``before`` the answer, or ``within`` a stream, after its first token; ``status``: answer
   with an error of this status.
 

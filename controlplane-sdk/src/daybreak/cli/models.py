@@ -49,7 +49,8 @@ def register(
     wait: options.WaitOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Register a model. A worker with its engine starts the model at the first request, or at once with --min-replicas.
+    """Register a model. A worker that has the model's engine starts the model at the first request, or at once with
+    --min-replicas.
 
     Examples:
 
@@ -174,7 +175,7 @@ def _with_hints(alias: str) -> Iterator[None]:
 
 
 def _wait(client: Client, output: Output, alias: str) -> Model:
-    """Write to stderr how a model starts. Returns the model once it is ready or has failed."""
+    """Write the progress of a model's start to stderr. Returns the model once it is ready or has failed."""
     began, words, model = time.monotonic(), "", None
     for model in client.models.watch(alias):
         if (now := _progress(model)) != words:
@@ -242,8 +243,8 @@ def _describe(model: Model) -> Iterator[tuple[str, str]]:
 
 
 def _print_last_lines(output: Output, client: Client, alias: str) -> None:
-    """Print the last lines of a model's engines that do not run. The server sends these lines only to clients that may
-    change models."""
+    """Print the last output of those engines of a model that do not run. The server sends this output only to clients
+    that may change models."""
     for worker in client.workers.list():
         for replica in worker.models:
             if replica.alias == alias and replica.last_lines:

@@ -17,7 +17,7 @@ from typing import Any
 from testkit.kubernetes.discovery import Discovery, sanitized
 
 Rule = dict[str, Any]
-"""A relabelling rule, with the names of fields that Prometheus uses."""
+"""A relabelling rule, in the form in which Prometheus reads it."""
 _SPEC = {"endpoints", "jobLabel", "namespaceSelector", "podMetricsEndpoints", "podTargetLabels", "selector"}
 _ENDPOINT = {"honorLabels", "interval", "metricRelabelings", "path", "port", "portNumber", "relabelings"}
 _RULE = {"sourceLabels": "source_labels", "targetLabel": "target_label"}

@@ -91,7 +91,7 @@ def test_the_same_key_and_body_give_the_same_task(api: Api) -> None:
 
 
 def test_a_key_belongs_to_its_pool(start_api: Callable[..., Api]) -> None:
-    """The same key makes one task in each pool. A repeat of the key finds the task of its pool."""
+    """The same key makes one task in each pool. A repeated submit to a pool finds the task of that pool."""
     api = start_api(pools={"other": {"workload": "echo"}})
     key = {"Idempotency-Key": "of-both"}
     first, second = (api.submit(pool=pool, headers=key) for pool in ("echo", "other"))
@@ -112,7 +112,7 @@ def test_a_key_lives_as_long_as_its_task(api: Api) -> None:
 
 
 def test_all_descriptions_of_a_key_agree(api: Api) -> None:
-    """The API describes keys with one text, and no page states their lifetime in hours or days."""
+    """The API describes keys with one text. No page of the docs states the lifetime of keys in hours or days."""
     parameters = api.client.get("/openapi.json").json()["paths"]["/v1/tasks"]["post"]["parameters"]
     assert IDEMPOTENCY_KEY in next(
         parameter["description"] for parameter in parameters if parameter["name"] == "Idempotency-Key"
@@ -166,7 +166,7 @@ def test_a_batch_has_a_result_for_each_task_in_order(api: Api) -> None:
 
 
 def test_a_pool_that_answers_requests_takes_no_tasks(start_api: Callable[..., Api]) -> None:
-    """Groups of such a pool never claim a task, so the error says where to send requests."""
+    """The workload ``echo-serve`` takes no tasks. The error says where to send requests to its pool."""
     client = start_api(pools={"answers": {"workload": "echo-serve"}}).client
     task = {"pool": "answers", "input": {}}
     for response in (client.post("/v1/tasks", json=task), client.post("/v1/estimate", json=task)):
@@ -296,7 +296,7 @@ def test_groups_show_hosts_to_local_clients_only(api: Api, leader: FakeLeader) -
 
 
 def test_a_group_shows_its_own_phase_until_it_is_ready(api: Api, leader: FakeLeader) -> None:
-    """The pool's wake phase is that of its furthest group, and each group also shows its own."""
+    """The pool's wake phase is that of its furthest group. Each group that is not ready also shows its own phase."""
     from testkit.waiting import wait_until
 
     def phases() -> dict[str, Any]:

@@ -140,7 +140,7 @@ def test_of_two_concurrent_uploads_the_first_to_finish_wins(place: Place, tmp_pa
 
 
 def test_only_one_of_many_writers_of_a_key_succeeds(place: Place, tmp_path: Path) -> None:
-    """Of 8 threads that write to one key, one succeeds, and the file has its bytes."""
+    """Of 8 threads that write to one key, one succeeds, and the file has the bytes of that thread."""
     if place.kind == "moto":
         pytest.skip("moto checks If-None-Match without a lock")
 
@@ -280,7 +280,7 @@ def refused_everywhere(blobs: Blobs, key: str, source: Path) -> None:
 
 
 def test_a_list_is_ordered_and_contains_only_files_below_the_prefix(place: Place, tmp_path: Path) -> None:
-    """A prefix is a path: ``a/b`` stands for that file and all files below it, but not for ``a/bc``."""
+    """A prefix is a path: ``a/b`` stands for the file ``a/b`` or all files below that path, but not for ``a/bc``."""
     everything = ["a-b/x", "a.b/x", "a/b-c", "a/b.c", "a/b/1", "a/b/2/3", "a/bc", "a0", "b"]
     for key in reversed(everything):
         put(place.blobs, key, b"12", tmp_path)
@@ -292,7 +292,7 @@ def test_a_list_is_ordered_and_contains_only_files_below_the_prefix(place: Place
 
 
 def test_delete_removes_only_files_below_the_prefix(place: Place, tmp_path: Path) -> None:
-    """``delete`` removes one file or all files below a path, returns their number, and may be repeated."""
+    """``delete`` removes one file or all files below a path. It returns how many it removed, and may be repeated."""
     for key in ("t/1.a/x.mp4", "t/1.a/y.odd", "t/1.ab/x", "t/2.b/x", "tt/x"):
         put(place.blobs, key, b"1", tmp_path, "video/webm")
     assert place.blobs.delete("t/1.a") == 2
@@ -328,7 +328,7 @@ def test_concurrent_probes_do_not_disturb_each_other(place: Place) -> None:
 
 
 def test_the_key_of_a_probe_has_the_time_of_the_probe() -> None:
-    """No file of a task can have such a key. So the cleanup recognises the file of a probe, and knows its age."""
+    """No file of a task can have the key of a probe, so the cleanup recognises a probe's file, and knows its age."""
     before_ms = time.time_ns() // 1_000_000
     probe_ms = probed_at_ms(probe_key())
     assert probe_ms is not None

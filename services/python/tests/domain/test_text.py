@@ -40,7 +40,7 @@ def test_a_failure_can_always_be_stored() -> None:
 
 @given(ANY_TEXT)
 def test_any_name_becomes_a_valid_artifact_name(wanted: str) -> None:
-    """An artifact's name is normalized and bounded, and has neither separators nor a leading dot.
+    """An artifact's name is normalized and bounded, and has neither separators nor a leading dot or hyphen.
 
     Its key is ASCII. A name that is already valid is not changed.
     """

@@ -95,7 +95,10 @@ async def test_tls_options_in_the_url_are_used(
 async def test_a_server_may_require_a_client_certificate(
     start_tls_server: Callable[..., TlsServer], authority: Authority
 ) -> None:
-    """The server accepts a client whose certificate the server's authority signed, and refuses a client without one."""
+    """The server refuses a client without a certificate.
+
+    The server accepts a client with a certificate from the server's own authority.
+    """
     server = start_tls_server(mutual=True)
     client_files = {"cert_file": server.certificate, "key_file": server.key}
     assert (

@@ -209,7 +209,7 @@ def test_every_attempt_at_a_task_has_the_same_seed() -> None:
 
 
 def test_cost_is_proportional_to_the_work() -> None:
-    """Guidance, twice the steps and twice the pixels each double the cost. Estimates of waits use the cost."""
+    """Guidance doubles the cost. So do twice the steps, and twice the pixels. Estimates of waits use the cost."""
     single = cost(VideoParams(prompt="a", guidance=1.0))
     assert cost(VideoParams(prompt="a", guidance=3.0)) == 2 * single
     assert cost(VideoParams(prompt="a", guidance=1.0, steps=40)) == 2 * single

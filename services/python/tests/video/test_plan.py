@@ -28,7 +28,8 @@ def test_the_plan_prefers_cfg_then_ulysses_then_ring(
 ) -> None:
     """CFG comes first, if the task has guidance and the number of ranks is even.
 
-    Ulysses comes second, with the largest number of ranks that divides the heads. On a GPU, ring takes the rest.
+    Ulysses comes second, with the largest number that divides both the remaining ranks and the heads. On a GPU, ring
+    takes the rest.
     """
     assert plan(world, heads, guidance, device) == expected
     assert expected.world == world

@@ -49,7 +49,7 @@ _RESTART_PAUSE_S = 0.3
 
 
 class FaultCluster:
-    """A server, gateways and groups as processes, in a context manager.
+    """A context manager that runs a server, gateways and groups as processes.
 
     :raises LookupError: if the server's program is not installed.
     """
@@ -130,7 +130,7 @@ class FaultCluster:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:
-        """Wait until every gateway responds, and each pool has as many groups that accept tasks as it should have."""
+        """Wait until every gateway responds, and in every pool all groups accept tasks."""
         for replica in self._gateways:
             wait_until(
                 lambda port=replica.port: server.gateway_answers(port),

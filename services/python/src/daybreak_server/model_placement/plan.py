@@ -1,8 +1,8 @@
 """What the models need now: how many replicas, where, and how many workers. Pure.
 
 Planning is deterministic and idempotent: a view that already has the plan gives the same plan again, until something
-else in the view changes (models, workers, demand or the time). So any process may plan, and a manager that is killed
-and replaced changes nothing.
+else in the view changes (models, workers, demand or the time). So any process may plan. If a manager is killed and
+another one takes over, the plan stays the same.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ class UnusableSpecError(ValueError):
 
 
 class ChangedInputError(ValueError):
-    """An input would reach the ranks with other values than the API checked. ``field``: the first field that differs,
-    or ``input``."""
+    """The ranks would get other values than those that the API checked. ``field``: the first field that differs, or
+    the word ``input``."""
 
     def __init__(self, field: str) -> None:
         super().__init__(
@@ -49,7 +49,10 @@ def context_of(spec: WorkloadSpec[Any], options: Mapping[str, Any]) -> dict[str,
 
 
 def restored(spec: WorkloadSpec[Any], stored: str, context: Mapping[str, Any]) -> Any:
-    """The input of a task, as its ranks get it. :raises pydantic.ValidationError: when this version refuses it."""
+    """The input of a task, as its ranks get it.
+
+    :raises pydantic.ValidationError: when the installed version of the workload refuses the input.
+    """
     return spec.Params.model_validate(from_json(stored), context=context, by_alias=True, by_name=True)
 
 

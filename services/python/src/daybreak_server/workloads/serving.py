@@ -10,13 +10,13 @@ answer. The answers of the other ranks are dropped, so these ranks may yield ``b
 number of parts, because they agree after each part whether to continue.
 
 Errors. Raise :class:`RequestError` to answer with a status of your choice. After any other exception the answer is 500.
-If a part of the answer has already been sent, the connection is closed instead, so that no client takes the part for a
-whole answer.
+If a part of the answer has already been sent, no status can follow. The connection is then closed, so that the client
+sees that the answer is incomplete.
 
 Cancelling. When the client has gone, the deadline has passed, or the group leaves or restarts, the iterator is closed
 after its present part: ``GeneratorExit`` is raised at the ``yield``. An empty part (``b""``) sends nothing, so a
-workload can yield an empty part at any time to let this happen. In a group of one rank, code that computes for long
-without a ``yield`` can call :attr:`Request.cancelled`.
+workload can yield an empty part at any point at which a cancelled request may stop. In a group of one rank, code that
+computes for long without a ``yield`` can call :attr:`Request.cancelled`.
 """
 
 from __future__ import annotations

@@ -35,7 +35,10 @@ def driver(folder: Path) -> Iterator[str]:
 
 @pytest.fixture
 def run_in_chromium(tmp_path: Path) -> Iterator[Any]:
-    """Opens a page, and runs scripts in it. The browser's microphone plays a file."""
+    """A function that opens a page in Chromium, if one is given, and runs a script there.
+
+    The browser's microphone plays a file.
+    """
     if not (shutil.which("chromedriver") and shutil.which("chromium")):
         pytest.skip("needs the Debian packages chromium and chromium-driver")
     file = tmp_path / "spoken.wav"

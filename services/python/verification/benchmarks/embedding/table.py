@@ -30,7 +30,7 @@ ABOUT = (
 )
 AHEAD = "ahead of each"
 STALL = 2.0
-"""The p95 of short texts may grow by this factor while another client sends long texts (outliers)."""
+"""The p95 of short texts may grow at most by this factor while another client sends long texts (outliers)."""
 
 
 def report(figures: Figures, effort: Effort, versions: Mapping[str, str]) -> Report:

@@ -1,7 +1,7 @@
 """``python -m verification.benchmarks.gpu [--quick] [--out FILE]``: measure, print a Markdown table, write JSON.
 
-Without CUDA, or without a package that it needs, it prints one line. Without CUDA the exit status is 0, because
-`make gpu` must not fail on a machine without a GPU.
+If a package or CUDA is missing, the command measures nothing, and prints one line that says what is missing. If only
+CUDA is missing, the exit status is 0, because `make gpu` must not fail on a machine without a GPU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from verification.benchmarks.gpu import preflight
 
 QUICK = 4
-"""How many rows of the table `--quick` measures."""
+"""The number of rows that the command measures with `--quick`."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure_all(out: Path, *, quick: bool) -> None:
-    # Imported late, so that the checks above run without torch.
+    # Imported late, so that the checks in `main` run without torch.
     import torch
 
     from verification.benchmarks.gpu.group import measure_group

@@ -77,7 +77,8 @@ class BenchServer:
             return info
 
     def cpu_s(self) -> float:
-        """The CPU seconds of the main thread, which reads and runs commands, logs them, and writes the replies."""
+        """The CPU seconds of the main thread, which reads commands, runs them, writes them to the append-only file, and
+        sends the replies."""
         info = self.info()
         return float(info["used_cpu_user_main_thread"]) + float(info["used_cpu_sys_main_thread"])
 

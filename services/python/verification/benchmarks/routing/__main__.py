@@ -1,4 +1,4 @@
-"""Compares the router with other routers:
+"""Compares Daybreak's router with other routers:
 ``python -m verification.benchmarks.routing [--quick] [--part PART …]``.
 
 The part ``speed`` measures how many requests and tokens per second a router passes on, and the latency that it adds.

@@ -44,7 +44,7 @@ def readers(observations: Observations) -> Iterator[Violation]:
 
 
 def relays(observations: Observations) -> Iterator[Violation]:
-    """A relay delivered every stored event at least once, and first deliveries are in order."""
+    """A relay delivered every stored event at least once. The first deliveries of events are in the stored order."""
     for line in observations.relay_gaps:
         yield Violation(kind="gap", task=None, what=f"the relay of {line['pool']}: {line['error']}")
     if not observations.relays:

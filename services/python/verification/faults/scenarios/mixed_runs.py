@@ -1,4 +1,7 @@
-"""Mixed runs: kills, freezes and preemptions at random times, determined by the seed. Each run has its own process."""
+"""Mixed runs: kills, freezes and preemptions at random times. The seed determines these faults and their times.
+
+Each run has its own process.
+"""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def run_many(context: ScenarioContext) -> list[Row]:
 
 @scenario("sessions-silent", "the sessions of silent clients end, and other clients get the places")
 def run_silent(context: ScenarioContext) -> list[Row]:
-    """The group has only enough places for the silent clients. The other clients wait until the sessions of
+    """The group has exactly as many places as there are silent clients. The other clients wait until the sessions of
     the silent clients have ended as idle."""
     count = context.repeats(3, 30)
     silent = [Script(number=number, seconds=60.0, silent_after_s=1.0) for number in range(count)]

@@ -139,7 +139,7 @@ def installed_version() -> str:
 
 
 def problems(parts: Iterable[PrivatePart]) -> list[str]:
-    """Return what is wrong with these private parts in the installed Ray. Imports them."""
+    """Return what is wrong with these private parts in the installed Ray. This imports their modules."""
     return [problem for part in parts if (problem := part.problem()) is not None]
 
 

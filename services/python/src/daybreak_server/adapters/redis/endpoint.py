@@ -35,7 +35,7 @@ SENTINEL_TIMEOUT_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Everything that a process needs to connect. Can be stored as JSON."""
+    """Everything that a process must know to connect to Redis. It can be stored as JSON."""
 
     url: str
     """``redis://``, ``rediss://`` (TLS) or ``unix://``, with user, password and database. With Sentinel, the host is
@@ -49,10 +49,10 @@ class Endpoint:
     sentinel_master: str = ""
     sentinel_password: str | None = None
     password_file: str | None = None
-    """The file with the password, if the URL has none. Read for each connection."""
+    """The file with the password, if the URL has no password. The file is read for each new connection."""
     sentinel_password_file: str | None = None
     wait_replicas: int = 0
-    """A submit succeeds only once this many replicas have the task."""
+    """A submit succeeds only once this many replicas of the Redis server have the task."""
 
     @classmethod
     def of(cls, where: str | Mapping[str, Any] | Endpoint) -> Endpoint:
@@ -133,7 +133,7 @@ class Endpoint:
         return {"credential_provider": FilePassword(self.password_file, username=user)}
 
     def _address(self) -> str:
-        """The URL, without the user if :meth:`_file` has the credentials."""
+        """The URL. If :meth:`_file` supplies user and password, they are removed from the URL."""
         if self.password_file is None:
             return self.url
         parts = urlsplit(self.url)

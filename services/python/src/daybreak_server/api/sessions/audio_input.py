@@ -22,7 +22,7 @@ from daybreak_server.ports.sessions import AudioBacklogError, SessionWatch
 from daybreak_server.ports.store_errors import StoreFullError, StoreUnavailableError
 
 MAX_AHEAD_S = 60
-"""How much audio of a session may wait for the model before the connection is no longer read."""
+"""How much audio of a session may wait for the model. While more waits, the gateway does not read the connection."""
 _PIECE_S = 0.25
 """How much audio is converted before other connections get a turn on the event loop."""
 _BACKOFF_S = (0.05, 1.0)
@@ -52,7 +52,7 @@ class AudioInput:
 
     @property
     def send_from(self) -> int:
-        """The position at which this connection begins, in samples at the client's rate."""
+        """The position at which the audio of this connection begins, in samples at the client's rate."""
         return self._converter.send_from
 
     @property

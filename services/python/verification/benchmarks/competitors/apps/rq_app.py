@@ -1,4 +1,7 @@
-"""RQ with JSON, and with workers that do not fork for each job. Jobs are enqueued in batches; no result is kept."""
+"""RQ with its JSON serializer, and with workers that do not fork for each job.
+
+Jobs are enqueued in batches; no result is kept.
+"""
 
 from __future__ import annotations
 

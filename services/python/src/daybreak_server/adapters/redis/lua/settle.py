@@ -24,7 +24,7 @@ from daybreak_server.domain.tasks import (
 )
 
 AttemptEnd = tuple[Lease, Outcome, GroupRecord | None]
-"""An attempt, its outcome, and the group that wants the next task (``None``: no group does)."""
+"""An attempt, its outcome, and the group that wants the next task (``None`` if no group wants one)."""
 
 
 def encode(keys: Keys, ends: Sequence[AttemptEnd], *, lease_s: float) -> Call:

@@ -1,5 +1,5 @@
-"""What a leader measures of the lines of its tasks. The code that computes the lines calls these methods, so none of
-them ever raises."""
+"""What a leader measures of the lines of its tasks. The methods of :class:`BulkMetrics` never raise, because an error
+would disturb the code that computes the lines."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class BulkMetrics:
 
     @harmless
     def _begin_counting(self) -> None:
-        """Export both outcomes from the start, because a rate needs a value before the first line."""
+        """Export the counters of both outcomes as 0, because a rate needs a value from before the first line."""
         for outcome in LineOutcome:
             self._meter.counter(catalogue.RANK_TASK_LINES, self._pool, outcome).inc(0)
 
@@ -37,7 +37,8 @@ class BulkMetrics:
     def lines(self, *, computed: int, failed: int) -> None:
         """Count the results (``computed``) and the errors (``failed``) that were written.
 
-        Lines that an attempt takes from the checkpoint do not count again. Lines that it computes again count again.
+        If an attempt takes a line from the checkpoint, the line is not counted again. If the attempt computes a line
+        again, the line is counted again.
         """
         for outcome, count in ((LineOutcome.COMPUTED, computed), (LineOutcome.FAILED, failed)):
             if count:
