@@ -61,7 +61,7 @@ def _parts(kube: Kube, client: Client | None) -> list[tuple[str, Callable[[], st
 def _operator(kube: Kube, name: str) -> list[tuple[str, Callable[[], str]]]:
     try:
         deployment = kube.deployment(name)
-    except (*_ERRORS, ValueError) as exc:  # none or several with this name
+    except (*_ERRORS, ValueError) as exc:  # ValueError: no Deployment, or several
         error = _unavailable(exc)
         return [(f"log-{name}.txt", lambda: error)]
     return _logs(Kube(deployment.metadata.namespace), pod_selector(deployment))

@@ -1,4 +1,4 @@
-"""Models and workers in the client and its command. The server here is scripted; the server's tests run a real one."""
+"""Models and workers in the client and its command, with a scripted server. The server's own tests use a real one."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ SHARED = {
     "test_whole.py": "the `daybreakd up` of a worker",
     "test_readme.py": "the `daybreakd up` of a worker",
 }
-"""Files that share an expensive session fixture → the fixture."""
+"""Files that share an expensive session-scoped fixture → the fixture."""
 
 LONGEST = (
     # of `make test-systems`

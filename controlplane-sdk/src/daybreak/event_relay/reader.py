@@ -1,5 +1,5 @@
-"""Reads a pool's stream as one consumer of a consumer group. It delivers each event at least once, even if Redis or the
-consumer restarts.
+"""Reads a pool's stream as one consumer of a consumer group. Each event is delivered at least once, even if Redis or
+the consumer restarts.
 
 :class:`Relay` keeps a small buffer of entries. When the buffer is empty, ``_refill`` fills it from the first of three
 sources that applies:
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 _BACKOFF_S = (0.1, 0.25, 0.5, 1.0, 2.0)
 _BLOCK_S = 5.0
-"""The longest blocking read. A dead connection is noticed at most ``timeout_s`` later."""
+"""How long a read may block. A dead connection is noticed at most ``timeout_s`` after this time."""
 _NO_GROUP = re.compile(r"\b(NOGROUP|UNBLOCKED|no such key)\b")
 
 
@@ -111,7 +111,7 @@ class Relay:
         """Connect, and create the group if it does not exist.
 
         :raises UnreachableError: if Redis does not respond now. In a later outage the relay waits.
-        :raises ConfigError: if Redis refuses the user, its password or its permissions, or the key is not a stream.
+        :raises ConfigError: if Redis refuses the login, if the user lacks a permission, or if the key is not a stream.
         """
         try:
             self._read_client = self._connect(_BLOCK_S + self._timeout_s)

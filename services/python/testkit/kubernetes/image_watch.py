@@ -17,7 +17,7 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 PULL_TIMEOUT_S = 30.0
-"""A registry may fail once. A pull that has failed for this long counts as final."""
+"""A registry may fail for a moment. If a pull has failed for this long, the image counts as missing."""
 _PULL_FAILED = frozenset({"ErrImagePull", "ImagePullBackOff"})
 _FINAL = frozenset({"ErrImageNeverPull", "InvalidImageName"})
 _MISSING = re.compile(r"not found|does not exist|manifest unknown|access denied|not authorized|unauthorized")

@@ -1,4 +1,4 @@
-"""The chart's values for tests: little memory, short cooldowns, almost no CPU requests."""
+"""The chart's values for tests: little memory, short cooldowns, and tiny CPU requests."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 from testkit.kubernetes import s3
 
 LEASE_S = 6.0
-"""Short, so that a test does not wait long for a lost lease."""
+"""Short, so that a test does not wait long for a lease to end."""
 
 COOLDOWN_S = 8
 """A pool without work scales to zero after this time."""
 
 REDIS = "docker.io/library/redis:7.0-bookworm"
-"""The chart's default, and the image in docs/upgrading.md."""
+"""The chart's default image of Redis, which docs/upgrading.md uses too."""
 
 
 ENGINE = "daybreak-llama:dev"
-"""What `make engine-image` builds."""
+"""The image that `make engine-image` builds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

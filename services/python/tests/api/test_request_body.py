@@ -222,7 +222,7 @@ def test_a_number_without_a_fraction_is_an_integer(api: Api, pool: str, input: b
 
 
 def test_two_spellings_of_one_body_match_one_key(api: Api) -> None:
-    """An Idempotency-Key may be used again with null for an absent field, and with 5.0 for 5."""
+    """An Idempotency-Key may be used again with a body that has null for an absent field and 5.0 for 5."""
     first = post(api, b'{"pool": "echo", "input": {"steps": 5}}', Idempotency_Key="spelled")
     again = post(
         api,

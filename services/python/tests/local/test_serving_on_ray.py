@@ -27,7 +27,7 @@ def pool(valkey: Server, tmp_path: Path) -> Iterator[Pool]:
 def test_a_gang_answers_requests_and_a_new_one_takes_its_place(
     systems: Callable[..., System], valkey: Server, pool: Pool
 ) -> None:
-    """The watchdog deregisters the group of a leader that died, so that no router sends requests to it."""
+    """When a leader dies, its watchdog deregisters the group, so that no router sends requests to the group."""
     system = systems(
         "up",
         DAYBREAK_REDIS__URL=valkey.url,

@@ -44,7 +44,7 @@ def _memory() -> Memory:
 
 
 def _spans(counts: Sequence[int]) -> list[Span]:
-    """Sessions of different lengths. In all but the first, old positions are outside the window."""
+    """Sessions of different lengths. In all but the first session, old positions are outside the window."""
     return [
         Span(
             pages=range(number * PAGES_EACH, (number + 1) * PAGES_EACH),
@@ -59,7 +59,7 @@ def _spans(counts: Sequence[int]) -> list[Span]:
 
 @pytest.fixture
 def fixed_threads() -> Iterator[None]:
-    """Set the number of threads, so that torch does not change it. torch compiles code for one number of threads."""
+    """Keep torch at one thread, because it compiles code for a certain number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

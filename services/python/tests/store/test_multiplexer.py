@@ -1,4 +1,4 @@
-"""The connection that all coroutines share: each caller gets its own answers, whatever happens to the connection."""
+"""The connection that all coroutines share: each caller gets its own answers, and a lost connection is replaced."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_a_killed_server_fails_pending_calls_and_serves_later_ones(stoppab
 async def test_a_server_that_does_not_answer_causes_a_timeout(stoppable: Server) -> None:
     """A call to a suspended server (SIGSTOP) times out, and the next call opens a new connection.
 
-    A suspended server keeps its connections open, so nothing else would end the call.
+    A suspended server keeps its connections open, so only the timeout ends the call.
     """
     client = connect_async(stoppable.url, timeout_s=0.5)
     multiplexer = Multiplexer(client, timeout_s=0.5)

@@ -1,4 +1,4 @@
-"""Builds the FastAPI app from the given services: its routes, streams, background tasks and error renderer."""
+"""Builds the FastAPI app, with its routes, streams, background tasks and error renderer, from the given services."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def build_app(services: Services) -> FastAPI:
 
 
 def _add_fast_paths(app: App, ctx: Dependencies, origin_check: OriginCheck, *, own: frozenset[str]) -> None:
-    """Serve the busiest routes, and all requests for groups and workers, without FastAPI's routing."""
+    """Serve the busiest routes, and all requests that go to groups and workers, without FastAPI's routing."""
 
     def fast(
         path: str,

@@ -158,7 +158,7 @@ class TaskRecord:
     error_attempt: int | None = None
     replay_of: TaskId | None = None
     position: int | None = None
-    """The estimated position; 1 is next. ``None`` unless the task waits."""
+    """The estimated position in the queue; 1 is next. ``None`` unless the task waits."""
     wait_s: float | None = None
     """The estimated seconds until the task starts. ``None`` unless the task waits and the pool has a history."""
     last_event_id: str | None = None

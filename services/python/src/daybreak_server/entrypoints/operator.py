@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 def run_operator(settings: Settings, *, heads: Callable[[str], Address] = in_namespace) -> int:
     """Reconcile the pools of one namespace until SIGTERM.
 
-    :param heads: For a namespace, returns the function that finds the addresses of its Ray heads. Replaced in tests.
+    :param heads: Given the namespace, returns a function that finds the address of a RayCluster's head.
     :returns: 0, or 1 if the cluster's API server could not be used at the beginning of a round.
     """
     log_to_stderr(settings.log)

@@ -16,8 +16,8 @@ from pathlib import Path
 CONTAINER_STDERR = Path("/proc/1/fd/2")
 """The standard error of the container's first process: the container's log."""
 LINE_BYTES = select.PIPE_BUF
-"""The longest line, newline included. The kernel writes it into a pipe as a whole, so the lines of several ranks do not
-mix."""
+"""The maximum length of a line, newline included. The kernel writes such a line into a pipe as a whole, so the lines of
+several ranks do not mix."""
 
 
 class ContainerHandler(logging.Handler):

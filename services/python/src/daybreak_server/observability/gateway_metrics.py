@@ -17,7 +17,7 @@ from daybreak_server.ports.metrics import Exporter, HistogramSeries, Meter
 class GatewayMetrics:
     """The measurements of the HTTP server's parts.
 
-    ``meter`` receives the measurements. By default, it exports them at ``/metrics``. The metrics of pools and models
+    ``meter`` receives the measurements. The default meter exports them at ``/metrics``. The metrics of pools and models
     are always at ``/metrics``, even in a process whose own metrics Ray exports.
     """
 
@@ -29,7 +29,7 @@ class GatewayMetrics:
         self.registry.register(self.models)
         self.meter = meter or PrometheusMeter(catalogue.exported_by(Exporter.GATEWAY), self.registry)
         self._last_tick: dict[str, float] = {}
-        # The series that change most often. They are kept here, because a lookup takes longer than the count itself.
+        # The series that change most often are kept here, because looking one up takes longer than counting.
         self._requests: dict[tuple[str, str, int, str], HistogramSeries] = {}
         self._scripts: dict[str, HistogramSeries] = {}
         self._events = self.meter.counter(catalogue.STREAM_EVENTS)
@@ -61,11 +61,11 @@ class GatewayMetrics:
         self.meter.gauge(catalogue.STREAM_SUBSCRIBERS, kind).inc()
 
     def stream_closed(self, kind: str) -> None:
-        """Count a stream that has ended."""
+        """Stop counting a stream, because it has ended."""
         self.meter.gauge(catalogue.STREAM_SUBSCRIBERS, kind).dec()
 
     def count_relayed(self, subscribers: int) -> None:
-        """Count an event that was sent to ``subscribers`` streams."""
+        """Count an event once for each of the ``subscribers`` streams to which it was sent."""
         self._events.inc(subscribers)
 
     def count_reset(self) -> None:

@@ -23,7 +23,7 @@ from daybreak_server.observability.samples import Sample, families
 from daybreak_server.ports.registry import RegistryView, Wake
 
 MODELS_MAX = 100
-"""How many models have series of their own. They are the oldest models. All others are counted together."""
+"""The number of models that have series of their own. The oldest models have them; all others are counted together."""
 OTHER = "other"
 
 

@@ -1,4 +1,4 @@
-"""The part ``peers`` installs, tunes, starts, compares and measures all servers."""
+"""The benchmark's part ``peers``: it installs, tunes, starts, compares and measures all servers."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def run(
 
 
 def _described(contenders: Sequence[Contender], load: str) -> dict[str, str]:
-    """The text of the line below the table."""
+    """What the line below the table says: name → value."""
     found = {"torch": version("torch"), "threads": "1", "load before": load}
     for contender in contenders:
         if contender is not DAYBREAK:

@@ -18,7 +18,7 @@ class Costs:
     """The measured costs: for each operation, how many CPU seconds it takes on a shard's single core.
 
     Some fields have other units. Fields whose names end in ``_bytes`` have bytes, those whose names end in ``_s`` have
-    operations per second, and the two hand-offs have seconds of time.
+    operations per second, and the two hand-offs have seconds of elapsed time.
     """
 
     submit: float

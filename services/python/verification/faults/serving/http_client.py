@@ -30,7 +30,7 @@ class Received:
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     size: int = 0
-    """Bytes of the body."""
+    """How many bytes of the body arrived."""
     crc: int = 0
     """The CRC-32 of these bytes."""
     complete: bool = False

@@ -331,7 +331,7 @@ class _Body(io.RawIOBase):
 def client_factory(
     *, region: str | None, path_style: bool, other_server: bool, key_files: tuple[Path, Path] | None = None
 ) -> Callable[[str | None], Any]:
-    """Return a function that makes clients. It has a session of its own: threads must not share boto3's default one."""
+    """Return a function that makes clients in a new session. Threads must not share boto3's default session."""
     session = boto3.session.Session(botocore_session=session_with(key_files))
     config = Config(
         connect_timeout=5,

@@ -2,11 +2,11 @@
 
 A connection for each call would cost more than the call itself: the call would take the connection from a pool, set a
 timer for each read, and wake its coroutine twice. Here a call makes one future, and all calls in the same turn of the
-event loop share one write. The server replies in order, so each reply belongs to the oldest pending call. One timer
-watches that call only, because no later call can be answered earlier. When the connection ends, all pending calls
-fail, and the next call makes a new connection.
+event loop share one write. The server replies in order, so each reply belongs to the oldest pending call. A single
+timer watches this oldest call. Later calls need no timer, because none of them can be answered earlier. When the
+connection ends, all pending calls fail, and the next call makes a new connection.
 
-redis-py still makes the connections, because it knows addresses, TLS and users. :class:`_Connection` then takes over
+redis-py still makes the connections, because it handles addresses, TLS and users. :class:`_Connection` then takes over
 the transport.
 """
 
@@ -24,7 +24,7 @@ from redis import exceptions as failures
 from daybreak_server.adapters.redis.scripts import Arg
 
 Command = tuple[Arg, ...]
-_pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # the type stub allows pairs only
+_pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # the type stub allows only 1-tuples
 
 
 _DEMOTED = ("READONLY", "UNBLOCKED")
@@ -130,12 +130,12 @@ class _Connection(asyncio.Protocol):
                 call.future.set_exception(type(error)(*error.args))
         if not self.loop.is_closed():
             self._transport.abort()
-        # With these references, the destructor of redis-py's connection would warn that it is still open.
+        # With these references, the destructor of redis-py's connection would warn that the connection is open.
         self._connection._writer = self._connection._reader = None
 
 
 class Multiplexer:
-    """Executes commands on one connection. It connects at the first call, and again after the connection was lost."""
+    """Executes commands on one connection. The first call opens it, and so does the first call after it was lost."""
 
     def __init__(self, client: redis.asyncio.Redis, *, timeout_s: float) -> None:
         self._pool = client.connection_pool

@@ -76,7 +76,7 @@ def _inflate(raw: bytes, encoding: str, max_bytes: int) -> bytes | None:
 
 
 def _window(raw: bytes, encoding: str) -> int:
-    """zlib's code for the format. ``deflate`` means data in a zlib frame, but clients often leave out the frame."""
+    """zlib's ``wbits`` for the format. ``deflate`` means data in a zlib frame, but clients often omit the frame."""
     if encoding == "gzip":
         return 16 + zlib.MAX_WBITS
     framed = len(raw) >= 2 and raw[0] & 0x0F == zlib.DEFLATED and not int.from_bytes(raw[:2]) % 31
@@ -112,8 +112,8 @@ def _check_unique(pairs: Sequence[tuple[str, Any]]) -> None:
 
 
 _KEYS = json.JSONDecoder(object_pairs_hook=_check_unique, parse_int=len, parse_float=len)
-"""A second pass, which only looks for duplicate keys. pydantic's faster parser accepts them, and keeps the last value.
-This pass does not parse numbers (``len`` accepts any text), because ``int`` refuses very long numbers."""
+"""A second pass, which only looks for duplicate keys. pydantic's faster parser accepts duplicate keys, and keeps the
+last value. This pass does not parse numbers (``len`` accepts any text), because ``int`` refuses very long numbers."""
 
 
 def _json_error(raw: bytes, exc: ValueError) -> str:

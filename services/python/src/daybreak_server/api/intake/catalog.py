@@ -1,4 +1,4 @@
-"""The configured pools, with the workload that validates their inputs, and a cache of their latest views."""
+"""The configured pools, each with the workload that validates its inputs, and a cache of the pools' latest views."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FRESH_MS = 1_000
 
 @dataclass(frozen=True)
 class PoolEntry:
-    """A configured pool, with everything that a submit needs to know of its workload."""
+    """A configured pool, and what the API needs to know about the pool's workload."""
 
     name: str
     settings: PoolSettings
@@ -94,7 +94,7 @@ class PoolEntry:
         ``sent`` is the client's input and ``params`` its validated form; the ranks must read the same ``params`` from
         the JSON.
 
-        :raises ApiError: ``invalid_input`` if they would read something else.
+        :raises ApiError: ``invalid_input`` if the ranks would read something else.
         """
         try:
             return stored_form(self.spec, params, sent, self.context)
@@ -177,7 +177,7 @@ class Catalog:
         return TaskId(task), self._pools[pool]
 
     def default(self) -> PoolEntry:
-        """The pool of ``POST /generate``: ``video``, otherwise the first pool with the video workload."""
+        """The pool of ``POST /generate``: ``video`` if it exists, otherwise the first pool with the video workload."""
         if "video" not in self._pools:
             for entry in self:
                 if entry.spec.name == "video":
@@ -194,7 +194,7 @@ class PoolViewCache:
         self._views: dict[str, tuple[int, PoolView]] = {}
         self._reads = 0
         self._shown: dict[str, int] = {}
-        """For each pool, the number of the read that returned its latest view."""
+        """For each pool: which read returned its latest view. The reads are numbered."""
         self._locks: dict[str, asyncio.Lock] = {}
         self._subscribers: dict[str, list[Callable[[PoolView], None]]] = {}
 
@@ -216,8 +216,8 @@ class PoolViewCache:
         read = self._reads
         view = await self._store.pool(pool)
         if read < self._shown.get(pool, 0):
-            # A later read was answered sooner, so subscribers do not get this older view: with it, groups would seem to
-            # leave and return.
+            # A later read has returned already. If subscribers got this older view after the newer one, groups would
+            # seem to leave and return.
             return view
         self._shown[pool] = read
         self._views[pool] = (self._now_ms(), view)

@@ -1,10 +1,10 @@
-"""The groups of a pool that may get requests, from the store's view and from what this gateway has seen itself.
+"""Decides which groups of a pool may get requests, from the store's view and from what this gateway has seen itself.
 
 The store's view comes once a second and says which groups exist. Between two views, this gateway knows better than the
 store how many requests it has sent, which group accepts no connections, and which group is full or leaves. The rules:
 
-* An ended lease, a drain mark or a failed attempt to connect takes a group out, and so does an answer which says that
-  the group leaves or that another group has its address now. Nothing else does: a group that is slow or full stays in.
+* A group is taken out of :attr:`GroupTable.ready` by an ended lease, a drain mark or a failed attempt to connect, or by
+  an answer which says that the group leaves or that another group has its address now. A slow or full group stays in.
 * The store keeps the drain mark. A group that reports to this gateway that it leaves is taken out at once. After
   :data:`LEFT_FOR_VIEWS` views, only the drain mark decides whether the group stays out.
 * A group that accepted no connection is tried again after a pause, because it may have been unreachable only for a
@@ -28,8 +28,8 @@ UNREACHABLE_PAUSE_S = 1.0
 """The pause after a failed attempt to connect. Each further failure in a row doubles it, up to the maximum."""
 MAX_UNREACHABLE_PAUSE_S = 8.0
 LEFT_FOR_VIEWS = 3
-"""For how many views a group's own report that it leaves counts, because the store's view shows the drain mark later.
-After that, the store decides, because a drain mark can be removed."""
+"""If a group says that it leaves, it stays out for this many views, because its drain mark appears only in a later
+view. After these views, only the drain mark decides, because it can be removed."""
 
 
 @dataclass(slots=True)
@@ -48,13 +48,13 @@ class _Known:
     drain: bool = False
     """Whether the store has a drain mark for the group."""
     left_for_views: int = 0
-    """The number of further views for which the group's own report that it leaves still counts."""
+    """For how many more views the group stays out because it said that it leaves."""
     unreachable: bool = False
 
 
 class GroupTable:
-    """The groups of one pool. :attr:`ready` has those that may get requests, in the order of their ids. A new
-    object replaces it only when it gains or loses a group."""
+    """The groups of one pool. :attr:`ready` has those that may get requests, in the order of their ids. The
+    sequence is replaced by a new one only when a group joins or leaves it."""
 
     def __init__(self) -> None:
         self.ready: Sequence[Candidate] = ()
@@ -93,7 +93,7 @@ class GroupTable:
         group.blocked = False
 
     def refused(self, group: Candidate) -> float:
-        """The group is full. Returns the seconds after which :meth:`unblock` should follow."""
+        """The group is full. Returns the seconds after which to call :meth:`unblock`."""
         group.blocked = True
         known = self._known.get(group.id)
         if known is None:
@@ -114,7 +114,7 @@ class GroupTable:
             self._list_ready()
 
     def unreachable(self, group: Candidate) -> float:
-        """The group accepts no connections. Returns the seconds after which :meth:`reachable` should follow."""
+        """The group accepts no connections. Returns the seconds after which to call :meth:`reachable`."""
         known = self._known.get(group.id)
         if known is None:
             return 0.0

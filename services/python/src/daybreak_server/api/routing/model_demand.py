@@ -51,7 +51,7 @@ class ModelDemand:
         """Whether the registry holds no demand of this gateway."""
 
     def follow(self, alias: str, requests: Callable[[], int], target_load: Callable[[], float]) -> None:
-        """Publish the demand for a model from now on. ``requests`` returns the present number."""
+        """Publish the demand for a model from now on. ``requests`` returns how many requests the model has now."""
         self._models[alias] = _Followed(requests, target_load)
 
     def forget(self, alias: str) -> None:

@@ -50,7 +50,7 @@ def advance(
 
 
 def begin(workload: Workload[Any], task: Task[Any], ctx: Context) -> Iterator[Step]:
-    """Return a task's run. If the call of ``run`` itself raises, the first step fails with that error."""
+    """Return the generator of a task. If the call of ``run`` itself raises, the first step fails with that error."""
     yield from workload.run(task, ctx)
 
 

@@ -1,4 +1,4 @@
-"""Calls of the scripts of sessions, and their replies."""
+"""Builds the calls of the scripts for sessions, and decodes the replies of these scripts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class SessionLimits:
     timeout_s: float = 300.0
     """How long a session lives without audio or a ping, and how long its record is kept after its end."""
     target_load: float = 32.0
-    """The sessions that one group should have, unless the GeneratorPool sets this number."""
+    """How many sessions one group should have, unless the GeneratorPool sets another number."""
 
 
 def open_session(keys: Keys, new: NewSession, limits: SessionLimits) -> Call:
@@ -99,7 +99,7 @@ def append(keys: Keys, session: SessionId, samples: bytes, *, at: int, end: bool
 
 
 def appended(reply: Sequence[Any], session: SessionId) -> SessionRecord:
-    """The session. :raises StoreError: the error in the reply."""
+    """The session. :raises StoreError: when the reply reports an error."""
     match text(reply[0]):
         case "session":
             return codec.record(reply[1])
@@ -143,7 +143,7 @@ def claim(
 
 
 def claim_without_audio(item: Sequence[Any]) -> SessionClaim:
-    """A claim as ``session_claim`` answers it; the audio is read separately."""
+    """One claim from the reply of ``session_claim``. The audio is read separately."""
     fields = mapping(item[1])
     record, turns = codec.record(item), tuple(map(codec.turn, item[2]))
     return SessionClaim(
@@ -200,7 +200,7 @@ def commit(keys: Keys, commits: Sequence[SessionCommit]) -> Call:
 
 
 def lost(reply: Sequence[Any], leases: Sequence[SessionLease]) -> list[SessionLease]:
-    """The leases of the sessions that a script has named."""
+    """Those of ``leases`` whose sessions are listed in the reply of a script."""
     sessions = set(map(text, reply))
     return [lease for lease in leases if lease.session in sessions]
 
