@@ -1,4 +1,4 @@
-"""No task is lost by an upgrade, a rollback, or an uninstall and a new install."""
+"""No task is lost by an upgrade, by a rollback, or by an uninstall that a new install follows."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ TWINS: dict[str, str] = {}
 
 
 def public_classes(paths: Iterable[Path]) -> Mapping[str, list[Path]]:
-    """The modules that define each public class."""
+    """The name of each public class → the modules that define a class of this name."""
     found: defaultdict[str, list[Path]] = defaultdict(list)
     for path in sorted(paths):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:

@@ -215,7 +215,10 @@ class Ended:
 
 @pytest.fixture
 def process(scripted: Any, tmp_path: Path) -> Callable[..., Ended]:
-    """Run the command as a process with the variables ``env``. ``shell`` is appended to its command line in bash."""
+    """Run the command in a process with the environment variables ``env``.
+
+    If ``shell`` is set, bash runs the command line with ``shell`` (such as a pipe) at its end.
+    """
 
     def call(*args: str | bytes, shell: str = "", cwd: Path = tmp_path, **env: str) -> Ended:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("DAYBREAK", "PYTHONIO"))}
@@ -242,7 +245,7 @@ VIDEO = b"\0\0\0\x20ftypisom" + bytes(range(256)) * 8
 
 @pytest.fixture
 def served(scripted: Any, make: Make) -> bytes:
-    """A server whose task `video_01` succeeds at once with `video.mp4` and `notes.json`.
+    """A server whose task `video_01` succeeds at once. Its artifacts are `video.mp4` and `notes.json`.
 
     Both files have the same bytes. The fixture returns these bytes.
     """

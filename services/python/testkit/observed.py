@@ -205,7 +205,7 @@ class ObservedRun:
         return number
 
     def groups(self) -> list[dict[str, Any]]:
-        """Groups that are ready."""
+        """The groups of the pool :data:`POOL` that are ready."""
         shown = request(f"{self.system.url}/v1/pools/{POOL}")["groups"]
         return [group for group in shown if group["state"] in {"idle", "busy"}]
 
@@ -303,7 +303,8 @@ class ObservedRun:
 
     def _batches(self) -> None:
         """Send requests that share batches, requests whose texts are in the cache, tasks whose texts fill up batches,
-        requests whose batch fails, and requests that are refused. Rates need several rounds."""
+        requests whose batch fails, and requests that are refused. The first three kinds are sent in several
+        rounds, so that Prometheus can compute rates."""
         self.requests.answering_group(BATCHES)
         (self.files / "texts.jsonl").write_text('"a cat"\n' * 200 + "0\n")
         file = {"place": "texts", "path": "texts.jsonl"}

@@ -1,4 +1,4 @@
-"""Tests the arguments that ``make image`` passes to the builder, and the Dockerfile. No image is built here."""
+"""Tests of the Dockerfile, and of the arguments that ``make image`` passes to the builder. The tests build no image."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_an_image_is_labelled_with_its_version_and_revision(builder: str, tmp_pa
 
 
 def test_the_image_has_the_packages_of_every_extra() -> None:
-    """Some values of the chart turn on features that need an extra, such as traces. No pod can install an extra.
+    """Some values of the chart turn on features, such as traces, that need an extra. No pod can install an extra.
 
     The image lacks the extra `evaluate`, which draws charts, because only people at a terminal need it.
     """

@@ -1,4 +1,4 @@
-"""If a worker has two replicas of a model and another worker has none, one of the two moves to the other worker.
+"""If a worker has two replicas of a model and another worker has none, one of these replicas moves to the other worker.
 
 During the move, the model has at least as many ready replicas as before.
 """
@@ -42,7 +42,7 @@ class World:
     def step(self, later_ms: int = 0, states: STATES | None = None) -> Counter[str]:
         """Workers report, and the manager plans. Returns how many replicas of ``chat`` each worker has.
 
-        :param states: The states of replicas that are not ready.
+        :param states: The states of some replicas. All other replicas are ready.
         """
         reported = [
             _reporting(record, self.view.plan.placement.replicas, states or {})
@@ -164,7 +164,7 @@ def test_no_ready_replica_leaves_while_another_one_is_missing() -> None:
 
 
 def test_a_model_that_needs_the_room_gets_it_at_once() -> None:
-    """A wanted replica never waits for a move."""
+    """The new replica of the move leaves, because a wanted replica never waits for a move."""
     world = two_on_one(memory_bytes=40 * GB)
     world.step()
     world.step(SPREAD_AFTER_MS)
@@ -189,7 +189,7 @@ def test_a_worker_that_is_lost_during_a_move_is_replaced(lost: str) -> None:
 
 
 def test_a_new_replica_that_is_needed_stays_where_it_loads() -> None:
-    """While the new replica loads, another place may become the best one for it."""
+    """The new replica stays where it loads, even if another place has become the best one for it."""
     gpus = {0: 80 * GB, 1: 80 * GB}
     other = model("other", min_replicas=1)
     world = World(

@@ -43,7 +43,7 @@ def serving(name: str, *pods: str, requests: int = 0, **changes: Any) -> GroupRe
 
 
 def holding(name: str, *pods: str, sessions: int = 0, **changes: Any) -> GroupRecord:
-    """A group that holds sessions: it has no endpoint."""
+    """A group that holds sessions. It has no endpoint."""
     state = GroupState.BUSY if sessions else GroupState.IDLE
     return group(name, *pods, **{"state": state, "load": Load(sessions=sessions), **changes})
 
@@ -123,7 +123,7 @@ def test_a_group_stays_until_it_has_reported_that_it_drains_and_is_empty(observa
 def test_a_group_without_sessions_is_removed_once_it_has_reported_that_it_drains(
     state: GroupState, removed: bool
 ) -> None:
-    """Until then it may have taken a session that it has not reported yet."""
+    """Before this report, the group may have taken a session that it has not reported yet."""
     marked = holding("a", "a0", state=state, drain=True)
     video = pool(replicas=1, status=drain_of("a"))
     observation = two_groups(video, marked, holding("b", "b0", sessions=5))

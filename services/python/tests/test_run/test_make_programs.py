@@ -1,4 +1,4 @@
-"""Tests that every program of ``verification`` in the Makefile exists. Programs in shell loops count too."""
+"""Tests that every program of ``verification`` that the Makefile runs exists, even if a shell loop runs the program."""
 
 from __future__ import annotations
 

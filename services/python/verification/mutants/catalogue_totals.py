@@ -1,4 +1,4 @@
-"""Bugs in the totals of a pool: in what Redis counts, in what gateways read of it, and in the metrics."""
+"""Bugs in the totals of a pool: in what Redis counts, in what gateways read from Redis, and in the metrics."""
 
 from __future__ import annotations
 

@@ -52,12 +52,12 @@ class Subject:
 
     @property
     def caption(self) -> str:
-        """The sentence that the documentation of the demo uses."""
+        """The description of the clip, worded like the prompts in the documentation of the demo."""
         return f"a {self.colour} {self.shape} moving {self.direction}"
 
     @property
     def paraphrases(self) -> tuple[str, ...]:
-        """Other wordings that a user may choose. The tokenizer ignores differences in case and outer blanks."""
+        """Other wordings that a user may choose. The tokenizer ignores case, and blanks at both ends."""
         colour, shape, direction = self.colour, self.shape, self.direction
         return (
             f"{self.caption}.",
@@ -99,8 +99,8 @@ def random_path(direction: str, rng: np.random.Generator) -> Path:
 def coverage(shape: str, x: NDArray[Any], y: NDArray[Any], radius: float | NDArray[Any]) -> Frames:
     """How much of each pixel the shape covers, as an array [T, SIZE, SIZE] of values in 0..1.
 
-    ``x`` and ``y`` are arrays [T] of the shape's centres. The result is calculated from the signed distance to the
-    outline, so edges have one pixel of antialiasing.
+    ``x`` and ``y`` are arrays [T]: the coordinates of the shape's centre in each frame. The result is calculated from
+    the signed distance to the outline, so edges have one pixel of antialiasing.
     """
     pixels = np.arange(SIZE, dtype=np.float32)
     across = pixels[None, None, :] - x.astype(np.float32)[:, None, None]

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class PoolKind(StrEnum):
-    """The workload's spec sets the kind. If settings or the CRD repeat it, Daybreak checks that it is the same."""
+    """The workload's spec sets the kind. Daybreak checks that a kind in the settings or in the CRD is the same."""
 
     JOBS = "jobs"
     """Groups pull tasks from the queue."""

@@ -46,8 +46,9 @@ class TraceContext:
 
 
 def _bounded(tracestate: str) -> str:
-    """The members that fit, or nothing if one is invalid, if two have the same key, or if there are too many. If they
-    are too long together, long members are dropped first, then the last ones."""
+    """The members of ``tracestate`` that fit into :data:`TRACESTATE_MAX` characters. If not all fit, long members are
+    dropped first, then the last ones. The result is empty if a member is invalid, if two members have the same key, or
+    if there are too many members."""
     members = [member.strip(" \t") for member in tracestate.split(",") if member.strip(" \t")]
     keys = list(_keys(members))
     if len(keys) != len(members) or len(set(keys)) != len(keys) or len(keys) > _MEMBERS_MAX:

@@ -1,13 +1,13 @@
 """``daybreakd up`` runs Daybreak on one machine: Valkey, Ray with the groups, and the gateway.
 
 ``make_plan`` chooses ports and writes the settings for the child processes. A supervisor starts Valkey (unless the
-settings name a Redis), and then Ray and the gateway at the same time. Tasks are accepted as soon as the gateway
-answers: from then on ``up.json`` exists, with ``ready: false``. ``up`` is ready when every group is. ``observe`` adds
-Prometheus (:mod:`~daybreak_server.local.observe`).
+settings name a Redis), and then Ray and the gateway at the same time. As soon as the gateway answers, it accepts tasks,
+and ``up`` writes ``up.json`` with ``ready: false``. ``up`` is ready when every group is ready. With ``observe``, ``up``
+also starts Prometheus (:mod:`~daybreak_server.local.observe`).
 
-If a process or a group cannot start, ``up`` exits with the reason. Once ``up`` is ready, it restarts whatever fails,
-until SIGINT, SIGTERM or SIGHUP. Then it stops the processes in reverse order, keeps the logs of Ray, and ends every
-process that is left.
+If a process or a group cannot start, ``up`` exits with the reason. Once ``up`` is ready, it restarts whatever fails. On
+SIGINT, SIGTERM or SIGHUP, it stops the processes in reverse order, keeps the logs of Ray, and ends every process that
+is left.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ from daybreak_server.settings.address_format import reachable, url_of
 from daybreak_server.settings.tree import Settings
 
 _START_S = 900.0
-"""How long ``up`` waits for its groups. Large models take long to load. Most failures show much earlier."""
+"""How long ``up`` waits for its groups. Large models take long to load. Most failures are noticed much earlier."""
 _MAX_FAILURES = 2
-"""Failures of a pool's ranks, counted together, after which ``up`` stops waiting for the groups."""
+"""When the ranks of a pool have failed this many times in total, ``up`` no longer waits for the groups, and exits."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The metrics of pools and of the Redis server, as they were last read from Redis.
 
 Every gateway reads the same numbers from Redis, so every gateway exports the same values. Queries therefore take the
-maximum over instances, never the sum. No total decreases when a group, a gateway or a worker dies.
+maximum over the gateways, never the sum. No total decreases when a group, a gateway or a worker dies.
 
 A gateway that no longer reaches Redis must not determine the maximum forever. So it stops exporting gauges, except
 ``daybreak_redis_up``, once its last reading is :data:`STATE_S` old. It exports totals longer, to bridge a short outage:

@@ -50,7 +50,7 @@ class Owned:
 
 @dataclass
 class Group:
-    """A stand-in for a group, which writes a word for each block of audio."""
+    """A stand-in for a group. It writes a word for each block of audio."""
 
     work: RedisSessionWork
     stopping: threading.Event = field(default_factory=threading.Event)

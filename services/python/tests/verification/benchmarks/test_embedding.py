@@ -77,7 +77,7 @@ def answering(answer: Callable[[bytes], bytes | None]) -> Iterator[int]:
 
 
 def test_answers_count_within_the_window_and_rare_requests_do_not() -> None:
-    """Each caller gets answers. The caller that sends rare requests gets answers too, but they are in no figure."""
+    """All callers get answers. One more caller sends rare requests, and the answers to these are not counted."""
     seen: list[bytes] = []
 
     def good(body: bytes) -> bytes:
@@ -108,7 +108,7 @@ def test_the_rate_does_not_depend_on_how_many_batches_lie_in_the_window() -> Non
 
 
 def test_a_window_stays_open_until_each_caller_had_an_answer() -> None:
-    """Even if a server answers in slow, large batches, its rate does not come from an empty window."""
+    """If the window closed earlier, a server that answers in slow, large batches could have no answer in it."""
     gate = threading.Semaphore(0)
 
     def slow(body: bytes) -> bytes:
@@ -160,7 +160,7 @@ def test_texts_have_the_lengths_of_their_kind() -> None:
 
 
 def test_the_rate_at_a_p95_lies_on_the_line_between_points() -> None:
-    """Points with a lower rate at a higher p95 do not pull the line down."""
+    """The line omits a point if another point has a higher rate at a lower p95."""
     points = [(10.0, 50.0), (100.0, 150.0), (200.0, 140.0), (300.0, 250.0)]
     assert table.rate_at(points, 5.0) == 0.0
     assert table.rate_at(points, 10.0) == 50.0
@@ -176,7 +176,7 @@ def turn(rate: float, p95_ms: float) -> Turn:
 
 
 def figures_of(ours: tuple[float, float], peer: tuple[float, float]) -> dict[str, table.Row]:
-    """The rows of a run. ``ours`` and ``peer`` are the rate and the p95 of Daybreak and of a peer."""
+    """The rows of a run. ``ours`` is the rate and the p95 of Daybreak; ``peer`` is the rate and the p95 of a peer."""
     effort = Effort(rounds=1, seconds=1.0, tuned_s=0.0, outlier_s=1.0, clients=(32,), kinds=("short",))
     figures = Figures(chosen={US: Variant(what="eager"), "mosec": Variant(what="5 ms")})
     for name, found in ((US, ours), ("mosec", peer)):
@@ -204,7 +204,7 @@ def test_rows_say_who_is_ahead_at_the_same_clients_and_at_the_same_p95() -> None
 
 
 def test_a_peer_that_is_faster_at_the_same_p95_makes_the_row_missed() -> None:
-    """The row's target is the rate of the peer in the same run."""
+    """The target is the peer's rate at this p95 in the same run."""
     rows = figures_of(ours=(200.0, 100.0), peer=(210.0, 90.0))
     assert rows["Short texts, at a p95 of 100 ms: requests"].held is False
 
@@ -235,7 +235,7 @@ def test_a_peer_answers_the_vectors_of_the_model(contender: Contender) -> None:
 
 
 def test_the_time_of_request_threads_is_divided() -> None:
-    """Work that was timed separately is subtracted from the time of the request threads.
+    """Some work of the request threads was timed alone. These times are subtracted from the time of the threads.
 
     The rest is the time to pass requests between threads.
     """
@@ -258,7 +258,7 @@ def test_the_profile_names_the_parts_with_their_shares() -> None:
 
 
 def test_reading_and_writing_a_request_takes_time() -> None:
-    """The measurement runs the code of the workload for each text."""
+    """For each text, the measurement runs the same code as the workload."""
     assert profile.json_ms(texts("short")[:20]) > 0
 
 

@@ -43,7 +43,7 @@ def test_every_row_of_a_router_is_measured(contender: Contender, tmp_path: Path)
 
 
 def test_an_answer_that_is_not_the_back_ends_ends_the_round() -> None:
-    """The round ends if the router itself answers, for example with an error. Such a router would seem to be fast."""
+    """An answer from the router itself, such as an error, ends the round. Otherwise errors would count as answers."""
     with bed(Cores.here()) as testbed, testbed.router(DAYBREAK) as router:
         elsewhere = client.render("/v1/pools/nothing/serve/x", client.chat(tokens=1))
         for streamed in (False, True):
@@ -52,7 +52,8 @@ def test_an_answer_that_is_not_the_back_ends_ends_the_round() -> None:
 
 
 def test_the_rows_compare_with_the_rival() -> None:
-    """Daybreak's rows say whether it meets its targets, compared with the other figures of the same run."""
+    """Daybreak's rows say whether it meets two targets: a limit on the added p99, and a multiple of the rival's rate
+    for each core."""
 
     def rounds(p99_ms: float, cpu_us: float) -> list[measure.Round]:
         return [

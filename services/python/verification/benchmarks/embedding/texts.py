@@ -1,4 +1,4 @@
-"""The texts that clients send: short, long and mixed ones, and an outlier."""
+"""The texts that clients send: short texts, long texts, a mixture of both, and an outlier."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ _SLACK_MS = 5.0
 def charged(observations: Observations) -> Iterator[Violation]:
     """The charged time is the same in the tasks, the tenants' totals and the ledger.
 
-    No task is charged for more than the time from its start to its end, times its ranks.
+    No task is charged for more than the time from its start to its end, times its number of ranks.
     """
     for pool, store in observations.stores.items():
         used = {task: (int(u or 0), int(w or 0)) for task, (u, w, *_) in store["usage"].items()}
@@ -73,7 +73,7 @@ def _ranks(observations: Observations, task: str) -> int:
 
 
 def keys(observations: Observations) -> Iterator[Violation]:
-    """Every key has a known name and belongs to a task with a record, and every preview has a TTL."""
+    """Every key has a known name. The keys of a task exist only while its record exists. Every preview has a TTL."""
     for pool, store in observations.stores.items():
         tasks = set(store["families"].get("task", []))
         for task in sorted(tasks ^ {t for t, r in observations.finals.items() if r["pool"] == pool}):

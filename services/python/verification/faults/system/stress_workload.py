@@ -68,7 +68,8 @@ class Stress:
 def hold_the_lock(seconds: float) -> None:
     """Sleep in C without releasing the GIL, so that no other thread of this process can run.
 
-    ``PyDLL`` calls keep the GIL, while ``CDLL`` calls release it. ``nanosleep`` is one call of any length.
+    Calls through ``PyDLL`` keep the GIL; calls through ``CDLL`` release it. One call of ``nanosleep`` can last for any
+    time.
     """
     if seconds <= 0:
         return

@@ -1,12 +1,12 @@
-"""Builds one Redis function library from the Lua files of the pools. The server compiles it once, when it is loaded.
+"""Builds one Redis function library from the Lua files of the pools. Redis compiles the library once, on load.
 
 The text of the library is, in this order:
 
 1. generated constants (``prelude.py``), key names (``key_names.py``) and readers of arguments (``arguments.py``);
 2. the clock and the fragments (the files whose names begin with an underscore), in the order of their dependencies;
 3. ``begin``, which resets the state of the fragments when a call begins;
-4. each script, in a separate block, with the constants that only this script needs. The first line of its file has its
-   flags, and its ``run(ARGV)`` does the work.
+4. each script, in a separate block, with the constants that only this script needs. The first line of a script's file
+   has the flags of the script. The function ``run(ARGV)`` in this file does the work.
 
 The names of the library and its functions end in the hash of the text, so that several versions can live on one server
 during a rolling update. If the library cannot be loaded, because the permission or the memory for it is missing, each

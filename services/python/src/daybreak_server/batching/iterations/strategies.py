@@ -19,15 +19,16 @@ class OnePhase(BatchStrategy[K]):
 
     The first of these rules that applies decides:
 
-    1. Decode, if it has waited for ``max_decode_delay_s`` since its last batch, or since its queue ceased to be empty.
-       This rule never runs two batches of decode in a row, so prefill does not starve.
+    1. Decode, if it has waited for ``max_decode_delay_s``. The wait counts from its last batch, or from the moment when
+       a session joined its empty queue, whichever is later. This rule never runs two batches of decode in a row, so
+       prefill does not starve.
     2. Decode, if prefill *gathers*. A batch of prefill interrupts all sessions that decode. So while any session
        decodes, it is better to collect some turns first. Prefill gathers until ``gather_size`` turns are ready, or
        until the first of them has waited for ``gather_wait_s``.
     3. Prefill, if a turn is ready.
     4. Decode, if a session needs its next token.
 
-    The wait for each phase is bounded. When all turns before a ready turn have run, that turn waits for at most
+    The wait for each phase is bounded. Once all turns ahead of a ready turn have run, this turn waits for at most
     ``gather_wait_s`` plus the time of two batches. After a batch of decode, the next batch of decode waits for at most
     ``max_decode_delay_s`` plus the time of one batch of prefill. Within a phase, sessions keep their order.
     """
@@ -78,7 +79,7 @@ class BothPhases(BatchStrategy[K]):
 
 
 class WholeTurns(BatchStrategy[K]):
-    """``request``: the turns of a batch run to their end before others begin."""
+    """``request``: all turns of a batch run to their end before other turns begin."""
 
     def __init__(self) -> None:
         self._together: tuple[K, ...] = ()

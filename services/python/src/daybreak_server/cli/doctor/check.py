@@ -27,12 +27,12 @@ def ok(what: str, found: str) -> Check:
 
 
 def warning(what: str, found: str, advice: str) -> Check:
-    """A check that found a problem with which Daybreak still runs."""
+    """A check that found a problem that does not make ``daybreakd doctor`` fail."""
     return Check(level="warning", what=what, found=found, advice=advice)
 
 
 def error(what: str, found: str, advice: str) -> Check:
-    """A check that found a problem that keeps Daybreak from running."""
+    """A check that found a problem that makes ``daybreakd doctor`` fail."""
     return Check(level="error", what=what, found=found, advice=advice)
 
 

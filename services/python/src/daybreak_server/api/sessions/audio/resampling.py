@@ -7,8 +7,8 @@ distance is a *phase*, whose weights are computed once. The filter is symmetric,
 audio in time.
 
 A resampler may begin at any position that is a multiple of ``down``. Its first output samples then lack the
-input before that position. ``warm_up`` says how much earlier a resampler must begin, so that its output from
-a given position on equals the output of a resampler that began at 0.
+input before that position. ``warm_up`` says how far before a given position a resampler must begin, so
+that its output from this position on equals the output of a resampler that began at 0.
 """
 
 from __future__ import annotations
