@@ -32,7 +32,10 @@ class Destination:
 
     @classmethod
     def of(cls, path: str | None, *, as_json: bool) -> Destination:
-        """The destination for a value of ``-o``. Raises ``UsageError`` if it is empty, or stdout cannot be used."""
+        """The destination for a value of ``-o``.
+
+        Raises ``UsageError`` if the value is empty, or if it means stdout and stdout cannot be used.
+        """
         if path == "":
             raise UsageError("-o '' is not a file name")
         destination = cls(path)

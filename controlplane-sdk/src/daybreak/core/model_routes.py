@@ -47,7 +47,7 @@ def register_body(alias: str, source: str, args: Mapping[str, Any] | None, **fie
 def register(body: Mapping[str, Any]) -> ApiRequest[Model]:
     """``POST /v1/models/register``.
 
-    If the answer to an attempt is lost, the next attempt gets 409. If the existing model has the same fields, it
+    If the answer to an attempt is lost, the next attempt gets 409. If the existing model has the values of ``body``, it
     counts as the model that the earlier attempt registered.
     """
 

@@ -80,7 +80,7 @@ def _server(command: Callable[[int], list[str]], folder: Path) -> Iterator[str]:
 
 
 def s3_client(url: str) -> Any:
-    """A plain client of the server, with the credentials in the environment."""
+    """A plain client of the server. It takes its credentials from the environment."""
     return client_factory(region="us-east-1", path_style=True, other_server=True)(url)
 
 

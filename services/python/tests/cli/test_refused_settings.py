@@ -46,7 +46,8 @@ def test_the_tested_commands_include_every_main_command() -> None:
 def test_invalid_settings_end_every_command_with_code_2(
     daybreakd: Daybreakd, command: str, wrong: str
 ) -> None:
-    """The fixture ``daybreakd`` raises every exception except an exit, so a traceback would fail the test."""
+    """The fixture ``daybreakd`` raises each exception of the command again, except an exit. So a command that would
+    print a traceback fails the test."""
     environ, words = WRONG[wrong]
     result = daybreakd(command, *ARGUMENTS.get(command, ()), **environ)
     assert result.code == 2, result.out + result.err

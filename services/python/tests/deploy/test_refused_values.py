@@ -154,9 +154,10 @@ def _at(path: str, value: object) -> Object:
 def test_a_setting_that_the_chart_derives_from_a_value_is_rejected_and_the_value_named(
     path: str, value: object, instead: str
 ) -> None:
-    """The chart renders ports, policies and triggers from values, and the operator sets a group's settings in its pods.
+    """The chart renders ports, policies and triggers from its values. The operator sets a group's settings in the
+    group's pods.
 
-    If the chart accepted the setting too, the value and the setting could contradict each other.
+    If the chart also accepted a setting for the same thing, the value and the setting could contradict each other.
     """
     with pytest.raises(RefusedError) as refused:
         render(also=_at(path, value))

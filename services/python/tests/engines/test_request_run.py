@@ -30,7 +30,7 @@ async def test_the_death_of_a_rank_is_no_error_of_the_request(
 ) -> None:
     """A follower receives the request and dies.
 
-    In the second case, it first reports an error, at a point of the lockstep that the leader has not reached.
+    In the second case, the follower first reports an error, at a point of the lockstep that the leader has not reached.
     """
     with socket.create_server(("127.0.0.1", 0)) as server:
         follower = Channel(socket.create_connection(server.getsockname()))

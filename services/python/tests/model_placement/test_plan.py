@@ -96,7 +96,8 @@ def test_replicas_move_from_a_worker_that_is_lost_or_drains(remaining: tuple[Wor
 
 
 def test_a_replica_that_was_lost_and_that_nobody_needs_asks_for_no_worker() -> None:
-    """Two replicas were kept because they were loaded. Demand needs one. One of the two is lost and fits nowhere."""
+    """The plan had two replicas only because workers had loaded them. One of the two is lost and fits nowhere, so the
+    model now wants only the other."""
     seen = view(
         model(replicas=2),
         workers=(worker("w2", devices={HOST: 10 * GB}),),
@@ -271,7 +272,7 @@ def test_models_that_are_idle_go_back_to_their_minimum(seen: RegistryView) -> No
 
 @given(registries())
 def test_replicas_that_stay_wanted_stay_where_they_are(seen: RegistryView) -> None:
-    """A replica moves only to make room for one that fits nowhere else, or if its worker cannot run it."""
+    """A replica moves only if its worker cannot run it, or to make room for another replica that fits nowhere else."""
     first = planned(seen)
     assume(not first.plan.placement.unplaced)
     again = planned(replace(first, workers=(*first.workers, worker("new"))))

@@ -121,7 +121,7 @@ def test_what_is_remembered_is_bounded() -> None:
     )
 )
 def test_a_mapping_of_single_values_has_the_texts_that_any_value_has(value: dict[str, object]) -> None:
-    """Mappings of single values take a faster path through the code."""
+    """A small mapping without nested values takes a faster path through the code."""
     assert PrivateInput.of(value).texts == tuple(_Texts().of(value))
 
 

@@ -1,6 +1,6 @@
 """Ray Serve's REST API for all simulated heads.
 
-One HTTP server serves them, and each path begins with a RayCluster's name.
+One HTTP server answers for all heads. Each path begins with a RayCluster's name.
 """
 
 from __future__ import annotations

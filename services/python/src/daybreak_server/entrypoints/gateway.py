@@ -38,7 +38,7 @@ class Gateway(ApiServer):
 
 
 def serve(gateway: Gateway) -> int:
-    """Run until a signal arrives. :returns: 0, or 1 if the gateway could not listen."""
+    """Run until a signal arrives or ``stop`` is called. :returns: 0, or 1 if the gateway could not listen."""
     # uvicorn raises the signal again after its shutdown. Without these handlers, that signal would end the process
     # before it has cleaned up.
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -17,7 +17,7 @@ class BlobError(Exception):
 
     ``BlobError``
       ├── ``BlobNotFoundError``     the file does not exist: permanent
-      │     └── ``BlobKeyError``    and cannot exist, because the key is invalid
+      │     └── ``BlobKeyError``    the key is invalid, so no file can have it: permanent
       ├── ``BlobExistsError``       the key is taken, and files are never overwritten: permanent
       ├── ``BlobRefusedError``      no permission, no bucket, read-only: lasts until an administrator fixes it
       └── ``BlobUnavailableError``  cannot be reached, timed out, answered 5xx: temporary
@@ -103,5 +103,6 @@ class Blobs(Protocol):
     def probe(self) -> None:
         """Write, read and delete a small file. :raises BlobError: with a message that says what to do.
 
-        A process that dies during a probe leaves the file behind; its key (:func:`probe_key`) says when it was written.
+        A process that dies during a probe may leave the file behind. The key of the file says when the file was written
+        (:func:`probe_key`).
         """

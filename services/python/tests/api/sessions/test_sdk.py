@@ -71,7 +71,7 @@ def test_text_is_the_whole_text(client):
 
 
 def test_a_client_that_sends_all_before_it_reads_does_not_block(client):
-    """The client also reads while it sends. Otherwise the server could not send its events."""
+    """The client also reads while it sends. If it did not, the server could not send its events."""
     audio = noise(20) * 10
     with client.sessions.open("de") as live:
         live.send(audio)

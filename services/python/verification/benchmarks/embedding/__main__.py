@@ -2,7 +2,7 @@
 
 ``peers`` measures Daybreak beside other servers, which are installed below ``build/competitors``; ``profile``
 shows how Daybreak spends its CPU time; ``picture`` draws the throughput for each batch size and timeout;
-``batches`` compares the modes of batching. Without ``--part``, ``peers``, ``profile`` and ``picture`` run.
+``batches`` compares the modes of batching. If no ``--part`` is given, all parts except ``batches`` run.
 """
 
 from __future__ import annotations

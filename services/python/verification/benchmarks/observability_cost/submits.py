@@ -5,7 +5,8 @@ they run: their memory addresses differ, and so do their hash seeds unless the g
 the same processes do not remove this difference. So the benchmark starts all processes several times, each time with a
 new seed that all gateways share. After each start, the gateways take turns in random order. Each round gives, for each
 mode, one difference from the baseline. The baseline is the mean of two gateways without observability. The difference
-between these two gateways is the *control*: it shows how far figures differ although both gateways do the same.
+between these two gateways is the *control*: it shows how far the figures of two gateways differ although both do the
+same work.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def measure(
 
 
 def _cost(figures: Sequence[Sequence[float]], bases: Sequence[Sequence[float]]) -> Cost:
-    """What a mode costs. For each start, ``figures`` has the mode's rounds, and ``bases`` the baseline's."""
+    """What a mode costs. For each round of each start, ``figures`` has the figure of the mode, and ``bases``
+    has the figure of the baseline."""
     return Cost(
         base=[statistics.median(base) for base in bases],
         extra=[

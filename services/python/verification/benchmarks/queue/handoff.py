@@ -25,7 +25,7 @@ from verification.benchmarks.queue.tasks import POOL, group, plain
 RAW_KEY = "raw-hand-off"
 WARM_UP = 100
 PAUSE_S = (0.002, 0.005)
-"""The pause before each sample: long enough for the leader to settle its task and wait again."""
+"""The shortest and the longest pause before a sample. In this pause, the leader settles its task and waits again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,14 +1,16 @@
-"""``python -m verification.benchmarks.sessions [measured] [simulated] [second]``: the number of sessions by strategy.
+"""Finds how many sessions each strategy sustains: ``python -m verification.benchmarks.sessions [PART …]``.
+
+The parts are ``measured``, ``simulated`` and ``second``. If the command names no part, all three run.
 
 ``measured`` runs the engine with the tiny speech model and users who speak in real time, and writes `sessions.json`,
 `sessions.svg` and `sessions-steps.json`. It takes some minutes, and needs a quiet machine. ``simulated`` runs the
 scheduler in virtual time, and writes `sessions-simulated.json` and `sessions-simulated.svg`. ``second`` draws the
 batches of one second, and writes `one-second-of-batches.svg`. ``simulated`` and ``second`` give the same figures for
-the same seed. If the command names no part, all three parts run.
+the same seed.
 
 ``--whisper-live PYTHON`` measures WhisperLive beside Daybreak, and writes `sessions-whisper-live.json`. ``PYTHON`` is
-the interpreter of an environment with the packages in `requirements/`. With this option, a part runs only if it is
-named.
+the interpreter of an environment with the packages in `requirements/`. With this option, only those parts run that the
+command names.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class RedisStore:
 
     For coroutines of one event loop.
 
-    ``max_queued``: pool → how many of its tasks may wait. Pools that are not in it have the limit ``MAX_QUEUED``.
+    ``max_queued``: pool → how many of its tasks may wait. Pools without an entry have the limit ``MAX_QUEUED``.
     ``target_loads``: pool → the requests or sessions that one of its groups should have, for each pool of kind
     ``online`` or ``sessions``.
     ``tenants_max``: how many tenants have totals of their own in metrics.
@@ -134,7 +134,7 @@ class RedisStore:
         limit: int = 20,
         newest_first: bool = True,
     ) -> Page:
-        """A page of a tenant's tasks in a pool, by id. A filtered page examines at most 1,000 tasks."""
+        """A page of a tenant's tasks in a pool, sorted by id. With ``states``, at most 1,000 tasks are examined."""
         call = show.encode_list(
             self._keys(pool), tenant, states=states, after=after, limit=limit, newest_first=newest_first
         )
@@ -174,7 +174,7 @@ class RedisStore:
         return deleted
 
     async def pool(self, name: str) -> PoolView:
-        """The pool's numbers and all its groups. The operator may remove the hosts of a group that is not here."""
+        """The pool's numbers and all its groups. No group may be left out: the operator could remove its hosts."""
         keys = self._keys(name)
         reply = await self._scripts.call(group.encode_pool(keys), idempotent=True)
         others = [
@@ -211,7 +211,7 @@ class RedisStore:
         await self._scripts.call(group.encode_report(self._keys(pool), report, ttl_s=ttl_s), idempotent=True)
 
     async def tick(self, pool: str) -> TickReport:
-        """Queue due tasks, end attempts whose lease is over, expire tasks, and report files to delete. See the port."""
+        """Queue due tasks, end attempts whose lease is over, expire tasks, and list files to delete. See the port."""
         call = tick.encode(
             self._keys(pool), tenants_max=self._tenants_max, target_load=self._target_loads.get(pool)
         )

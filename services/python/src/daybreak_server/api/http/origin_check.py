@@ -4,11 +4,11 @@ Without API keys anyone who can reach the server may use it, and anyone on the s
 page that a browser shows can make the browser send requests to the server. So two kinds of requests are refused:
 
 * **DNS rebinding.** A page of ``evil.example`` waits until that name resolves to 127.0.0.1. The browser then takes the
-  server for the page's own origin, and only the Host header shows the difference. The check applies to all requests
-  from this machine, and to every request if the server listens on loopback or ``http.allowed_hosts`` is set; ``*`` in
-  ``http.allowed_hosts`` turns it off. Behind an Ingress, the Ingress decides which host names it accepts. IP addresses
-  and ``localhost`` are always allowed, because they cannot be rebound. The machine's own name and
-  ``http.host`` are always allowed too.
+  server for the page's own origin, and only the Host header shows the difference. So the Host must be an allowed name.
+  The server checks it in all requests from its own machine. If the server listens on loopback or ``http.allowed_hosts``
+  is set, it checks the Host in every request. ``*`` in ``http.allowed_hosts`` turns the check off. Behind an Ingress,
+  the Ingress decides which host names it accepts. IP addresses and ``localhost`` are always allowed, because they
+  cannot be rebound. The machine's own name and ``http.host`` are always allowed too.
 * **Cross-site requests.** If a page changes something or opens a WebSocket, the browser sends the page's Origin. The
   origin must be the server's own or listed in ``http.allowed_origins``. Listed origins also get the CORS headers with
   which their pages can read the responses. Clients other than browsers send no Origin, so this check lets them pass.
@@ -143,7 +143,7 @@ def _names_loopback(host: str) -> bool:
 
 
 def _is_from_this_machine(scope: Scope) -> bool:
-    """Whether the connection is local. Forwarding headers do not count, because a page can send them too."""
+    """Whether the connection is local. Forwarding headers do not count, because a page can send them."""
     client = scope.get("client")
     return client is not None and is_loopback(client[0])
 

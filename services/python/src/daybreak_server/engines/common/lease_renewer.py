@@ -3,8 +3,8 @@
 Every ``_POLL_S`` (0.25 s) the thread does this:
 
 1. If the heartbeat has stalled, or a peer failed so that the ranks can reach no agreement, it calls ``on_break`` once
-   and ends. Nothing renews the leases from then on. ``on_break`` settles the tasks. If ``on_break`` cannot reach the
-   store, the tasks are retried when their leases end.
+   and ends, so it renews no lease from then on. ``on_break`` settles the tasks. If ``on_break`` cannot reach the store,
+   the tasks are retried when their leases end.
 2. It renews each lease whose last renewal was sent a third of ``lease_s`` ago. It refreshes the group's record three
    times in the record's TTL, or more often if :meth:`LeaseRenewer.report` asks for that.
 3. It restarts the watchdog process if that has died, and updates the times of renewal and refresh in shared memory.
@@ -81,10 +81,10 @@ class HeldLease:
         self.on_reply(control, sent_at=self._renewed_at)
 
     def on_reply(self, control: Control, *, sent_at: float) -> Control:
-        """Record a reply of the store, which has extended the lease. Returns the control bits that hold now.
+        """Record the reply to a call that extended the lease. Returns the control bits that hold now.
 
-        The drain mark can be removed again, so the reply to the newest request decides whether it is set. The other
-        bits stay set.
+        The drain mark can be removed again, so the reply to the newest request decides whether it is set. Once set, the
+        other bits stay set.
 
         :param sent_at: When the request was sent, in monotonic seconds: the lease runs from then.
         """
@@ -150,7 +150,8 @@ class LeaseRenewer:
         self.drain = False
         """Whether the store has marked the group to drain."""
         self.batching: Mapping[str, Any] = {}
-        """An administrator's changes of the setting ``batching``. From :meth:`report` on, each refresh reads them."""
+        """An administrator's changes of the setting ``batching``. After the first call of :meth:`report`, each
+        refresh reads them."""
 
     def start(self) -> None:
         """Start the thread, and the watchdog."""
@@ -229,7 +230,7 @@ class LeaseRenewer:
         queue.deregister_dead(self._record, worked_on=worked_on)
 
     def _least_renewed_at(self) -> float:
-        """When the least recently renewed lease was renewed; 0 if there is none."""
+        """When the least recently renewed lease was renewed; 0 if the leader holds no lease."""
         return min((held.renewed_at for held in self._held.values()), default=0.0)
 
     def refresh(self) -> None:

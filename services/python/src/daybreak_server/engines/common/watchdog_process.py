@@ -11,11 +11,11 @@ Every ``_POLL_S`` (0.25 s) the loop reads the shared heartbeat and decides:
    threads probably cannot run. So the watchdog kills the process, settles its leases as strikes (``stalled``) and
    deregisters its group. Then the watchdog ends.
 3. The leader was stopped by a signal (SIGSTOP): it does no work, so the watchdog renews nothing and the leases run out.
-4. A renewal or the refresh of the group's record is late by a quarter of its period: the watchdog does it.
+4. A renewal or the refresh of the group's record is late by a quarter of its period: the watchdog does it instead.
 
-A leader and its watchdog may renew or settle the same lease. That is safe: both have the same token, and a repeated
-settlement changes nothing. When the store calls a token stale, the task belongs to another attempt, and the watchdog no
-longer touches that lease.
+A leader and its watchdog may both renew or settle the same lease. That is safe: they have the same token, and a
+repeated settlement changes nothing. When the store calls a token stale, the task belongs to another attempt, and the
+watchdog no longer touches that lease.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Session:
         self.turn: Turn | None = None
         """The turn in progress."""
         self._unread = b""
-        """The audio of the turn in progress that the model has not read yet."""
+        """The audio of the turn in progress, as far as the model has not read it yet."""
         self._block = shape.block_samples
         self._max_tokens = shape.max_turn_tokens * ENDLESS_FACTOR
         self.position = claim.turns[-1].end if claim.turns else record.consumed

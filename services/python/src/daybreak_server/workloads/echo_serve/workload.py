@@ -1,8 +1,8 @@
 """``echo-serve``: answers each request in the way that its body describes, and can fail in every way that a test needs.
 
 The JSON body of a request is a :class:`Wish`. A request without a body is answered with its method, path, query and
-headers. Unless the request ends with an error or is refused, its answer has the headers ``echo-pid``, the id of the
-leader's process, and ``echo-count``, the number of requests that this process has served before.
+headers. Unless the request ends with an error or is refused, the workload adds two headers to the answer: ``echo-pid``
+(the id of the leader's process) and ``echo-count`` (the number of requests that this process has served before).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Wish(BaseModel):
     patient: bool = Field(False, description="Continue even if the request is cancelled.")
     all_ranks: bool = Field(
         False,
-        description="Before each part, add up a number of each rank in a collective. The part is the sum.",
+        description="Before each part, a collective adds up one number from each rank. The part is the sum.",
     )
     leader_only: bool = Field(
         False, description="With `all_ranks`: ranks other than the leader yield empty parts."
