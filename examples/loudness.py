@@ -23,7 +23,7 @@ from daybreak_server.workloads.sessions import (
 
 BLOCK = 8_000  # samples at 16 kHz: half a second
 WORDS = ("silence", "soft", "loud")  # a token is the index of its word
-# The lowest mean of the samples' absolute values (16 bits) in a soft and in a loud block.
+# The lower limits of a soft and of a loud block, for the mean of the absolute values of its 16-bit samples.
 SOFT, LOUD = 100, 3_000
 SESSION_BYTES = 1_000
 PAIR = LanguagePair(source="en", target="en", source_name="English", target_name="English")
@@ -56,7 +56,7 @@ class Loudness:
         self.words: dict[str, list[int]] = {}
 
     def warm_up(self) -> None:
-        """Do nothing: the first turn is as fast as the next."""
+        """Do nothing: the first turn is as fast as later ones."""
 
     def open(self, session: str, pair: LanguagePair, past: Sequence[PastTurn] = ()) -> None:
         """Begin a session, or continue one that another group has begun."""

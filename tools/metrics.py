@@ -1,12 +1,12 @@
-"""Checks that every metric is declared, well named, and has a place.
+"""Checks that every metric is declared, has a proper name, and has a place: a panel or an alert.
 
-A metric's declaration is in ``observability/catalogue.py``, or in a catalogue that it lists. The check fails
+A metric's declaration is in ``observability/catalogue.py``, or in a catalogue that this module lists. The check fails
 
 * for a metric that is made outside the modules in ``METERS``, because then no catalogue lists it;
-* for a name that breaks Prometheus' conventions, or help without a sentence;
+* for a name that breaks Prometheus' conventions, or for a help text that is not a sentence;
 * for a name that a dashboard, an alert or a page uses, but that no declaration has;
 * for a metric without a place: no panel and no alert uses it, and ``why_unused`` does not say why;
-* for a ``why_unused`` of a metric that is used.
+* for a metric that is used although it has a ``why_unused``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ NOT_METRICS = re.compile(r"daybreak_(server|settings|settle_\w+)\b|daybreak_\w+_
 
 
 def naming(metrics: Iterable[Metric]) -> Iterator[str]:
-    """What is wrong with declarations, by the rules of ``promtool check metrics`` and our own."""
+    """What is wrong with declarations, by the rules of ``promtool check metrics`` and by our own rules."""
     names: set[str] = set()
     for metric in metrics:
         name = metric.name

@@ -90,7 +90,7 @@ def test_range_requests_may_be_invalid_or_conditional(api: Api, ended: dict[str,
 
 
 def test_a_range_may_cover_a_files_only_byte() -> None:
-    """A range can be the only byte of a file. A range without any byte (``bytes=-0``) is refused."""
+    """A range of a file that has only one byte is served. A range without any byte (``bytes=-0``) is refused."""
     assert byte_range("bytes=0-", 1) == (0, 1)
     with pytest.raises(ApiError):
         byte_range("bytes=-0", 5)
@@ -116,7 +116,7 @@ def test_a_file_with_a_presigned_url_is_a_redirect(
 
 
 def test_a_file_that_the_store_has_lost_is_404(api: Api, ended: dict[str, Any]) -> None:
-    """The response is an error from its start, with no byte of a file before it."""
+    """The whole response is an error. No byte of a file comes before the error."""
     api.blobs.delete(ended["id"])
     response = api.client.get(ended["artifacts"][0]["url"])
     assert (response.status_code, response.json()["code"]) == (404, "no_such_artifact")
@@ -170,7 +170,7 @@ def test_a_task_that_has_not_ended_is_not_deleted(api: Api, leader: FakeLeader) 
 def test_the_end_of_retention_removes_files_record_and_events(
     start_api: Callable[..., Api], start_leader: Callable[..., FakeLeader]
 ) -> None:
-    """The ticker deletes the task without any request, and its files first."""
+    """Without any request, the ticker deletes the files of the task, and then the task."""
     api = start_api(pools={"echo": {"workload": "echo", "retention_s": 0.5}})
     leader = start_leader()
     task = api.submit()

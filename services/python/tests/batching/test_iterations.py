@@ -24,7 +24,7 @@ def started(scheduler: Scheduler[str], now: float) -> Batch[str]:
 
 
 def run(scheduler: Scheduler[str], at: float, until: float, continuing: Iterable[str] = ()) -> Batch[str]:
-    """Run the next batch; the sessions of ``continuing`` want another token after it."""
+    """Run the next batch. The sessions of ``continuing`` want another token after this batch."""
     batch = started(scheduler, at)
     for session in continuing:
         scheduler.decode_ready(session, until)
@@ -99,7 +99,7 @@ def test_prefill_gathers_while_a_session_decodes() -> None:
 
 
 def test_prefill_gathers_for_a_limited_time() -> None:
-    """The time begins when the first of the waiting turns becomes ready."""
+    """The limit counts from the time at which the first waiting turn became ready."""
     scheduler = ready(IterationRules(gather_size=3, gather_wait_s=0.5), "a")
     run(scheduler, 0.0, 1.0, "a")
     scheduler.prefill_ready("b", 1.0, seconds=0.5)
@@ -280,7 +280,8 @@ def test_rules_become_settings_and_come_back() -> None:
 
 
 def calls_of_a_step(waiting: int) -> int:
-    """The number of calls and returns of functions in three steps, while this many sessions wait in each queue."""
+    """Count the calls and returns of functions in three steps and one ``forget``. ``waiting`` sessions are in each
+    queue."""
     scheduler: Scheduler[str] = Scheduler(IterationRules(max_batch_size=4))
     for number in range(waiting):
         scheduler.decode_ready(f"d{number}", 0.0)

@@ -46,7 +46,7 @@ def test_a_lasting_lag_raises_the_multiplier_step_by_step() -> None:
 
 
 def test_a_short_peak_changes_nothing() -> None:
-    """The lag must exceed the limit for some time without interruption."""
+    """The multiplier rises only after the lag has exceeded the limit for ``raise_after_s`` without interruption."""
     assert after(LagState(), {0: 3, 0.9: 1, 1.0: 3, 1.9: 3}).multiplier == 1
 
 

@@ -131,7 +131,7 @@ def test_a_drained_group_releases_its_task_with_a_checkpoint_and_another_resumes
 def test_a_step_that_stalls_is_a_strike_and_the_group_ends(
     pools: Callable, ranks: Callable[..., Ranks]
 ) -> None:
-    """One rank hangs, and the other waits in a collective. The strike comes when the limit of a step has passed."""
+    """One rank hangs, and the other waits in a collective. The strike comes when the step has taken too long."""
     pool = pools(ranks=2, lease={"lease_s": 60.0, "stall_s": 2.0})
     group = ranks(pool)
     task = pool.submit(message="h", steps=9, fail_at=4, fail_kind="hang", fail_rank=1, all_ranks=True)

@@ -8,7 +8,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importi
 
 
 def test_the_backoff_grows_with_consecutive_start_failures() -> None:
-    """The backoff grows from 3 s to 48 s. If a failure comes long after the previous one, it is 3 s again."""
+    """The backoff grows from 3 s to 48 s. If a failure comes long after the previous one, the backoff is 3 s again."""
     from daybreak_server.adapters.ray.cluster import START_FAILURE_WINDOW_S, consecutive_start_failures
     from daybreak_server.engines.common.start_backoff import start_backoff_s
 

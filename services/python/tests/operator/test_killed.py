@@ -1,4 +1,4 @@
-"""After an operator is killed between two actions, the next one continues its work. The API server and Redis are real.
+"""An operator is killed between two actions, and the next operator continues. The API server and Redis are real.
 
 KubeRay need not be installed: the RayClusters here are marked as managed by another controller, and are
 simulated.
@@ -184,7 +184,7 @@ Until = Callable[[str, Callable[[], Any]], Any]
 
 
 def failing_fast(process: OperatorProcess, simulation: Simulation, kubernetes: Kubernetes) -> Until:
-    """Return a function that waits. It fails as soon as something is wrong; the error has status, actions and log."""
+    """Return a function that waits, and fails as soon as something is wrong. A timeout shows status, actions, log."""
 
     def until(what: str, predicate: Callable[[], Any]) -> Any:
         def checked() -> Any:

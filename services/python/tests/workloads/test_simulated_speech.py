@@ -1,4 +1,4 @@
-"""The simulated model of sessions. The audio determines its text exactly."""
+"""The simulated model of sessions. The audio alone determines the text that the model writes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a process does with each change of state that it makes: it writes a line of the log, and records the end of a
-session in its trace."""
+"""What a process does with each change of state that it makes: it writes a line of the log. If the change ends a
+session, the process also records this end in the session's trace."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def log_change(change: Change) -> None:
 
 
 def recorder(session_ended: Callable[[SessionChange], None]) -> OnChange:
-    """Return a function that logs each change. ``session_ended`` records the end of a session in its trace."""
+    """Return a function that logs each change. ``session_ended`` records a session's end in the session's trace."""
 
     def record(change: Change) -> None:
         log_change(change)

@@ -1,8 +1,8 @@
 """Sets up the log of a process: one line for each event, on standard error.
 
 Callers use the standard library's ``logging``; only ``observability/log_lines.py`` imports structlog. Loggers of other
-libraries go through the same handlers. Those of ``_LIBRARIES`` log requests and reconnects at level info, so unless
-``log.level`` is ``debug``, only their warnings and errors are shown.
+libraries go through the same handlers. The libraries in ``_LIBRARIES`` log requests and reconnects at level info.
+So unless ``log.level`` is ``debug``, only the warnings and errors of these libraries are shown.
 
 The first line that goes through ``logging`` imports structlog, which takes a tenth of a second. Lines about tasks are
 written without ``logging`` where that is possible, so a process that writes no other lines need not import structlog.
@@ -48,8 +48,8 @@ def log_to_stderr(log: LogSettings | None = None) -> None:
 
 
 def log_from_ray_worker(log: LogSettings, *, container: Path = CONTAINER_STDERR) -> None:
-    """Do what :func:`log_to_stderr` does, in a process that Ray has started, whose standard error is a file. If
-    ``log.container`` allows it, also write each line to the container's standard error.
+    """Do what :func:`log_to_stderr` does, in a process that Ray has started. There, standard error is a file.
+    If ``log.container`` allows it, each line also goes to the container's standard error.
 
     Serve replaces ``sys.stderr`` by a stream that logs what it receives. So this function uses the original stream.
     """

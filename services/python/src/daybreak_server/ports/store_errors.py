@@ -8,7 +8,7 @@ class StoreError(Exception):
 
     ``StoreError``
       ├── ``StoreUnavailableError``    cannot be reached or timed out: temporary, retry
-      │     └── ``StoreRefusedError``  refuses our user or password: lasts until they are corrected
+      │     └── ``StoreRefusedError``  refuses our user or password, until an administrator corrects them
       ├── ``StoreFullError``           has no memory for new tasks, sessions or audio: temporary
       ├── ``QueueFullError``           the pool's limit on waiting tasks is reached: temporary
       ├── ``SessionsFullError``        a sessions pool has no room: temporary
@@ -17,7 +17,7 @@ class StoreError(Exception):
       ├── ``SessionUnknownError``      there is no such session: permanent
       ├── ``SessionEndedError``        the session has ended: permanent
       ├── ``IdempotencyMismatchError`` the key was used with another body: permanent
-      ├── ``EventsTrimmedError``       the reader fell too far behind, and events are gone: begin after the newest
+      ├── ``EventsTrimmedError``       the reader fell too far behind, and events are gone: begin after the newest event
       └── ``ConflictError``            the task's state does not allow this: permanent
     """
 

@@ -25,9 +25,9 @@ class DefaultPools(Section):
     )
     sessions: str | None = Field(
         None,
-        description="Pool of sessions whose request names no pool: `/v1/sessions`, `/v1/realtime`, `/init` and others. "
-        "If this is unset, or its pool does not support the languages of a request, the request goes to the "
-        "only pool of the kind `sessions` that supports them.",
+        description="Pool of `/v1/sessions`, `/v1/realtime`, `/init` and other paths of sessions. If this is unset, or "
+        "the pool does not support the languages of a request, the request goes to the only pool of the kind "
+        "`sessions` that supports them.",
     )
 
 
@@ -40,8 +40,8 @@ class HttpSettings(Section):
     port: Port = Field(8000, description="Port to listen on. 0 selects any free port.")
     max_body_bytes: Bytes = Field(
         1 << 20,
-        description="Maximum size of a request body. A larger body gets the error `too_large`. Requests to groups and "
-        "models, and recordings, have the limit `router.max_body_bytes`.",
+        description="Maximum size of a request body. A larger body gets the error `too_large`. Recordings, and "
+        "requests to groups and models, have the limit `router.max_body_bytes`.",
     )
     max_streams: Count = Field(
         10_000, description="Maximum number of open SSE and WebSocket streams in one process."

@@ -39,7 +39,7 @@ def _speak(pipe: int, audio: bytes, ended: threading.Event) -> None:
 def test_the_command_translates_what_the_microphone_hears(speech, tmp_path):
     audio, path, ended = noise(2), tmp_path / "microphone", threading.Event()
     os.mkfifo(path)
-    # Opened for reading too, so that the pipe always has a reader: PortAudio first opens and closes each device.
+    # PortAudio first opens and closes each device. The pipe is opened for reading too, so that it always has a reader.
     pipe = os.open(path, os.O_RDWR)
     (tmp_path / ".asoundrc").write_text(DEVICES.replace("PIPE", str(path)))
     speaker = threading.Thread(target=_speak, args=(pipe, audio, ended))

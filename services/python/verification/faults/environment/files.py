@@ -41,8 +41,8 @@ def _delete_all(cluster: FaultCluster, tenants: Sequence[str]) -> None:
 async def _sweep_two_days_later(cluster: FaultCluster) -> None:
     """Run the gateways' daily sweep with a clock that is two days ahead.
 
-    It deletes files that belong to no task. In this scenario, those are probe files: a rank wrote them to test the
-    store, and got no response to the write or to the delete.
+    The sweep deletes files that belong to no task. In this scenario, those are probe files: a rank wrote them to test
+    the store, and got no response to the write or to the delete.
     """
     store = wiring.build_store(cluster.settings)
     try:
@@ -109,7 +109,7 @@ def s3(context: ScenarioContext) -> list[Row]:
 
 
 class SmallFolder:
-    """A file system of 8 MiB that can be full or read-only: tmpfs, which only root may mount."""
+    """A file system of 8 MiB that can be filled or made read-only. It is a tmpfs, which only root may mount."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

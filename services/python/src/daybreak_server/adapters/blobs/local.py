@@ -275,7 +275,7 @@ def _copy(reader: BinaryIO, writer: int) -> Iterator[int]:
 
 
 def _publish(folder: int, part: str, name: str, *, key: str, content_type: str) -> None:
-    """Give a complete file its name, by a hard link. This is the portable way that never replaces an existing file."""
+    """Give a complete file its name, by a hard link. A hard link is portable, and never replaces an existing file."""
     try:
         os.link(part, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
     except FileExistsError as exc:
@@ -294,7 +294,7 @@ def _exists(folder: int, name: str) -> bool:
 
 
 def _stat_in(folder: int, name: str, parts: tuple[str, ...]) -> BlobStat | None:
-    """A plain file of a folder; ``None`` if it is something else, has no valid key, or is gone."""
+    """What the store lists of a file in a folder; ``None`` if it is no plain file, has no valid key, or is gone."""
     try:
         key = "/".join(segments("/".join((*parts, name))))
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -328,7 +328,8 @@ def _keep_type(folder: int, name: str, content_type: str) -> None:
 
 
 def _remove(folder: int, name: str) -> int:
-    """Remove a file or a folder with its content, without following links. Returns the number of files."""
+    """Remove a file or a folder with its content, without following links. Returns the number of files removed, except
+    those whose names begin with ``~``."""
     try:
         if not modes.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             with suppress(FileNotFoundError):
@@ -361,7 +362,7 @@ def _probe(folder: int, name: str) -> bytes:
 
 
 def _write(folder: int, name: str, data: bytes) -> None:
-    """Create a small file durably."""
+    """Create a small file and sync it."""
     file = os.open(name, _NEW_FILE, 0o644, dir_fd=folder)
     try:
         _write_all(file, data)

@@ -21,8 +21,8 @@ from daybreak_server.ports.cluster import POOL_LABEL, ClusterView, KubeWarning, 
 KEPT_WARNINGS = 5
 """The maximum number of warnings that are kept for one object."""
 KEPT_OBJECTS = 500
-"""The maximum number of objects whose warnings are kept, so that other objects of the namespace cannot make the cache
-grow."""
+"""The maximum number of objects whose warnings are kept. The limit bounds the cache, because the cache receives
+the warnings of all objects of the namespace, including objects that do not belong to Daybreak."""
 Body = Mapping[str, Any]
 Kind = Literal["pools", "clusters", "pods"]
 T = TypeVar("T", RayCluster, Pod)
@@ -71,7 +71,7 @@ class _Index(Generic[T]):
 
 
 class Cache:
-    """The newest known state of each object. One thread (the event loop's) writes and reads it."""
+    """The newest known state of each object. One thread (the event loop's) writes and reads the cache."""
 
     def __init__(self) -> None:
         self.pools: dict[str, Body] = {}

@@ -3,8 +3,8 @@
 Tasks that take milliseconds are served by many small groups in one process, each with a thread. A batch costs the
 server and the client about as much as a single settle, so threads share calls, as in a database's group commit:
 
-- A thread adds its settle to the waiting ones. If no thread is sending, it sends up to ``BATCH_MAX`` of them in one
-  call.
+- A thread adds its settle to the waiting ones. If no other thread is sending, this thread sends up to ``BATCH_MAX``
+  waiting settles in one call.
 - While that call runs, the settles of other threads accumulate. The sender then wakes the threads of its batch and one
   waiting thread, which sends the next batch.
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import gc
 
 THRESHOLDS = (2_000, 20, 100)
-"""The number of new container objects (less those freed) before a young collection, of young collections before a
-middle one, and of middle ones before a full one."""
+"""A young collection runs after 2,000 new container objects (less those freed), a middle collection after 20 young
+ones, and a full collection after 100 middle ones."""
 
 
 def tune_gc() -> None:

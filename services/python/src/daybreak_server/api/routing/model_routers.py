@@ -183,17 +183,17 @@ class ModelRouters:
         estimate = f" A replica should be ready in about {eta_s:.0f} s." if isinstance(eta_s, float) else ""
         return ApiError(
             ErrorCode.NOT_READY,
-            f"No replica of the model {alias} is ready. It is {shown.state}{reason}{estimate} Retry later, or allow "
-            "more time.",
+            f"No replica of the model {alias} is ready. The model is {shown.state}{reason}{estimate} Retry later, or "
+            "allow more time.",
             retry_after_s=max(1.0, eta_s if isinstance(eta_s, float) else 5.0),
             wake=wake,
         )
 
 
 def groups_by_model(workers: tuple[WorkerRecord, ...]) -> Mapping[str, list[GroupRecord]]:
-    """For the alias of each model: the workers that have replicas of it, as groups.
+    """For each model, by its alias: the workers that have replicas of the model, as groups.
 
-    A worker without a ready replica of a model counts as one that drains: it gets no further requests for the model,
+    A worker without a ready replica of a model counts as draining: it gets no further requests for the model,
     but may still answer earlier ones.
     """
     groups: dict[str, list[GroupRecord]] = defaultdict(list)

@@ -35,7 +35,7 @@ class BatchMetrics:
 
     @harmless
     def waited(self, seconds: float) -> None:
-        """The items of a batch waited for at most ``seconds``. Items from the file of a task do not count."""
+        """The longest wait of an item of a batch was ``seconds``. Items from the file of a task do not count."""
         self._meter.histogram(catalogue.RANK_BATCH_WAIT, self._pool).observe(seconds)
 
     @harmless

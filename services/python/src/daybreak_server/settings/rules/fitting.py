@@ -61,7 +61,7 @@ def of_s3(s3: S3Settings) -> Iterator[str]:
     if bool(s3.access_key_id_file) != bool(s3.secret_access_key_file):
         yield "access_key_id_file and secret_access_key_file need each other; set both"
     if s3.public_endpoint_url and not s3.presign:
-        yield "public_endpoint_url is only for presigned URLs, and presign is off; remove one of them"
+        yield "public_endpoint_url is only for presigned URLs, and presign is off; turn presign on, or remove this URL"
 
 
 def of_tracing(tracing: TracingSettings) -> Iterator[str]:
@@ -83,7 +83,7 @@ def _is_installed(module: str) -> bool:
 
 
 def of_router(router: RouterSettings) -> Iterator[str]:
-    """Limits of request bodies that contradict another limit."""
+    """Contradictions between limits on the size of request bodies."""
     if router.max_body_bytes > REQUEST_BODY_MAX_BYTES:
         yield f"max_body_bytes is larger than {REQUEST_BODY_MAX_BYTES}, the most that a group reads; lower it"
     kept = min(router.buffer_bytes, router.max_body_bytes)

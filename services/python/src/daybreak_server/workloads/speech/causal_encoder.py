@@ -1,8 +1,9 @@
 """Streams audio through the causal encoder, block by block, for the sessions of a batch.
 
-A session has a slot. The slot has the last samples and frames that the features and convolutions need. It also has a
-ring buffer with the keys and values of the blocks to which the next block attends. The size of a block does not depend
-on the length of a turn, so sessions whose turns have different lengths share a batch.
+A session has a slot. The slot has the last samples, which the features of the next block need, and the last frames,
+which its convolutions need. The slot also has a ring buffer with the keys and values of the blocks to which the next
+block attends. The size of a block does not depend on the length of a turn, so sessions whose turns have different
+lengths share a batch.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class CausalEncoder:
         seen: Tensor,
         new: list[tuple[Tensor, Tensor]],
     ) -> Attend:
-        """The attention of one layer to the ring and the new block. Adds to ``new`` what the ring gets later."""
+        """The attention of one layer to the ring and the new block. Adds to ``new`` the ring's next keys and values."""
 
         def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             keys = rotate(keys, by)

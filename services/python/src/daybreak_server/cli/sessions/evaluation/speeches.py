@@ -13,8 +13,8 @@ RATE = 16_000
 SAMPLE_BYTES = 2
 _PAUSE_S = 1.0
 VOICES = 3
-"""The number of different recordings. Users share the recordings, because the model may have to write a reference for
-each one."""
+"""The number of different recordings. Users share the recordings, so that the model has to write at most this many
+references."""
 
 
 @dataclass(frozen=True, slots=True)

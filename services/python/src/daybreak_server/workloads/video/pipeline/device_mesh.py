@@ -39,7 +39,7 @@ class Ranks:
         warnings.filterwarnings("ignore", message=".*all_gather_tensor.*", category=FutureWarning)
 
     def split(self, model: Any, *, per_token_timesteps: bool) -> None:
-        """Make a transformer share the tokens of a video with the ranks along ``ulysses`` and ``ring`` in the mesh.
+        """Make a transformer split the tokens of a video among the ranks along ``ulysses`` and ``ring`` in the mesh.
 
         This replaces ``model.enable_parallelism``, which guesses the device. That method computes
         ``rank % torch.accelerator.device_count()``, which divides by zero on a CPU (diffusers 0.42.1,
@@ -60,7 +60,7 @@ class Ranks:
         self._split[-1].set(True)
 
     def prepare(self, tokens: int) -> Exchange:
-        """Choose how ranks share a video with this many tokens, and configure the transformers for it."""
+        """Choose how the ranks split a video of this many tokens, and configure the transformers for this choice."""
         exchange = self.plan.exchange(tokens, self.device.type)
         for split in self._split:
             split.set(exchange != "whole")
