@@ -13,7 +13,8 @@ PORT = 6379
 
 
 def volume() -> dict[str, Any]:
-    """The server's PersistentVolumeClaim. A test creates it before the server, to copy the initial data into it."""
+    """The server's PersistentVolumeClaim. A test creates the claim, copies the initial data to the volume, and
+    then creates the server."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",

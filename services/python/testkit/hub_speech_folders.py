@@ -74,7 +74,7 @@ def _whisper(folder: Path) -> Any:
 
 
 def hub_folder(folder: Path, kind: str) -> tuple[Any, nn.Module]:
-    """Write a folder with random weights. ``kind``: ``whisper``, or the norm of wav2vec 2.0 (``group``, ``layer``).
+    """Write a folder with random weights. ``kind``: ``whisper``, or for wav2vec 2.0 its norm (``group``, ``layer``).
 
     Returns the encoder and the adapter of the model.
     """

@@ -93,7 +93,7 @@ def decode_event(entry_id: str, flat: Sequence[str]) -> Event | None:
 
     :raises ValueError: if Daybreak did not write the entry.
     """
-    # An entry with an odd number of fields is not one of Daybreak's. The missing field raises a KeyError below.
+    # `zip` drops a last name that has no value. Below, a missing field raises a KeyError.
     fields = dict(zip(flat[::2], flat[1::2], strict=False))
     try:
         task, kind = fields["task"], _KNOWN.get(fields["type"])

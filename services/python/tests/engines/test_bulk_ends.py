@@ -43,7 +43,7 @@ def paced() -> Iterator[threading.Semaphore]:
 
 
 def begun(pool: Pool, file: dict[str, str], gate: threading.Semaphore) -> TaskId:
-    """A task that has a checkpoint and waits for its next batch."""
+    """Submit a task, and return it when it has a checkpoint. Each further batch of the task waits for ``gate``."""
     task = pool.submit(file=file)
     gate.release(40)
     pool.wait_step(task, 512)

@@ -42,7 +42,7 @@ def applied(whole: Any, **values: Any) -> None:
 
 
 def new_batches(whole: Any, work: Callable[[], None]) -> Counter[int]:
-    """The sizes of the batches that ``work`` makes."""
+    """How many batches of each size run during ``work``."""
 
     def sizes() -> Counter[int]:
         return Counter({int(size): count for size, count in whole.debug("vectors")["batches"].items()})

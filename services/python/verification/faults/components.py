@@ -62,7 +62,7 @@ class Component:
     """Extra environment variables. If there are any, the component runs in its own interpreter, because the dynamic
     loader reads them only when a program starts."""
     has_watchdog: bool = False
-    """Whether this rank, a leader, has a watchdog, as in production."""
+    """Whether this rank is a leader with a watchdog. In production, every leader has one."""
     chance: dict[str, float] = field(default_factory=dict)
     """Failpoints that fire by chance: name → probability at each pass."""
     seed: int = 0

@@ -61,7 +61,7 @@ EMBEDDING: tuple[Mutant, ...] = (
     ),
     mutant(
         "rerank-random-head",
-        "an encoder without a score ranks at random",
+        "a model that computes no score for pairs ranks at random",
         (f"{SERVER}/workloads/rerank/model.py", 'if options.kind == "auto" and names and', "if False and"),
         tests=f"{_RERANK_TESTS}::test_a_model_that_does_not_rank_is_refused",
     ),

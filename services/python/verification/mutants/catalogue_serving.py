@@ -25,7 +25,7 @@ SERVING: tuple[Mutant, ...] = (
     ),
     mutant(
         "death-of-a-rank-is-a-refusal",
-        "a request during which a rank dies does not count as a try",
+        "if a rank dies while its group runs a request, this does not count as a try",
         (
             f"{_ENGINE}/leader.py",
             "                exchange.stop(Stop.BROKEN)\n",
@@ -97,7 +97,7 @@ SERVING: tuple[Mutant, ...] = (
     ),
     mutant(
         "empty-parts-are-swallowed",
-        "a workload that yields empty parts while it computes counts as stalled",
+        "a workload counts as stalled although it yields empty parts while it computes",
         (
             f"{_ENGINE}/answer_parts.py",
             "            yield AnswerPart(data, head)\n",
@@ -113,7 +113,7 @@ SERVING: tuple[Mutant, ...] = (
     ),
     mutant(
         "header-injection",
-        "a header value of the workload that contains a line break adds headers to the answer",
+        "a header value that contains a line break adds headers to the answer",
         (f"{_ENGINE}/answer_parts.py", "byte < 32 and byte != 9", "byte < 9"),
         tests=_PARTS,
     ),

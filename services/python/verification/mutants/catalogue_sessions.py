@@ -69,7 +69,7 @@ SESSIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "session-never-idle",
-        "the session of a client that opens it and sends nothing stays forever",
+        "if a client opens a session and sends nothing, the session stays forever",
         (
             f"{LUA}/session_open.lua",
             "  S.touch(a.session, a.timeout_ms)\n",
@@ -225,7 +225,7 @@ SESSIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "session-wait-of-moved-ones-as-new",
-        "the wait of a session that lost its group counts as that of a new one",
+        "the wait of a session that lost its group counts as the wait of a new session",
         (
             f"{LUA}/session_claim.lua",
             "since[2] and S.waits.moved or S.waits.new",

@@ -71,7 +71,7 @@ class WakeReporter:
     """A thread that polls each pool that is configured to have groups, and reports on it until a group is ready."""
 
     def __init__(self, settings: Settings, *, say: Callable[[str], None] = lambda _line: None) -> None:
-        """``say``: called with a line to print when something keeps the groups of a pool from starting."""
+        """``say``: prints a line. It is called when something keeps the groups of a pool from starting."""
         self._settings = settings
         self._say = say
         self._failures: dict[str, str] = {}

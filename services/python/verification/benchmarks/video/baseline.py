@@ -1,4 +1,4 @@
-"""Starts the bare loop once under ``torchrun``, and runs tasks on it one at a time."""
+"""Starts ``bare_loop.py`` once, under ``torchrun``, and runs tasks on it, one at a time."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Traffic:
         self._body = body or (lambda number: {"input": {"steps": 1, "message": f"task {number}"}})
         self._keys = keys
         self.accepted: dict[str, float] = {}
-        """The arrival time of each accepted task's response."""
+        """The id of each accepted task → when the response with this id arrived."""
         self.refused: list[Response] = []
         self.unknown = 0
         """The number of submits without a response."""

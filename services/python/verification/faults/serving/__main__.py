@@ -17,8 +17,8 @@ SERVING = ScenarioPackage(
     description="Restarts, kills and freezes the parts of a serving pool while clients send requests.",
     about=(
         "Two gateways, groups that answer requests, and a real server (Valkey) run on one machine, without Ray. Each "
-        "request has a deadline of 30 s. Clients record when each byte came, and groups record what they ran. A "
-        "checker decides from both records whether a promise was broken."
+        "request has a deadline of 30 s. Clients record when each answer began and ended, and groups record what they "
+        "ran. A checker decides from both records whether a promise was broken."
     ),
     jobs=2,
     check=check,

@@ -48,7 +48,7 @@ def answered(seen: ServingObservations) -> Iterator[Violation]:
         last = request.last
         if last is None:
             yield _violation("failed", request, "it was never sent")
-        elif last.kind == "cut" and last.status in (0, 200):  # 0: it broke off within its head
+        elif last.kind == "cut" and last.status in (0, 200):  # 0: the answer broke off within its head
             continue
         elif last.kind != "complete" or last.status != 200:
             yield _violation("failed", request, _outcome(last))

@@ -17,8 +17,8 @@ WORKERS = ScenarioPackage(
     description="Kills and restarts workers, engines, gateways and the store while clients send requests.",
     about=(
         "Two gateways, three workers with one engine each, and a real server (Valkey) run on one machine, without Ray. "
-        "Each request has a deadline of 30 s. Clients record when each byte came, and engines record what they ran. A "
-        "checker decides from both records whether a promise was broken."
+        "Each request has a deadline of 30 s. Clients record when each answer began and ended, and engines record what "
+        "they ran. A checker decides from both records whether a promise was broken."
     ),
     jobs=2,
 )

@@ -27,7 +27,7 @@ class Key(NamedTuple):
     """The answer of Redis's TYPE."""
     holds: str
     ttl: str = ""
-    """How long the key is kept, if it has a TTL. Other keys are deleted with their content."""
+    """How long the key is kept, if it has a TTL while it is in use. Other keys are deleted when nothing needs them."""
 
 
 class Family(NamedTuple):
@@ -76,7 +76,7 @@ SINGLE = {
     "live": Key(
         "zset",
         "tasks that are due or running, and those of `due_soon`; KEDA reads its `ZCARD`. Due tasks are sorted by "
-        "priority, then by when they entered the queue last",
+        "priority, then by the time at which they last entered the queue",
     ),
     "groups": Key(
         "zset",
@@ -158,8 +158,8 @@ FAMILIES = {
         Key(
             "list",
             f"a task's events, at most about {EV_MAX:,}. Events that the record already shows are not stored: "
-            "`queued`; a `succeeded` without artifacts; and the first `started` unless it names a wake. This `started` "
-            "is stored together with the next event that is stored",
+            "`queued`; a `succeeded` without artifacts; and the first `started`, until the next event is stored. (A "
+            "`started` that names a wake is stored at once)",
         ),
     ),
     "preview": Family(
@@ -181,8 +181,8 @@ FAMILIES = {
         "id",
         Key(
             "hash",
-            "a group's record: state, phase, tasks, ranks, hosts, drain mark, the seconds of its wake; and of a group "
-            "that answers requests, its endpoint, models, capacity and load",
+            "a group's record: state, phase, tasks, ranks, hosts, drain mark, the seconds of its wake. The record of a "
+            "group that answers requests also has its endpoint, models, capacity and load",
         ),
     ),
     "idempotency": Family(

@@ -184,11 +184,11 @@ class WaitingLine:
         )
 
     def refuse_all(self, error: Exception) -> None:
-        """End the waiting of all requests, with this error."""
+        """Refuse all waiting requests with this error."""
         self._refuse(list(self._waiting), error)
 
     def refuse_non_waking(self, error: Exception) -> None:
-        """End the waiting of the requests that must not wake the pool (:attr:`Ticket.wakes`), with this error."""
+        """Refuse the waiting requests that must not wake the pool (:attr:`Ticket.wakes`) with this error."""
         self._refuse([waiter for waiter in self._waiting if not waiter.ticket.wakes], error)
 
     def _refuse(self, waiters: Iterable[Waiter], error: Exception) -> None:

@@ -49,7 +49,7 @@ class BatchStrategy(ABC, Generic[K]):
     def choose(self, waiting: Waiting[K], rules: IterationRules, now: float) -> Choice[K] | WaitUntil | None:
         """The sessions of the next batch. The scheduler calls this when the device is idle.
 
-        If the result is ``None``, no batch runs until another session becomes ready. So a strategy returns ``None``
+        If the result is ``None``, no batch runs until another session becomes ready. So a strategy may return ``None``
         only if no session waits. The strategy must itself prevent starvation and overtaking; the scheduler does not.
 
         :param rules: the current rules. They may have changed since the last call.

@@ -1,6 +1,6 @@
 """One rank of a group: a thread that joins the group, loads the model, warms it up and serves.
 
-``start`` returns at once, and no error here reaches the process that hosts the rank, because Ray Serve gives up on a
+``start`` returns at once, and its caller never sees an error of the work thread, because Ray Serve gives up on a
 deployment after a few failed constructors. A rank that waits for Redis, its peers or its model is merely not ready yet.
 
 The work thread goes through the wake phases of docs/04-group.md: rendezvous and process group (not in a group of one

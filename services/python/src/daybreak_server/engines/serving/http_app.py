@@ -214,7 +214,7 @@ async def _receive(exchange: Exchange) -> Sequence[AnswerPart]:
 
 
 def _why_none(exchange: Exchange) -> _ProblemError | None:
-    """Why there is no answer, or why its rest is missing. ``None`` if the client has disconnected."""
+    """Why there is no answer, or why the rest of the answer is missing. ``None`` if the client has disconnected."""
     if exchange.failed is not None:
         return _ProblemError(RequestOutcome.FAILED, 500, exchange.failed.code, exchange.failed.message)
     match exchange.stopped:

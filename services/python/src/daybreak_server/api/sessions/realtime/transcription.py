@@ -1,4 +1,5 @@
-"""OpenAI's dialect of transcription sessions. A session has items, each with its deltas and its whole text.
+"""OpenAI's dialect for transcription sessions. The text of a session is divided into items. The client gets the text of
+an item first in pieces (deltas), and then as a whole.
 
 With ``turn_detection`` (the default), the model decides where a sentence ends, and each sentence is an item. If
 ``turn_detection`` is ``null``, the audio that the client appends between two commits is an item. The model must finish
@@ -33,7 +34,7 @@ from daybreak_server.ports.store_errors import StoreError
 
 SILENCE_S = 2.5
 """How much silence a commit adds. A turn of the model lasts up to 2 s, and the model finishes its words
-within half a second."""
+within half a second of silence."""
 _HEARD_S = 0.5
 _TEXT = "conversation.item.input_audio_transcription"
 
