@@ -24,7 +24,7 @@ SECRET_S = 180
 def test_a_wrong_s3_key_is_diagnosed_and_correcting_it_is_enough(deployment: Deployment) -> None:
     """A wrong S3 key is reported, and the task waits without a strike.
 
-    With the right key it runs, without a restart of a gateway.
+    Once the key is right, the task runs. No gateway restarts.
     """
     deployment.wait_for_zero("echo", head=True)
     correct = deployment.kube.set_secret(s3.SECRET, "AWS_SECRET_ACCESS_KEY", "wrong")

@@ -1,4 +1,4 @@
-"""The tables of ``tools/reference.py``. Each is generated from the code that defines what it shows."""
+"""The tables of ``tools/reference.py``. Each table is generated from the code that defines its contents."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 The query may have these fields. ``latency=S``: wait S seconds before the answer · ``chunks=N``: answer in N parts of
 ``size`` bytes, ``pause`` seconds apart · ``status``: the status of the answer · ``early``: answer without reading the
 body · ``refuse=busy|draining|broken``: refuse the request · ``crash=before|within``: crash before or within the
-answer · ``refuse_first=N``: refuse the first N requests of the process as busy. An answer without ``chunks`` describes
-its request.
+answer · ``refuse_first=N``: refuse the first N requests of the process as busy. Without ``chunks``, the answer
+describes the request.
 
 The log has a line when the server listens (``ready``), when a request begins (``begin``), when its answer is complete
 (``end``), when its client has gone (``gone``), when the request is refused (``refused``), and for each part of two or
@@ -33,7 +33,7 @@ from testkit.waiting import wait_until
 
 
 class Backend:
-    """The process, and the record with which a group registers."""
+    """The process, and the record of a group that answers at its address."""
 
     def __init__(self, folder: Path, *, capacity: int | None = None) -> None:
         self.port = free_port()

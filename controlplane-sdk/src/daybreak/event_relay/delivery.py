@@ -41,7 +41,7 @@ class Delivery:
     def event(self) -> Event:
         """The event, decoded on first use.
 
-        :raises ValueError: if the entry cannot be decoded, because a program other than Daybreak wrote it.
+        :raises ValueError: if this version does not know the event's type, or if Daybreak did not write the entry.
         """
         if self._decoded is None:
             self._decoded = entries.decode_event(self.id, self._fields)

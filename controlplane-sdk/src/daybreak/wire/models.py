@@ -57,7 +57,7 @@ class RegisterModelRequest(RequestModel):
     min_replicas: int = Field(0, ge=0, le=1000)
     """How many replicas run even without any request."""
     target_load: float = Field(8.0, gt=0)
-    """How many requests one replica should have. If replicas have more, another one starts, up to ``replicas``."""
+    """The requests that one replica should have. If the replicas have more, another one starts, up to ``replicas``."""
     idle_s: float | None = Field(None, gt=0)
     """After this many seconds without a request, the replicas beyond ``min_replicas`` stop."""
     fallback: Alias | None = None

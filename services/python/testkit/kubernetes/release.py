@@ -25,7 +25,7 @@ class HelmError(AssertionError):
 
 
 def _force_flags() -> list[str]:
-    """The flags with which Helm overwrites fields that others have changed. Helm 3 needs none."""
+    """The flags that make Helm overwrite fields that other programs have changed. Helm 3 needs no such flag."""
     result = subprocess.run(["helm", "version", "--short"], text=True, capture_output=True, check=True)
     return [] if result.stdout.startswith("v3.") else ["--force-conflicts"]
 
@@ -41,7 +41,10 @@ class Release:
         """The values of the last install or upgrade; ``None`` if they are unknown."""
 
     def install(self, values: Mapping[str, Any], *, timeout_s: int = 240) -> None:
-        """Install and wait until everything is ready. An older chart replaces the CRD of GeneratorPool with its own."""
+        """Install the chart, and wait until everything is ready.
+
+        If it is an older chart, its CRD of GeneratorPool replaces the one in the cluster.
+        """
         force = _force_flags() if self._chart != CHART else []
         options = ["--wait", f"--timeout={timeout_s}s", *force]
         self._helm("install", NAME, str(self._chart), *options, values=values)

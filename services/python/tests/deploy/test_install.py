@@ -69,7 +69,7 @@ def test_a_pod_requests_the_resources_that_the_page_states(tmp_path: Path) -> No
     (group,) = manifests.cluster(pool, replicas=1, suspend=False)["spec"]["workerGroupSpecs"]
     resources = group["template"]["spec"]["containers"][0]["resources"]
     assert resources["requests"]["cpu"] == "32000m"
-    # A limit without a request is also the request.
+    # If a resource has a limit and no request, Kubernetes uses the limit as the request.
     assert (resources["limits"]["nvidia.com/gpu"], resources["limits"]["memory"]) == (4, "256Gi")
 
 

@@ -26,7 +26,7 @@ class Found:
     """For each state, the state before it on the shortest path, and the step between them."""
     labels: list[Label] = field(default_factory=list)
     edges: list[array[int]] = field(default_factory=list)
-    """For each state, its steps. A step is two numbers in a row: its label, and the next state."""
+    """For each state, its steps. A step is two numbers in a row: its label's number, and the next state's number."""
 
     @property
     def steps(self) -> int:

@@ -5,9 +5,9 @@ A session has one trace, whichever processes work on it:
 * The gateway makes the span ``<method> <route>`` of the request or the WebSocket that opens the session. It stores the
   span's context with the session. All other spans of the session are children of this span, so the trace is connected
   even if a group is killed and cannot send its last span.
-* Each group that claims the session makes ``wait <pool>``, the time without a group, and ``serve <pool>``, the time
-  until it no longer has the session. The events of ``serve`` are the first text, the turns, and changes of the turns'
-  length.
+* Each group that claims the session makes two spans. ``wait <pool>`` is the time that the session waited for this
+  group. ``serve <pool>`` is the time from the claim until the group no longer has the session. The events of ``serve``
+  are the first text, the turns, and changes of the turns' length.
 * The process that ends the session makes ``end <pool>``, which lasts no time.
 
 Our own attributes begin with ``daybreak.``. Spans contain neither text of the speech nor messages of errors.
@@ -102,7 +102,7 @@ class OpeningSpan:
 class ClaimSpan:
     """The span ``serve <pool>``. Implements :class:`daybreak_server.ports.session_tracing.ClaimTrace`.
 
-    Only the work thread of the group uses it.
+    Only the group's work thread uses this span.
     """
 
     def __init__(

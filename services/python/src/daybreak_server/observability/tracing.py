@@ -12,8 +12,8 @@ A task has one trace, whichever processes work on it:
   steps as events, and ``settle``. An attempt on another group finds the same context in its claim, so it continues the
   same trace.
 
-A request to a serving pool or a model has a trace too: see ``request_spans``. So does a streaming session: see
-``session_spans``.
+A request to a serving pool or a model has a trace too (``request_spans``), and so has a streaming session
+(``session_spans``).
 
 The names and attributes of a task's spans follow the semantic conventions for messaging (``span_conventions``). No span
 has a prompt, an error's message, or anything else from a task's input or output.

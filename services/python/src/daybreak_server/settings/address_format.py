@@ -7,7 +7,7 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 def reachable(host: str) -> str:
-    """The address that reaches a server listening on ``host``, from this machine."""
+    """The address at which this machine reaches a server that listens on ``host``."""
     return _LOOPBACK.get(host, host)
 
 

@@ -1,4 +1,4 @@
-"""A caller that waits for a change sees it at once. If only the load of a worker differs, that is no change."""
+"""A caller that waits for a change sees it at once. A new load of a worker does not count as a change."""
 
 from __future__ import annotations
 

@@ -69,8 +69,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
 
 
 def test_an_overloaded_device_is_noticed() -> None:
-    """The device counts as overloaded because the lag grows, even if the lag has not reached the limit at the end of
-    the run."""
+    """If the lag grows, the device counts as overloaded, even if the lag is still below the limit when the run ends."""
     load = Load(users=6, for_s=120.0, turn_s=1.0, most_tokens=3)  # per second: 6 turns of 175 ms on average
     slightly = Run(load, ROUND, IterationRules(strategy=Strategy.SINGLE)).run()
     assert slightly.grows

@@ -1,4 +1,4 @@
-"""A history, sorted by subject, as the checks read it."""
+"""The lines of a history, sorted by subject for the checks."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Observations:
     unfinished: list[str] | None = None
     """Tasks that had not ended within the time limit."""
     complete: bool = False
-    """Whether the history has what was read at the end of the run. Some checks apply only to such a history."""
+    """Whether the history has what was read at the end of the run. Some checks apply only to a complete history."""
     failed_clients: list[Line] = field(default_factory=list)
     line_counts: Counter[str] = field(default_factory=Counter)
 

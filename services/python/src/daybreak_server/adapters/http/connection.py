@@ -183,7 +183,7 @@ class HttpConnection(asyncio.Protocol):
         """Write the body if it can only be sent once, and wait until the answer is usable.
 
         :raises NoAnswerError: if the connection broke before the answer was usable
-        :raises AnswerCutOffError: if what has arrived is not valid HTTP, or its head is too large
+        :raises AnswerCutOffError: if the answer is not valid HTTP, or the answer's head is too large
         """
         if request.rest is not None:
             await self._send_body(request, request.rest, answer)
@@ -307,8 +307,7 @@ class HttpConnection(asyncio.Protocol):
     # ── the parser's callbacks ────────────────────────────────────────────────────────────────────────────
 
     def on_message_begin(self) -> None:
-        """The head of an answer begins. If the current answer is already complete, this one belongs to no
-        request."""
+        """The head of an answer begins. If no request waits for an answer, this answer belongs to no request."""
         if self._answer is None or self._answer.complete:
             self._surplus = True
 

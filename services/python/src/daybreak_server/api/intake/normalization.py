@@ -1,4 +1,4 @@
-"""Normalizes request bodies before a pydantic model validates them. This needs only the model's JSON schema.
+"""Normalizes request bodies before a pydantic model validates them. Only the model's JSON schema is needed.
 
 Two rules hold for all bodies and all workloads:
 

@@ -125,7 +125,7 @@ def connect(endpoint: str) -> str | None:
 
 
 def _gateway(settings: Settings, pool: str) -> Iterator[Check]:
-    """Check that the gateway at the address in the settings serves the pool. Checks nothing if none listens there."""
+    """Check that the gateway at the address in the settings serves the pool. Skipped if nothing listens there."""
     host, port = reachable(settings.http.host), settings.http.port
     url = url_of(host, port)
     if not port or connect(url) is not None:

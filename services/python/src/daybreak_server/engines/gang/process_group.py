@@ -1,7 +1,7 @@
 """The process group for the workload's data: ``torch.distributed`` (NCCL on GPUs, gloo on CPUs).
 
 The leader's ``TCPStore`` listens on a free port, which the rendezvous sends to the followers. A group of one rank has
-no process group. Its rank calls only :func:`set_threads`, if torch is already imported.
+no process group. Its rank uses only :func:`set_threads` of this module, and only if torch is already imported.
 """
 
 from __future__ import annotations

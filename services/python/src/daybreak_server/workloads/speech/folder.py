@@ -49,7 +49,7 @@ class SpeechFolder:
     silence_blocks: int
     """How many blocks of silence the model needs after the last audio."""
     first_turn_tokens: int
-    """The largest number of tokens in a turn of one block."""
+    """How many tokens a turn of one block may have."""
     more_turn_tokens: int
     """How many more tokens a turn may have for each further block."""
     past_blocks: int
@@ -95,8 +95,11 @@ def _encoder(
 
 
 def _vocabulary(folder: Path, content: dict[str, Any] | None) -> Vocabulary:
-    """The vocabulary. If ``config.json`` has the entry ``vocabulary`` (``content``), it consists of this entry and the
-    language model's tokenizer. Without this entry, it is read from ``vocabulary.json``."""
+    """The vocabulary. ``content``: the entry ``vocabulary`` of ``config.json``, or ``None`` if there is no such entry.
+
+    With this entry, the vocabulary consists of the entry and the language model's tokenizer. Without it, the vocabulary
+    is read from ``vocabulary.json``.
+    """
     if content is not None:
         return HubVocabulary(folder / "language_model", content)
     return WordVocabulary.read(folder / "vocabulary.json")
@@ -109,7 +112,7 @@ FAMILIES: Final = {"llama": False, "qwen2": True}
 def read_language_model(folder: Path) -> LanguageModel:
     """Read a language model in the layout of Hugging Face.
 
-    :raises ValueError: if its family is not in :data:`FAMILIES`, or it has a part that this implementation lacks.
+    :raises ValueError: if the model's type is not in :data:`FAMILIES`, or this implementation lacks a part of it.
     """
     content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     weights: dict[str, Tensor] = {}
