@@ -46,7 +46,7 @@ def test_every_query_of_a_panel_has_data(run: ObservedRun) -> None:
     """The queries of the annotations that mark wakes and releases have data too. Queries with ``no_data`` are left out.
 
     On a busy machine, all requests of a pool may begin and end between two scrapes, and a query then has no data. In
-    this case, the clients repeat everything.
+    this case, the whole run is played again, at most twice.
     """
     queries = [query for query in (*of_panels(), *of_annotations()) if query.by != "mark Alerts"]
     needed = [query for query in queries if not query.no_data]

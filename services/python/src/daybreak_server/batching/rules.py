@@ -1,5 +1,4 @@
-"""The rules of a batcher. Each of them may be changed while the batcher runs, and applies from the next batch
-on."""
+"""The rules of a batcher. A rule may be changed while the batcher runs. The change applies from the next batch on."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ A session moves to another group in three steps. Each is one script of the store
    groups claim it before any new session. It has no token, so the old group can no longer write to it.
 2. ``session_claim`` gives the session to a group that has room, with a new token, a new lease and the whole journal:
    the turns of the window and their audio, the audio after them, and the sentence in progress. The group feeds the
-   turns to its model, and continues an incomplete one after its last token.
+   turns to its model, and continues an incomplete turn after its last token.
 3. ``session_commit`` writes what the new group computes. It refuses late commits of the old group, whose token is
    outdated.
 

@@ -47,7 +47,7 @@ def light_pools(settings: Settings) -> dict[str, PoolSettings]:
 
 
 def _print_differences(settings: Settings) -> None:
-    """Print where the pools that run differ from the settings."""
+    """Print how the pools that run differ from the pools in the settings."""
     for name, pool in settings.pools.items():
         if pool.workload in _HEAVY and "pools" in settings.model_fields_set:
             say(f"pool {name} is not started: {pool.workload} needs `daybreakd up`")

@@ -135,7 +135,7 @@ def _read(kind: type[_Reply], answer: bytes) -> _Reply:
 
 
 def _detail(answer: bytes) -> str:
-    """The message of an error in OpenAI's format or in problem+json. Of any other answer, the beginning."""
+    """The error message in an answer. If the answer has neither OpenAI's format nor problem+json: its beginning."""
     try:
         found: Any = json.loads(answer)
         error = found.get("error")

@@ -54,7 +54,7 @@ class Bench:
     load: Load
     log: Callable[[str], None] = print
     cold_s: dict[str, float] = field(default_factory=dict)
-    """The cold start of each pool in seconds, from Ray ready to all groups ready."""
+    """The cold start of each pool: the seconds from when Ray is ready until all groups of the pool are ready."""
     videos: dict[str, str] = field(default_factory=dict)
     """The SHA-256 of the first video that was made from each input."""
 
@@ -75,7 +75,7 @@ class Bench:
         return wait_until(look, LATEST_S, f"step {step} of {task}")
 
     def group_of(self, pool: str, task: str) -> dict[str, Any] | None:
-        """The group that holds a task, read from the store because the API does not show it."""
+        """The group that holds a task. The store is read, because the API does not show which group holds a task."""
         with self.up.client() as client:
             holder = client.hget(self.up.keys(pool).of("task", task), "group")
         return next((group for group in self.up.ready_groups(pool) if group["id"] == holder), None)

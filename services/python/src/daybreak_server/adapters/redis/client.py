@@ -89,7 +89,7 @@ def _unwrapped(exc: BaseException) -> BaseException:
 
 
 def is_library_missing(exc: Exception) -> bool:
-    """Whether the server lacks the library. This is so if the server or this version of Daybreak is new."""
+    """Whether the server lacks the library. This is so on a new server, and after Daybreak's version has changed."""
     return "Function not found" in str(exc)
 
 

@@ -1,10 +1,10 @@
 """Chooses the serving pool for a request whose path names no pool.
 
-If the request has a ``model``, it names the pool. Otherwise, the setting ``http.default_pools`` names the pool. If that
-setting names none, the pool is the only one with the workload that the path needs.
+If the request has the field ``model``, this field names the pool. Otherwise, the setting ``http.default_pools`` names
+the pool. If that setting names no pool, and a single pool has the workload that the path needs, this pool is chosen.
 
-A ``model`` is the name of a pool, or the name of a pool's model as clients see it. Both names are known from the
-settings, so a request can also wake a pool that has no groups.
+The value of ``model`` is the name of a pool, or the name of a pool's model as clients see it. Both names are known
+from the settings, so a request can also wake a pool that has no groups.
 """
 
 from __future__ import annotations

@@ -4,10 +4,11 @@ To learn that the client has gone, an asyncio task must wait for the disconnect.
 give up, so the asyncio task starts only after ``WATCH_AFTER_S``.
 
 A timer of the event loop for each request would cost as much as choosing a group. So all requests share one timer
-(:class:`WatchTimer`). It tells the watch of each request when ``WATCH_AFTER_S`` have passed. Only a request that takes
-longer, or whose deadline is earlier, gets a timer of its own, for its deadline. The code that may be interrupted runs
-in blocks (``async with watch.block():``). A block works like ``asyncio.timeout``, but has no timer of its own: entering
-three blocks of ``asyncio.timeout`` took as long as choosing a group.
+(:class:`WatchTimer`). It tells the watch of each request when ``WATCH_AFTER_S`` have passed. A request gets a timer of
+its own, for its deadline, only if it takes longer than ``WATCH_AFTER_S``, or if its deadline comes before then.
+
+The code that may be interrupted runs in blocks (``async with watch.block():``). A block works like ``asyncio.timeout``,
+but has no timer of its own: entering three blocks of ``asyncio.timeout`` took as long as choosing a group.
 """
 
 from __future__ import annotations

@@ -70,8 +70,8 @@ class LeaderContext(FollowerContext):
     def log(self, message: str, *, level: str = "info") -> None:
         """Write a line of at most 2,000 characters to the task's event stream.
 
-        Lines are numbered, so that a reader knows how many are missing. The buffer drops the oldest lines if lines come
-        too fast, and the store keeps a limited number of lines.
+        Lines are numbered, so that a reader knows how many are missing. The leader's buffer drops the oldest lines if
+        lines come too fast, and the store keeps a limited number of lines.
         """
         self._lines += 1
         data = {"level": short_name(level), "message": storable(message), "line": self._lines}

@@ -1,5 +1,5 @@
-"""The measurements that a leader makes of its requests. The leader makes these calls for every request, so none of them
-ever raises."""
+"""The measurements that a leader makes of its requests. The leader calls these methods for every request, so none of
+them ever raises."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RequestOutcome(StrEnum):
     BUSY = GroupRefusal.BUSY.value
     """Refused: the group held as many requests as its capacity."""
     DRAINING = GroupRefusal.DRAINING.value
-    """The group refused or stopped the request because it drained or left. Or it broke before the request began."""
+    """The group drained or left, so it refused or stopped the request. Or the group broke before the request began."""
     BROKEN = GroupRefusal.BROKEN.value
     """The group broke while it ran the request."""
     OTHER = GroupRefusal.OTHER.value
@@ -54,7 +54,10 @@ class RequestMetrics:
 
     @harmless
     def _begin_counting(self) -> None:
-        """Export all outcomes and kinds of tokens from the start: a rate needs a value before the first event."""
+        """Export a 0 for each outcome and each kind of token from the start.
+
+        Otherwise, Prometheus's ``rate`` would miss the first increase of each series.
+        """
         for outcome in RequestOutcome:
             self._meter.counter(catalogue.RANK_REQUESTS, self._pool, outcome).inc(0)
         for kind in TokenKind:
