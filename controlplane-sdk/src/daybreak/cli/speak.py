@@ -35,9 +35,7 @@ def speak(
         ),
     ] = None,
     *,
-    to: Annotated[
-        str, typer.Option(metavar="LANGUAGE", help="The language of the text, such as German or de.")
-    ],
+    to: Annotated[str, typer.Option(metavar="LANGUAGE", help="Language of the text: German or de.")],
     source: Annotated[
         str | None, typer.Option("--from", metavar="LANGUAGE", help="The language that is spoken.")
     ] = None,
@@ -56,8 +54,8 @@ def speak(
 ) -> None:
     """Translate speech while it is spoken, and print the text as it grows.
 
-    The tiny model of the package knows some fifty English words, such as colours, shapes and directions. Ctrl-C ends
-    the speech and waits for the rest of the text; a second Ctrl-C exits at once.
+    The package's tiny model knows fifty English words, such as colours and shapes. Ctrl-C ends the speech and waits for
+    the rest of the text; a second Ctrl-C exits at once.
 
     Examples:
 
