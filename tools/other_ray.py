@@ -82,7 +82,7 @@ def main(wanted: str, *options: str) -> int:
     print(f"Ray {version} ({wanted}) instead of {locked()}, in build/ray-{wanted}", flush=True)
     python = install(version, ROOT / "build" / f"ray-{wanted}")
     tests = [SERVER / "tests" / "local" / name for name in TESTS]
-    # Puts this environment first on PATH, so that the tests start its programs.
+    # The folder of this Python is first on PATH, so that the tests start the programs in this folder.
     environment = {**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}"}
     command = [python, "-m", "pytest", *tests, *options]
     return subprocess.run(command, check=False, cwd=ROOT, env=environment).returncode

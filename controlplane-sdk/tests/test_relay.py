@@ -1,4 +1,4 @@
-"""`daybreak.event_relay` delivers at least once and reports gaps, on an old Redis and on a real Daybreak's Valkey."""
+"""`daybreak.event_relay` delivers at least once and reports gaps, on an old Redis and on the Valkey of Daybreak."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ async def test_events_of_a_dead_consumer_come_before_new_ones(stream: Stream) ->
 
 
 async def test_a_slow_consumer_drops_events_that_another_has_claimed(stream: Stream) -> None:
-    """If another consumer claims events that a slow consumer has buffered, only the other consumer delivers them."""
+    """If another consumer claims events that a slow consumer has buffered, the slow consumer does not deliver them."""
     ids = stream.add(5)
     async with stream.relay("slow") as slow, stream.relay("quick") as quick:
         assert await take(slow, 1, ack=False) == ids[:1]
@@ -253,7 +253,7 @@ async def test_pending_events_that_were_trimmed_are_reported(stream: Stream, con
 
 
 async def test_a_new_group_begins_at_its_start(stream: Stream) -> None:
-    """A new group begins at the oldest event (and reports no gap), at the next event, or after an id."""
+    """``start`` says where: at the oldest event (and the relay reports no gap), at the next event, or after an id."""
     ids = stream.add(6)
     stream.redis.xtrim(stream.key, maxlen=4, approximate=False)
     async with stream.relay() as relay:
@@ -342,7 +342,7 @@ async def test_a_cancelled_wait_loses_no_event(stream: Stream) -> None:
 
 
 async def test_a_cancelled_wait_does_not_repeat_delivered_events(stream: Stream) -> None:
-    """The relay has claimed events of a dead consumer and delivered them, and they are not acknowledged yet."""
+    """In this test, the relay has claimed and delivered a dead consumer's events, which are not acknowledged yet."""
     ids = stream.add(2)
     async with stream.relay("dead") as relay:
         await take(relay, 2, ack=False)
@@ -359,7 +359,7 @@ async def test_a_cancelled_wait_does_not_repeat_delivered_events(stream: Stream)
 
 
 async def test_unreadable_entries_are_skipped(stream: Stream, caplog: pytest.LogCaptureFixture) -> None:
-    """Events of a newer server and entries of other programs are skipped, and are not delivered again."""
+    """Events of a newer server and entries of other programs are skipped and acknowledged."""
     stream.add(1, type="novelty")
     stream.redis.xadd(stream.key, {"what": "ever"})
     stream.add(1, data="[1]")

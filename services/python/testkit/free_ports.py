@@ -25,7 +25,10 @@ _tried: set[int] = set()
 
 
 def free_port() -> int:
-    """A free port on 127.0.0.1 that no other test process of this user on this machine gets while this one lives."""
+    """A free port on 127.0.0.1.
+
+    While this process lives, no other test process of this user on this machine gets the port.
+    """
     locks = _locks.get(os.getpid())
     if locks is None:
         file = Path(tempfile.gettempdir()) / f"daybreak-test-ports-{os.getuid()}"
@@ -37,6 +40,6 @@ def free_port() -> int:
             continue
         with suppress(BlockingIOError, PermissionError):
             fcntl.lockf(locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
-            _tried.add(port)  # even if it is not free, this process need not try it again
+            _tried.add(port)  # even if the port is not free, this process need not try it again
             if is_free(port):
                 return port

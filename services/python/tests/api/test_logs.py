@@ -64,7 +64,10 @@ class Follower:
 
 
 def test_the_lines_of_a_task_come_in_pages(api: Api, leader: FakeLeader) -> None:
-    """A page has only lines, oldest first, each with its attempt. The next page continues after the last line."""
+    """A page has only lines and no other events. The oldest line comes first, and each line has its attempt.
+
+    The next page continues after the last line.
+    """
     task = api.submit()["id"]
     assert page(api, task) == {"object": "list", "data": [], "has_more": False}
     claim = leader.claim()

@@ -38,7 +38,7 @@ def test_a_waiting_task_is_cancelled_at_once(api: Api) -> None:
 
 
 def test_a_task_that_does_not_start_in_time_expires(api: Api) -> None:
-    """Queued → expired: the tick expires it after start_within_s, without any leader."""
+    """Queued → expired: the tick expires the task after start_within_s, without any leader."""
     task = api.submit(start_within_s=0.2)
     shown = api.until(task["id"], "expired")
     assert shown["finished_at"] >= shown["created_at"]

@@ -22,7 +22,7 @@ from testkit.waiting import wait_until
 
 @pytest.fixture
 def pools(valkey: Server, tmp_path: Path) -> Iterator[Callable[..., Pool]]:
-    """Creates pools on the session's Valkey, and closes them after the test."""
+    """Creates pools on the Valkey of the test session, and closes them after the test."""
     created: list[Pool] = []
 
     def make(**options: Any) -> Pool:

@@ -177,7 +177,7 @@ def test_a_leader_that_lost_its_task_removes_only_its_own_files(tmp_path: Path) 
 
 
 def test_a_heartbeat_reports_a_stall_after_its_limit() -> None:
-    """An activity may have a longer limit. When it ends, the earlier limit applies again."""
+    """An activity may have a longer limit. When the activity ends, the earlier limit applies again."""
     now = [100.0]
     heartbeat = Heartbeat(10, clock=lambda: now[0])
     now[0] += 10

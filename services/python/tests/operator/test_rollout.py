@@ -58,7 +58,7 @@ def test_a_rollout_waits_for_the_new_head_then_moves_one_group_at_a_time() -> No
 
 
 def _half_renewed(**waking: Any) -> tuple[Observed, Observed]:
-    """Return two observations of one old group and a new one that is starting.
+    """Return two observations of one old group and one new group that is starting.
 
     In the first observation, all heads answer. In the second, the new head is silent.
     """
@@ -105,7 +105,7 @@ def test_a_silent_new_head_takes_no_room_from_the_old_groups() -> None:
 
 @pytest.mark.parametrize(("overdue_s", "grows"), [(-300.0, False), (50.0, False), (70.0, True)])
 def test_a_dead_nodes_pod_does_not_stop_a_rollout(overdue_s: float, grows: bool) -> None:
-    """The pod of a dead node never terminates. A minute after its grace period, the plan stops waiting for it."""
+    """The pod of a dead node never terminates. The plan stops waiting a minute after the pod's grace period."""
     old = ray_cluster(pool(replicas=1), 0, created_at=NOW - 5000)
     video = pool(replicas=1, model="/models/new")
     new = ray_cluster(video, 0, uid="new-uid", created_at=NOW - 50)

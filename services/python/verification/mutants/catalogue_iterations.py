@@ -42,7 +42,7 @@ ITERATIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "iterations-two-turns-at-once",
-        "a session begins its next turn while its last one runs",
+        "a session begins its next turn while the turn before still runs",
         (
             _SCHEDULER,
             " or session in self._in_flight:\n            self._later",
@@ -149,7 +149,7 @@ ITERATIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "lag-counts-files",
-        "a client that sends a recording at once makes its group look late",
+        "a client that sends a whole recording at once makes its group look late",
         (_LAG, "min(received_s, elapsed_s)", "received_s"),
         tests=f"{_LAG_TESTS}::test_a_file_that_is_sent_at_once_makes_no_lag",
     ),

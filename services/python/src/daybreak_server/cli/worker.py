@@ -49,5 +49,5 @@ def _without_path(url: str) -> None:
     server_url(url)
     if urlsplit(url).path.strip("/"):
         raise ValueError(
-            "gateways send requests to /v1/… of this host, so the URL must not have a path; remove it"
+            "gateways send requests to /v1/… of this host, so the URL must not have a path; remove the path"
         )

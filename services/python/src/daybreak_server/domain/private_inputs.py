@@ -21,8 +21,8 @@ from dataclasses import dataclass
 INPUT_CHARS = 16 * 1024
 """How many characters of one input are remembered. A valid input of a task is not longer."""
 RECENT = 128
-"""How many inputs are remembered whose task or request does not run here. A batch of submitted tasks has fewer inputs
-(at most 100)."""
+"""How many inputs of tasks and requests that do not run here are remembered. A batch of submitted tasks has fewer (at
+most 100)."""
 RECENT_CHARS = 64 * 1024
 _TEXT_CHARS = 16
 """Each text counts as its length plus this number of characters."""
@@ -132,7 +132,7 @@ class running:  # noqa: N801 - it reads like a function
 
 
 def known() -> tuple[PrivateInput, ...]:
-    """The inputs that are remembered. The tuple is the same object until they change."""
+    """The inputs that are remembered. The same tuple is returned until these inputs change."""
     global _known  # noqa: PLW0603
     with _lock:
         if _known is None:

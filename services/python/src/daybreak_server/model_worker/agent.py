@@ -141,7 +141,7 @@ class Agent:
                     await self._changed.wait()
 
     async def _pause(self, exc: GatewayError) -> None:
-        """Wait before the next try. The first of several failures in a row is logged."""
+        """Wait before the next try. Of several failures in a row, only the first is logged."""
         if not self._failures:
             _log.warning("%s; running models keep running, and the worker tries again", exc)
         pause_s = _PAUSES_S[min(self._failures, len(_PAUSES_S) - 1)]

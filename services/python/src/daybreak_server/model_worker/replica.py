@@ -212,9 +212,9 @@ class RunningReplica:
             pause = min(pause * 1.5, _MAX_HEALTH_PAUSE_S)
 
     def _last_error(self, has_ended: bool, was_ready: bool) -> str:
-        """The line that says why the process ended or is not ready. Clients see it.
+        """The line of output that says why the process ended or is not ready. Clients see this line.
 
-        It is empty if the process was ready, because the line may then be about the request of a client.
+        If the process was ready, this returns an empty text, because the line may then be about a client's request.
         """
         if was_ready:
             return ""

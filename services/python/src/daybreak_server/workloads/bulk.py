@@ -91,7 +91,7 @@ class BulkWorkload(Protocol[P_contra]):
     :class:`BulkParams`. The groups of the pool have one rank.
 
     The attribute ``bulk_version`` (optional, a text) says what the results depend on beside the input, such as the
-    model. If it changes, the next attempt computes all lines again, so no output has the results of two models.
+    model. If this text changes, the next attempt computes all lines again, so no output has the results of two models.
     """
 
     def bulk(

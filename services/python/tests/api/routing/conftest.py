@@ -1,4 +1,7 @@
-"""Fixtures for the router: a real gateway and, in place of groups, real HTTP servers, each in its own process."""
+"""Fixtures for the router: a real gateway, and real HTTP servers in place of groups.
+
+Each server has its own process.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ POOL = "answers"
 
 
 class Groups:
-    """Registers backends as groups of the pool, as their leaders would."""
+    """Registers backends as groups of the pool, as the leaders of groups would."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self._queue = RedisQueue(url, pool=POOL, lease_s=30.0)

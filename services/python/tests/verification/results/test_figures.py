@@ -1,4 +1,4 @@
-"""Figures get from a run to a page without loss."""
+"""Tests that figures get from a run to a page of the docs without loss."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def report(**more: object) -> Report:
 
 
 def test_a_report_is_read_as_it_was_saved(tmp_path: Path) -> None:
-    """Rows, spread, seed and machine are the same after a read. No temporary file is left beside the report."""
+    """Rows, spread, seed and machine are the same after a load. No temporary file is left beside the report."""
     saved = report()
     path = saved.save(tmp_path)
     assert load(path) == saved
@@ -39,7 +39,7 @@ def test_a_report_is_read_as_it_was_saved(tmp_path: Path) -> None:
 
 
 def test_the_table_shows_misses_and_ratios() -> None:
-    """A missed target is bold. The ratio is the figure divided by the baseline. A ``|`` in a name is escaped."""
+    """The word "missed" is bold. The ratio is the figure divided by the baseline. A ``|`` in a name is escaped."""
     lines = report().table().splitlines()
     assert "| No-op tasks | 12,346 tasks/s |  | 20,000 tasks/s (bare) | 0.62 | ≥ 10,000 | yes |  |" in lines
     assert any("**missed**" in line and "Late \\| odd" in line and "0.001 to 0.5" in line for line in lines)
@@ -56,7 +56,10 @@ def test_numbers_keep_three_digits(value: float, shown: str) -> None:
 
 
 def test_a_late_figure_breaks_no_promise() -> None:
-    """Only counts break a promise. A time that misses its target is only shown, because no test depends on timing."""
+    """A missed target breaks a promise only if the figure is a count.
+
+    A time that misses its target is only shown, because no test may depend on timing.
+    """
     assert Row("lost", 1, "tasks", held=False).broken
     assert not Row("lost", 0, "tasks", held=True).broken
     assert not Row("ready again", 99, "s", held=False).broken

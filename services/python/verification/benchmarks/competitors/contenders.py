@@ -1,5 +1,5 @@
-"""The queues that are compared, and their settings. The report's table shows only the best variants of each queue;
-the JSON has all variants."""
+"""The queues that are compared, and their settings. For each queue, the report's table shows only the variant with the
+highest rate and the variant with the shortest delay. The JSON has all variants."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PYTHONPATH = HERE.parents[2]
-"""`services/python`, the folder from which the modules in `apps` import each other. Only Daybreak's environment
-contains Daybreak itself."""
+"""`services/python`, the folder from which the modules in `apps` import each other in every environment. Daybreak
+itself is only in Daybreak's environment."""
 ENVIRONMENTS = HERE.parents[4] / "build" / "competitors"
 
 
@@ -55,7 +55,7 @@ class Contender:
 
     @property
     def installed(self) -> bool:
-        """Whether its environment exists."""
+        """Whether the queue's environment exists."""
         return (self.programs / "python").exists()
 
 

@@ -1,5 +1,5 @@
-"""Turns the figures into rows: for each router, the latency that it adds, the rate of one core, and the growth of its
-memory."""
+"""Turns the figures into rows. For each router, they show the latency that the router adds, its rate per core, and the
+growth of its memory."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ ABOUT = (
     "ends share the other core. A back end answers an OpenAI chat completion after {latency:g} ms and says in its "
     "answer how long it had the request. *Added*: the client's time minus that of the back end, compared with the "
     "same difference in a run without any router. *A second and core*: answers or tokens for each second of the "
-    "router's CPU time, with {most} clients and back ends without latency; for streams, {streams} clients follow "
-    "streams of {tokens} tokens, which together offer {offered:,.0f} tokens a second. The rounds alternate between the "
-    "routers; a figure is the median of {rounds} rounds of {seconds:g} s. No router checks keys. {how}."
+    "router's CPU time. For answers, there are {most} clients, and the back ends have no latency. For streams, "
+    "{streams} clients follow streams of {tokens} tokens, which together offer {offered:,.0f} tokens a second. The "
+    "rounds alternate between the routers; a figure is the median of {rounds} rounds of {seconds:g} s. No router "
+    "checks keys. {how}."
 )
 ADDED_MS, AHEAD, FLAT_MIB = 3.0, 3.0, 16.0
 RIVAL = "LiteLLM"
@@ -57,7 +58,7 @@ def rows(figures: Figures, effort: Effort) -> list[Row]:
 
 
 def merged(earlier: Sequence[Row], measured: Sequence[Row]) -> list[Row]:
-    """The earlier rows, with new rows in place of those of the same name, and then the other new rows."""
+    """The earlier rows, each replaced by the new row of the same name if there is one, and then the other new rows."""
     new = {row.what: row for row in measured}
     return [*(new.pop(row.what, row) for row in earlier), *new.values()]
 

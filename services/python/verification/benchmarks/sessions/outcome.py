@@ -10,8 +10,8 @@ from daybreak_server.batching.iterations import BatchRecord
 from daybreak_server.batching.iterations.lag import percentile
 
 DRIFT_S = 0.25
-"""If the mean lag of the last third of a run exceeds that of the second third by more than this, the lag grows
-without end."""
+"""If the mean lag of the last third of a run exceeds that of the second third by more than this, the lag counts as
+growing without end."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -22,7 +22,7 @@ LONG_TASK = {"steps": 10_000, "step_s": 0.05}
 
 
 def decide(cluster: FaultCluster, load: Load, *, bound_s: float = BOUND_S) -> list[Line]:
-    """Wait until all tasks have ended and check the history.
+    """Wait until all tasks have ended, and then check the history.
 
     :returns: the final records.
     :raises ViolatedError: when a promise was broken.
@@ -71,7 +71,7 @@ def _after(lines: Sequence[Line], task: str, since: float, kind: str) -> float |
 
 
 def _held_by(cluster: FaultCluster, pool: str) -> dict[str, str]:
-    """The names of a group's hosts, as one text → the task that the group holds."""
+    """The task that each group holds. The key is one text with the names of the group's hosts."""
     keys, held = cluster.keys(pool), {}
     with cluster.client() as client:
         for task in client.zrange(keys.single("leases"), 0, -1):
@@ -102,7 +102,7 @@ def _kill_and_time(
         for _ in range(groups):
             load.submit("solo", readers=1, max_strikes=20, **LONG_TASK)
         wait_running(cluster, "solo", groups)
-        time.sleep(cluster.options.lease_s)  # by now the leaders renew at different times
+        time.sleep(cluster.options.lease_s)  # after this, the leaders renew at different times
         for target, task in wait_until(lambda: _at_work(cluster, "solo"), 60, "every leader to hold a task"):
             at = cluster.history.elapsed_s
             cluster.kill(target)
@@ -176,7 +176,7 @@ def run_live_long(context: ScenarioContext) -> list[Row]:
     """Run steps that sleep, that compute in Python, and that hold the GIL for 0.1 s or 1.25 leases. During the tasks,
     the server is down for 2 leases."""
     lease_s, rounds = 6.0, context.repeats(1, 3)
-    # 800 of these steps last ten leases. The stream keeps the events of 800 steps, so the checker can read them all.
+    # 800 steps of ``short_s`` last ten leases. The stream keeps their events, so the checker can read them all.
     short_s = lease_s / 80
     kinds = (("sleep", short_s), ("compute", short_s), ("hold_gil", 0.1), ("hold_gil", 1.25 * lease_s))
     with (

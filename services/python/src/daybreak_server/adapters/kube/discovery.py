@@ -29,7 +29,8 @@ def api_groups() -> frozenset[str]:
 def scaled_objects() -> tuple[Mapping[str, Any], ...]:
     """KEDA's ScaledObjects in the namespace of this account.
 
-    :raises ClusterRefusedError: when there is no account, it may not read them, or the cluster has no KEDA.
+    :raises ClusterRefusedError: when there is no account, when the account may not read ScaledObjects, or when the
+        cluster has no KEDA.
     :raises ClusterUnavailableError: when the API server does not answer.
     """
     found = _query(

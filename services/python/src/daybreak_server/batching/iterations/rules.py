@@ -21,8 +21,8 @@ class Strategy(StrEnum):
     """Sessions join and leave between any two steps. All sessions of a batch are in one phase, prefill or decode.
     Prefill has priority, but decode never starves."""
     MIXED = "mixed"
-    """Like ``iteration``, but a batch may have both phases: it takes the sessions that have waited longest. With
-    ``max_batch_tokens``, a batch has the sessions that decode, and as much new audio as fits beside them."""
+    """Like ``iteration``, but a batch may have sessions of both phases: it takes those that have waited longest. If
+    ``max_batch_tokens`` is set, a batch has the sessions that decode, and as much new audio as fits beside them."""
     REQUEST = "request"
     """A batch of turns runs until the last of them ends; only then does the next batch begin. Ray Serve's
     ``@serve.batch`` works like this. The strategy exists for comparison."""
@@ -51,9 +51,9 @@ class IterationRules:
     """
 
     strategy: str = Strategy.ITERATION
-    """A :class:`Strategy`, the name of an installed one, or ``package.module:Class``."""
+    """A :class:`Strategy`, the name of an installed strategy, or ``package.module:Class``."""
     max_batch_size: int = MAX_BATCH_SIZE
-    """Sessions in a batch, at most 32."""
+    """The maximum number of sessions in a batch, from 1 to 32."""
     max_decode_delay_s: float = 0.1
     """``iteration``: when decode has waited this long since its last batch, it has priority over prefill."""
     gather_size: int = 16

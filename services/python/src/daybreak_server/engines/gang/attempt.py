@@ -123,7 +123,7 @@ class EventReporter:
         preview: tuple[bytes, int, str] | None = None,
         last: bool = False,
     ) -> bool:
-        """Write now, and return whether that worked. If it did not, a later write includes the same events.
+        """Write now, and return whether the write succeeded. If it failed, a later write includes the same events.
 
         :param last: Whether the work is done. If it is, no event waits for later steps.
         """
@@ -254,7 +254,7 @@ class Attempt:
         return self._deps.must_leave() or self._control_group.wants_to_leave()
 
     def _final_checkpoint(self, step: Step) -> None:
-        """Store a checkpoint of this step and report it, so that the record points at it.
+        """Store a checkpoint of this step and report it, so that the task's record points at this checkpoint.
 
         The other ranks wait for the verdict, so this takes at most half of ``stall_s``. After that, the task is
         released with an older checkpoint.

@@ -1,4 +1,4 @@
-"""The sessions of one pool on Redis, as the leader of a group uses them. Blocking calls.
+"""The sessions of one pool on Redis, as the leader of a group uses them. The calls block.
 
 A group uses one connection to wait for audio, however many sessions it has. Scripts announce in the group's inbox which
 sessions have new audio, and which sessions the group has lost. The inbox is a stream whose name ends in the nonce of
@@ -130,7 +130,7 @@ class RedisSessionWork:
     def read_audio(self, received: Mapping[SessionLease, int], *, wait_s: float) -> Sequence[SessionNews]:
         """The new audio of these sessions after the given positions. Waits up to ``wait_s`` for new audio.
 
-        Returns sooner, even with nothing, if the inbox names a session that is not among these.
+        Returns sooner, even without news, if the inbox names a session that is not in ``received``.
         """
         deadline = time.monotonic() + wait_s
         positions = {lease.session: position for lease, position in received.items()}
