@@ -1,4 +1,6 @@
-"""A workload that misbehaves on request: its input chooses what it raises, logs, yields and leaves behind."""
+"""A workload that misbehaves on request. A task's input chooses what the workload raises, logs and yields, and the
+names of its artifacts.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ SPEC: WorkloadSpec[MisbehavingParams] = WorkloadSpec(
 
 
 class SilentError(Exception):
-    """Its `str` and `repr` both fail."""
+    """An error whose `str` and `repr` raise `SystemExit`."""
 
     def __str__(self) -> str:
         raise SystemExit(9)

@@ -202,7 +202,7 @@ def workload_spec(pool: PoolSettings) -> WorkloadSpec[Any]:
 
 
 def target_loads(settings: Settings) -> dict[str, float]:
-    """For each pool of kind ``online`` or ``sessions``, the requests or sessions that one of its groups should have."""
+    """For each pool of kind ``online`` or ``sessions``: how many requests or sessions one group should have."""
     specs = {name: workload_spec(pool) for name, pool in settings.pools.items()}
     usual = {
         name: pool.session_settings.max_batch_size
@@ -299,7 +299,7 @@ def build_rank(
 ) -> Rank:
     """A rank of a group of ``pool``, not started yet.
 
-    ``queue``: opens the queue of the pool, if groups of this process share it (:func:`shared_queue`).
+    ``queue``: opens a queue that groups of this process share (:func:`shared_queue`). By default, the rank has its own.
     ``with_watchdog``: whether a leader starts a watchdog process, which keeps the lease when the leader's threads
     cannot run. The watchdog kills this process when the leader's work stalls, so this process must hold no other rank.
     """
@@ -352,7 +352,7 @@ BUILDERS: Mapping[PoolKind, Callable[[WorkloadSpec[Any], GroupConfig, RankDeps, 
     PoolKind.ONLINE: _build_serving_rank,
     PoolKind.SESSIONS: _build_sessions_rank,
 }
-"""Kind of pool → what builds a rank of its groups."""
+"""For each kind of pool: the function that builds a rank of a group."""
 
 
 def model_fetch(settings: Settings, pool: str) -> Callable[[Callable[[int, int], None]], str] | None:

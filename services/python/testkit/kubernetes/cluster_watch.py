@@ -49,7 +49,7 @@ class ClusterWatch:
         self._proxy: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Scrape the cluster from now on."""
+        """Start to scrape the cluster."""
         self._discovery.start()
         proxy = self._start_proxy()
         interval = f"{INTERVAL_S}s"

@@ -38,7 +38,7 @@ def test_a_stream_that_ends_leaves_nothing_to_collect(api: Api, leader: FakeLead
         gc.set_debug(0)
         gc.garbage.clear()
         gc.enable()
-    # Other code in this process may leave some objects, but not as many as there were streams.
+    # Other code in this process may leave some objects, but fewer of each type than there were streams.
     leaked = {kind: count for kind, count in garbage.items() if count >= STREAMS}
     assert not leaked, f"objects of {STREAMS} streams were only reachable from each other: {leaked}"
 

@@ -58,7 +58,7 @@ def refusal_detail(response: httpx2.Response, code: str, status: int) -> str:
     ],
 )
 def test_an_unknown_host_is_refused_on_every_route(api: Api, method: str, path: str, host: str) -> None:
-    """After DNS rebinding, a page's own name resolves to this machine, so the page's requests name that host."""
+    """After DNS rebinding, a page's host name resolves to this machine. Its requests have this name in `Host`."""
     assert "allowed_hosts" in refusal_detail(send(api, method, path, Host=host), "host_not_allowed", 421)
 
 
@@ -185,7 +185,7 @@ def test_a_page_of_another_site_opens_no_websocket(api: Api) -> None:
 
 
 def test_own_pages_and_programs_may_change_things(api: Api) -> None:
-    """Own pages are the page at /docs, and pages behind a proxy that rewrites the host."""
+    """The server's own pages are the page at /docs, and pages behind a proxy that rewrites the host."""
     for headers in (
         {},
         {"Origin": api.url},

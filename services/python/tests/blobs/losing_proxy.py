@@ -1,5 +1,5 @@
-"""A TCP proxy that forwards a request but loses its response. So the client does not know that its
-request took effect.
+"""A TCP proxy that forwards a request but can lose the response, so that the client does not know that the request
+took effect.
 """
 
 from __future__ import annotations

@@ -206,7 +206,7 @@ def test_a_wrong_option_of_a_workload_stops_the_command(
 
 @pytest.mark.parametrize("command", ["serve", "gateway"])
 def test_commands_of_a_cluster_need_a_redis(daybreakd: Daybreakd, command: str) -> None:
-    """Processes on several machines share one Redis, so no command starts it. The message names the missing setting."""
+    """Processes on several machines share one Redis, so these commands start none. The message names the setting."""
     result = daybreakd(command)
     assert result.code == 2
     assert "DAYBREAK_REDIS__URL" in result.err

@@ -1,6 +1,6 @@
 """Tests of the table that ranks share in their Ray cluster.
 
-The table is in Ray's own store, or in an actor if this Ray has no private function for that store.
+The table is in Ray's own store, or in an actor if the installed Ray has no private functions for that store.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Random sentences of a small grammar, with their translations, and the word that each target token waits for.
 
 A simultaneous translator must not write a token before it has heard the words that decide it. German "ein roter Kreis"
-waits for "circle", because the gender of "Kreis" decides "ein" and the ending "er". In Chinese, a modifier comes before
-its noun; in English, after its noun. So the Chinese noun waits until the next English word shows that no modifier
-follows.
+waits for "circle", because the gender of "Kreis" decides "ein" and the ending "er". In English, a modifier such as
+"moving left" comes after its noun; in Chinese, before the noun. So the Chinese noun waits until the next English word
+shows that no such modifier follows.
 Each target token has the index of the last source word that it needs, or :data:`SILENCE` if only silence shows that the
 sentence is over.
 """
@@ -49,7 +49,7 @@ class Sentence(NamedTuple):
 
     @property
     def held_out(self) -> bool:
-        """Whether training never sees the sentence. This is so for about 5 % of all sentences."""
+        """Whether the sentence is left out of training, as about 5 % of all sentences are."""
         return zlib.crc32(self.text.encode()) % 20 == 0
 
 

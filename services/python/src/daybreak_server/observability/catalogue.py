@@ -4,13 +4,14 @@ The metrics of pools are in ``pool_catalogue.py``, those of requests in ``router
 ``request_catalogue.py``, those of batches in ``batch_catalogue.py``, those of models in ``model_catalogue.py``, and
 those of streaming sessions in ``session_catalogue.py``; this file declares the rest. Processes export only declared
 metrics, and ``tools/reference.py`` writes the tables of docs/metrics.md from the declarations. ``tools/metrics.py``
-checks that the names follow the conventions below. It also checks that a panel or an alert uses each metric, or that
-the metric's ``why_unused`` says why none does.
+checks that the names follow the conventions below. It also checks each metric: a panel or an alert must use the
+metric, or the metric's ``why_unused`` must say why none does.
 
 Conventions: ``daybreak_<noun>_<unit>`` in base units; counters end in ``_total``. Each label has a limited number of
 values, such as the pools, states or reasons. No label holds the id of a task. At most ``metrics.tenants_max`` tenants
-of a pool and, in ``model_catalogue.py``, ``model_metrics.MODELS_MAX`` models have labels of their own; all others are
-counted together as ``other``. The metrics of routers have series for each model that is registered.
+of a pool have label values of their own; all other tenants are counted together as ``other``. In
+``model_catalogue.py``, at most ``model_metrics.MODELS_MAX`` models have label values of their own; all other models are
+counted together as ``other``. But the metrics of routers have series for every registered model.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ STREAM_EVENTS = _api("daybreak_stream_events_total", MetricType.COUNTER, "Events
 STREAM_RESETS = _api(
     "daybreak_stream_resets_total",
     MetricType.COUNTER,
-    "Subscribers that missed events: they read too slowly, or the events were trimmed before they were read.",
+    "Times that a subscriber missed events, because it read too slowly or the events were trimmed too early.",
 )
 STREAM_LAG = _api(
     "daybreak_stream_lag_seconds",
@@ -132,7 +133,7 @@ TICK_LAG = _api(
 FILES_DELETED = _api(
     "daybreak_files_deleted_total",
     MetricType.COUNTER,
-    "Files of ended tasks and lost attempts that were deleted.",
+    "Deleted files of ended tasks and of lost attempts.",
     "pool",
 )
 

@@ -11,7 +11,7 @@ from tests.store.sessions.conftest import Sessions, pcm, take
 
 
 async def lose(sessions: Sessions, times: int, *, turn: bool = False) -> None:
-    """Let groups claim the waiting sessions and die. With ``turn``, they die after a complete turn."""
+    """Let groups claim the waiting sessions and die. With ``turn``, each group completes a turn first."""
     for _ in range(times):
         group = sessions.group(lease_s=2)
         claims = take(group)
@@ -55,7 +55,7 @@ async def test_a_complete_turn_shows_that_the_session_is_not_the_cause(sessions:
 async def test_only_sessions_that_a_dead_group_worked_on_may_be_the_cause(
     sessions: Sessions, known: bool
 ) -> None:
-    """If it is unknown what the group worked on, each session with audio may be the cause."""
+    """If nobody knows which sessions the dead group worked on, each of its sessions with audio may be the cause."""
     deadly, waits = await sessions.open(), await sessions.open()
     for session in (deadly, waits):
         await sessions.store.append_audio(session, pcm(1, 2), at=0)

@@ -1,7 +1,8 @@
 """``python -m verification.benchmarks.k8s [--quick] [--part PART] [--image IMAGE]`` measures Daybreak on Kubernetes.
 
 Without ``--quick`` it writes ``docs/figures/k8s*.json``. Like the end-to-end tests, it needs `helm`, `kubectl`, and a
-cluster with KubeRay and KEDA that has the image on its nodes. It creates a namespace, and deletes it at the end.
+cluster with KubeRay and KEDA. The nodes of the cluster must already have the image. The program creates a namespace,
+and deletes it at the end.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Measures the CPU time of Redis's main thread for one call of each operation, from reading the call to its reply.
+"""Measures the CPU time of Redis's main thread for one call of each operation, including the time that it takes to read
+the call and to write the reply.
 
 `verification.benchmarks.shard_simulation` uses these times as its service times.
 """
@@ -79,7 +80,7 @@ async def _gateway_side(server: BenchServer, calls: int) -> dict[str, float]:
         await store.tick(POOL)
     tick = (server.cpu_s() - before) / calls * 1e6
     bare, followed = [], []
-    # Each round measures without and with readers, because the difference is small and machines are noisy.
+    # Measurements without and with readers alternate, because their difference is small and machines are noisy.
     for _ in range(ROUNDS):
         bare.append(await _alone_and_batched(server, store, calls))
         with _followers(server.url) as ready:

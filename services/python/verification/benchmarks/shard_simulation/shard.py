@@ -49,7 +49,7 @@ class ShardResult:
     """The result of a simulation. ``used``, ``lags`` and ``waits`` leave out the warm-up."""
 
     used: float = 0.0
-    """The share of the time during which the core was busy."""
+    """The utilization of the core; 1 if it was busy all the time."""
     lags: list[float] = field(default_factory=list)
     """Seconds from the call of submit to the start of the task."""
     waits: list[float] = field(default_factory=list)

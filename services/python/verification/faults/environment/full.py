@@ -1,4 +1,4 @@
-"""Full resources: the server's memory, and the disk of its append-only file (AOF)."""
+"""Scenarios in which a resource is full: the server's memory, or the disk of its append-only file (AOF)."""
 
 from __future__ import annotations
 

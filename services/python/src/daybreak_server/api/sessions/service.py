@@ -68,7 +68,7 @@ class SessionService:
     ) -> SessionRecord:
         """Open a session. With the same ``key``, a repeated call returns the same session.
 
-        :param trace: The trace of the request or the connection, which the session continues.
+        :param trace: The trace of the request or of the connection. The session continues this trace.
         :raises ApiError: ``no_such_pool``, ``invalid_input``, ``too_many_streams``, ``not_ready``, or
             ``idempotency_mismatch`` if an earlier call with this ``key`` differed.
         :raises StoreError: if the pool takes no further session, or the store does not answer.
@@ -98,14 +98,14 @@ class SessionService:
     async def get(self, session: str, caller: Principal) -> SessionRecord:
         """The caller's session.
 
-        :raises ApiError: ``not_found``, if there is no such pool.
+        :raises ApiError: ``not_found``, if the id names no pool of sessions.
         :raises SessionUnknownError: if there is no such session, or it belongs to another tenant.
         """
         return await self.store.session(self._known(session), tenant=caller.tenant)
 
     async def open_sessions(self, caller: Principal, pool: str | None) -> list[SessionRecord]:
-        """The caller's open sessions in a pool, or in all pools, oldest first. At most the oldest thousand of each
-        pool.
+        """The caller's open sessions in a pool, or in all pools, oldest first. Of each pool, this returns at
+        most the oldest thousand.
 
         :raises ApiError: ``no_such_pool``.
         """
@@ -123,7 +123,7 @@ class SessionService:
         return await self.store.close_session(record.session.id, reason=reason)
 
     async def keep_alive(self, session: str, caller: Principal) -> SessionRecord:
-        """Let the caller's session wait for audio for as long as it would wait if audio had just arrived.
+        """Restart the time after which the caller's session counts as idle, as if audio had just arrived.
 
         :raises ApiError: ``not_found``.
         :raises SessionEndedError: when it has ended.
@@ -233,7 +233,7 @@ class SessionService:
 
 
 def _of_client(new: NewSession) -> NewSession:
-    """The session as its client requested it: without what differs when the same request is repeated."""
+    """The session as its client requested it. The trace is left out, because it differs when a request is repeated."""
     return replace(new, trace_context=None)
 
 

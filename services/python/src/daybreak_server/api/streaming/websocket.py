@@ -36,7 +36,10 @@ _CODES = {
 
 
 async def refuse(socket: WebSocket, exc: Exception) -> None:
-    """Close an accepted socket with the close code of the error. The close reason is the error's stable code."""
+    """Close an accepted socket because of an error.
+
+    The close code depends on the error's HTTP status. The close reason is the error's :class:`ErrorCode`.
+    """
     error = to_api_error(exc, socket.url.path)
     if error is None:
         log.exception("the WebSocket %s failed", socket.url.path, exc_info=exc)
@@ -57,7 +60,7 @@ async def _send_all(socket: WebSocket, subscription: Subscription) -> None:
     prefix = path_prefix.current()
     try:
         async with aclosing(subscription.batches()) as batches:
-            # An empty batch sends nothing here, because the server's own pings are the heartbeat.
+            # An empty batch is a heartbeat. It sends nothing here, because the server pings each WebSocket anyway.
             async for batch in batches:
                 for frame in batch:
                     await socket.send_text(frame.with_prefix(prefix).text)

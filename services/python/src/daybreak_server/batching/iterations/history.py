@@ -54,7 +54,7 @@ class BatchRecord(Generic[K]):
 
 
 class BatchHistory(Generic[K]):
-    """The newest records, oldest first, and the number of batches of each phase and size."""
+    """The newest records, in the order of the batches, and how many batches of each phase and size have run."""
 
     def __init__(self, kept: int = KEPT) -> None:
         self._records: deque[BatchRecord[K]] = deque(maxlen=kept)

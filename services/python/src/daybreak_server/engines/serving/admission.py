@@ -19,8 +19,8 @@ class GroupRefusal(StrEnum):
     BUSY = "busy"
     """The group holds as many requests as its capacity."""
     DRAINING = "draining"
-    """The group takes no more requests, because it drains, leaves or is broken. Or the group has stopped this request,
-    because the group's time to drain or leave was over, or because the group broke before the request began."""
+    """The group takes no more requests, because it drains, leaves or is broken. An accepted request gets this value too
+    if the group's time to drain or leave ends, or if the group breaks before the request has begun."""
     BROKEN = "broken"
     """The group broke while it ran the request."""
     OTHER = "other"
@@ -70,13 +70,13 @@ class Admission:
         return self._held
 
     def load(self, *, waiting: int, free_memory_bytes: int | None = None) -> Load:
-        """The load to report. ``waiting``: how many of the requests have not begun."""
+        """The load to report. ``waiting``: how many of the held requests have not begun to run."""
         held = self._held
         waiting = min(waiting, held)
         return Load(in_flight=held - waiting, waiting=waiting, free_memory_bytes=free_memory_bytes)
 
     def was_busy(self) -> bool:
-        """Whether the group has held a request since the last call, even one that ended before this call."""
+        """Whether the group has held any request since the last call of this method, even if none is held now."""
         with self._lock:
             peak, self._peak = self._peak, self._held
         return peak > 0

@@ -12,7 +12,7 @@ from daybreak_server.ports.sessions import SessionWork
 
 
 def sessions_loops(open_work: Callable[[], SessionWork]) -> GroupLoops:
-    """The loop of such a group, which has one rank. ``open_work`` opens the part of the store that the group uses."""
+    """The loop of a group of kind ``sessions`` (one rank). ``open_work`` opens the group's part of the store."""
     return GroupLoops(leader=partial(SessionsLeader, open_work=open_work), follower=_no_follower)
 
 

@@ -1,12 +1,13 @@
 """Runs the steps of a :class:`~daybreak_server.workloads.sessions.SessionModel`.
 
 A model with the method ``step`` computes both phases of a batch (prefill and decode) in one call. Any other model gets
-a call for each phase. So does a model that inherits ``step``, but overrides ``prefill`` or ``decode``.
+a call for each phase. A model that inherits ``step``, but overrides ``prefill`` or ``decode``, gets a call for each
+phase too.
 
 If a call raises, it is repeated for each of its sessions alone. If the model raises again for a session, that session
-gets the error as its result. There is one exception: the sessions are not the cause if the call had two or more
-sessions, each of them fails alone, and the model raised an error (instead of returning one) for at least one of them.
-Then the caller gets the error, and other groups get the sessions.
+gets the error as its result. But if the call had two or more sessions, each of them fails alone, and the model raised
+an error (instead of returning one) for at least one of them, then the sessions are not the cause. In this case, the
+caller gets the error, and other groups get the sessions.
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ local function trim(c)
   call('XTRIM', S.key.session_audio(c.session), 'MINID', c.keep_from .. '-2')
 end
 
--- Wakes the gateways that wait for the model. If none waits, it writes no entry. For most turns, none waits.
+-- Wakes the gateways that wait until the model has processed a turn. If no gateway waits, as for most turns, this
+-- writes no entry.
 local function announce_progress(c)
   local key = S.key.session(c.session)
   if c.consumed == '' or call('HDEL', key, 'watched') == 0 then return end

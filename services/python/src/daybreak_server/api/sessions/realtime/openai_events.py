@@ -54,7 +54,7 @@ class OpenAIDialect:
             raise unknown_event(event["type"], self.events)
 
     async def on_session(self, event: SessionEvent) -> None:
-        """See the protocol. Before the first ``session.update`` there is no session."""
+        """See the protocol. Before the first ``session.update`` there is no session, so this does nothing."""
 
     async def send_error(self, error: ApiError, event: Json | None = None) -> None:
         """See the protocol."""
@@ -69,7 +69,7 @@ class OpenAIDialect:
         await self.connection.send("error", error=shown, **wait_fields(error, self.connection.uid))
 
     async def send_failure(self, event: SessionEvent) -> None:
-        """Send the reason why a session ended before its input."""
+        """Send the reason why a session ended before the end of its input."""
         error = event.data.get("error") or {}
         shown = {
             "type": "server_error",
@@ -81,12 +81,12 @@ class OpenAIDialect:
         await self.connection.send("error", error=shown)
 
     def with_earlier(self, event: Json) -> Json:
-        """A ``session.update`` with the fields of earlier ones, because clients may send only what changes."""
+        """This ``session.update``, merged with the earlier ones, because clients may send only what changes."""
         session_type(event)
         return {"session": _merged(self._fields, member(event, "session") or {})}
 
     async def update(self, event: Json) -> None:
-        """Keep the fields of an update that has been accepted, and confirm it."""
+        """Store the fields of an accepted update, and confirm the update to the client."""
         self._fields = event["session"]
         await self.connection.send("session.updated", session=self.shown())
 
