@@ -122,7 +122,9 @@ def as_text(settings: Settings) -> str:
                 f"      {row.description}",
             ]
         lines.append("")
-    return "\n".join((*lines, "* differs from its default. To set values in YAML: daybreakd up --config FILE"))
+    return "\n".join(
+        (*lines, "* differs from its default. To set values in YAML: daybreakd up --config FILE")
+    )
 
 
 def as_markdown() -> str:
