@@ -35,7 +35,7 @@ def test_a_task_submitted_while_the_pool_goes_to_zero_runs(deployment: Deploymen
 
 def test_a_task_resumes_after_its_pod_was_killed(deployment: Deployment) -> None:
     """The task of a force-deleted pod gets one strike and resumes from its checkpoint. Its video has the
-    same bytes as that of an undisturbed task."""
+    same bytes as the video of an undisturbed task."""
     task = deployment.submit("video", VIDEO)
     timeline = deployment.follow(task)
     timeline.wait_for(lambda event: event.type == "checkpoint", timeout_s=WAKE_S, what="a checkpoint")

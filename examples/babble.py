@@ -29,7 +29,7 @@ class Babble:
     models = ("babble-1",)
 
     def load(self, group: Group) -> None:
-        """Load the model: which words follow which."""
+        """Load the model: for each word, the words that may follow it."""
         text = group.options.get(
             "text", "the sun rises and the day breaks and the sun sets and the night falls"
         )

@@ -1,4 +1,4 @@
-"""Sessions in memory, with a group that writes a word for each block of audio: for tests of the API alone.
+"""A store of sessions in memory, for tests of the API alone. Its simulated group writes a word for each block of audio.
 
 The text depends on the audio, so a lost, doubled or changed sample changes the text. The store can fail on demand.
 """
@@ -42,7 +42,7 @@ from daybreak_server.ports.sessions import (
 from daybreak_server.ports.store_errors import StoreUnavailableError
 
 BLOCK = SAMPLE_RATE * 48 // 100
-"""Samples that the group turns into one word."""
+"""The number of samples that the group turns into one word."""
 WORDS_A_SEGMENT = 4
 
 

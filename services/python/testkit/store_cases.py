@@ -38,5 +38,5 @@ def start(driver: Driver, **fields: Any) -> Claim:
 
 
 def dump(driver: Driver) -> dict[bytes, bytes | None]:
-    """The content of every key, to show that nothing changed."""
+    """The content of every key, so that a test can show that nothing has changed."""
     return {key: driver.client.dump(key) for key in driver.client.scan_iter()}

@@ -63,7 +63,7 @@ def test_a_task_that_runs_out_of_memory_is_the_cause_of_its_broken_group() -> No
 
 @pytest.mark.parametrize("reason", [Reason.MODEL_MISSING, Reason.OUT_OF_MEMORY, Reason.RANKS_FAIL])
 def test_a_followers_cause_becomes_its_groups_cause(reason: str) -> None:
-    """A follower reports the cause to its leader before it ends."""
+    """Before a follower ends, it reports the cause to its leader."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         follower_socket = socket.create_connection(server.getsockname())
         leader_socket, _ = server.accept()

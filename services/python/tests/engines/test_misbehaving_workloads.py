@@ -156,7 +156,10 @@ def test_every_step_of_the_odd_workload_is_tested() -> None:
 
 
 def test_artifacts_keep_their_names_and_none_is_lost(misbehaving: Pool) -> None:
-    """Names keep their ending and letters of all languages. If a file system confuses two names, one gets a number."""
+    """A name keeps its ending, and may have letters of any language.
+
+    If a file system could confuse two names, one of them gets a number.
+    """
     wanted = ["日本.mp4", "中国.mp4", "Ünder.txt", "U\u0308nder.txt", "clip.mp4", "CLIP.mp4"]
     wanted += ["a/b.txt", "a\\b.txt", "..", ".hidden", "con.txt", "🎬.mp4", "🎥.mp4"]
     wanted += ["語" * 400 + ".mp4", "not UTF-8", "clip.mp4"]

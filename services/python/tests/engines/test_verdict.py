@@ -70,7 +70,7 @@ def test_a_permanent_error_explains_a_failure_best_and_a_dead_peer_least() -> No
 
 
 def test_error_codes_and_messages_come_from_the_workload() -> None:
-    """A workload's own error keeps its code and message. The message about another exception names its class."""
+    """A workload's own error keeps its code and message. For any other exception, the message names its class."""
     assert (PERMANENT.code, PERMANENT.message, PERMANENT.permanent) == ("bad_prompt", "never", True)
     foreign = report_of(KeyError("x"), point=0)
     assert (foreign.code, foreign.permanent) == ("workload_failed", False)

@@ -146,7 +146,10 @@ class FakePorts:
 
 
 def apply_patch(body: Mapping[str, Any], operations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Apply a JSON Patch of ``test``, ``replace`` and ``add``. :raises ClusterConflictError: if a test fails."""
+    """Apply a JSON Patch whose operations are ``test``, ``replace`` or ``add``.
+
+    :raises ClusterConflictError: if a ``test`` fails.
+    """
     changed: dict[str, Any] = copy.deepcopy(dict(body))
     for operation in operations:
         *path, last = [

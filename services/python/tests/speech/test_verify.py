@@ -71,7 +71,7 @@ def test_tensors_of_a_larger_model_and_with_older_names_are_found(
 
 
 def edit(path: str, *members: str, **change: Any) -> Callable[[Path], object]:
-    """Changes members of an object in a JSON file. The value ``None`` removes a member."""
+    """Return a function that changes members of an object in a JSON file. The value ``None`` removes a member."""
 
     def run(folder: Path) -> None:
         content = json.loads((folder / path).read_text())
@@ -87,7 +87,7 @@ def edit(path: str, *members: str, **change: Any) -> Callable[[Path], object]:
 
 
 def tensors(path: str, change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], object]:
-    """Changes the tensors of a file."""
+    """Return a function that changes the tensors of a file."""
 
     def run(folder: Path) -> None:
         found = load_file(folder / path)

@@ -1,4 +1,4 @@
-"""Small random pipelines of the Wan 2.2 family (a few hundred kilobytes each), built once per run of pytest."""
+"""Small pipelines of the Wan 2.2 family with random weights (a few hundred kilobytes each), built once per run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from daybreak_server.workloads.video.pipeline.determinism import CPU_ENVIRONMENT
 
-# Set here too, because `make gpu` loads no other conftest.
+# These variables are set here too, because `make gpu` loads no other conftest.
 for _name, _value in CPU_ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -26,7 +26,7 @@ KINDS = ("a14b", "ti2v", "single", "block")
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Save a pipeline of each kind. Returns kind → folder; ``build_pipeline`` describes the kinds."""
+    """Save a pipeline of each kind. Returns the folder for each kind. ``build_pipeline`` describes the kinds."""
     base = tmp_path_factory.mktemp("pipelines")
     return {kind: support.save_pipeline(base / kind, kind) for kind in KINDS}
 

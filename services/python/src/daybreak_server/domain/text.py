@@ -14,7 +14,10 @@ NAME_BYTES = 64
 
 
 def storable(value: object, *, chars: int = MESSAGE_CHARS) -> str:
-    """The value as text without surrogates and NUL, cut to ``chars``. Never raises, whatever ``__str__`` does."""
+    """The value as text without surrogates and NUL, cut to ``chars``.
+
+    The function never raises an exception, whatever ``__str__`` does.
+    """
     text = _text(value)
     if len(text) > chars:
         text = text[: chars - 1] + "…"

@@ -2,16 +2,16 @@
 
 ``python -m daybreak_server.entrypoints.worker_bundle FOLDER``
 
-The image of an engine, such as vLLM's, has its own Python with its own packages, or none at all. Its C library may be
-too old for the worker. So the folder has everything that the worker needs, down to the dynamic loader:
+The image of an engine, such as vLLM's, has its own Python with its own packages, or no Python at all. Its C library may
+be too old for the worker. So the folder has everything that the worker needs, down to the dynamic loader:
 
     bin/daybreakd     the command, a shell script; ``/bin/sh`` is all that the image must have
     bin/python        starts the interpreter with the loader and the libraries of the folder
     lib/python3.x     the standard library, and the packages that the worker imports
     lib/native        the interpreter, the loader and the shared libraries
 
-No environment variable changes, so the engines that the worker starts use the Python and the libraries of their image.
-The libraries that only the machine has, such as NVIDIA's NVML, are found as usual.
+The command changes no environment variable, so the engines that the worker starts use the Python and the libraries of
+their image. The worker still finds the libraries that only the machine has, such as NVIDIA's NVML.
 """
 
 from __future__ import annotations

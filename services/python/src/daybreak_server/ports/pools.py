@@ -13,7 +13,7 @@ class GroupStore(Protocol):
     """The part of the task store that the operator uses. Each method may raise :class:`StoreUnavailableError`."""
 
     async def pool(self, name: str) -> PoolView:
-        """The pool's numbers and all its groups. No group may be left out: the operator could remove its hosts."""
+        """The pool's numbers and all its groups. If one were left out, the operator could remove that group's hosts."""
 
     async def drain(self, pool: str, group_id: GroupId, *, on: bool = True) -> bool:
         """Set or clear a group's drain mark. Returns whether the group exists."""

@@ -13,7 +13,8 @@ _Section = TypeVar("_Section", bound="Section")
 
 @dataclass(frozen=True, slots=True)
 class ComputedDefault:
-    """How documentation shows a default that depends on other settings. Their names are in angle brackets.
+    """How documentation shows a default that depends on other settings. The names of these settings are in
+    angle brackets.
 
     The default in the field itself applies only to a section that is built without the rest of the tree."""
 

@@ -21,7 +21,7 @@ LONG_S = 30.0
 
 @pytest.fixture(autouse=True)
 def no_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a watch wait longer for an announcement than a test lasts, so that a test fails if one is missing."""
+    """A watch waits longer for an announcement than a test lasts. So a test fails if an announcement is missing."""
     monkeypatch.setattr(session_events, "_LOOK_S", LONG_S)
 
 

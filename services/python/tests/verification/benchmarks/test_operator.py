@@ -61,7 +61,7 @@ async def hosts(valkey: Server) -> list[tuple[str, ...]]:
 
 
 async def test_groups_come_and_go_with_their_pods_and_the_target(heads: Heads, valkey: Server) -> None:
-    """A head that is not ready does not answer. A group starts when its pods are ready and fit into Serve's target."""
+    """A head that is not ready does not answer. A group starts when its pods are ready and Serve wants its ranks."""
 
     async def no_token(cluster: RayCluster, *, refresh: bool = False) -> str | None:
         return None

@@ -76,7 +76,7 @@ def test_a_share_can_be_listed_and_an_invalid_share_is_an_error(capsys: pytest.C
 def test_no_bug_counts_if_its_tests_fail_without_it(
     failures: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With one job, there is one copy of the source. If a test fails in this copy as it is, no bug is planted."""
+    """With one job, there is one copy of the source. If a test fails in the unchanged copy, no bug is planted."""
     planted: list[Mutant] = []
 
     def attempt(_tree: object, mutant: Mutant) -> MutantRun:

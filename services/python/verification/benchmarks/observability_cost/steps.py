@@ -1,8 +1,8 @@
 """Measures the CPU time that a group and its Redis need for a step of a task, in each mode of observability.
 
-``modes`` lists the modes. For each mode, a group of one rank has a pool and a Redis of its own. The groups run the same
-task one after the other, in random order, and while a group works, the others only wait for their next task. Only the
-tasks of the mode ``all`` have sampled traces.
+``modes`` lists the modes. Each mode has its own group of one rank, its own pool and its own Redis. The groups run the
+same task one after the other, in random order. While a group works, the other groups only wait for their next task.
+Only the tasks of the mode ``all`` have sampled traces.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ UNSAMPLED = TraceContext(traceparent=f"00-{'a' * 32}-{'b' * 16}-00")
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A workload whose steps are measured. A round has one figure for each mode: the mean of ``tasks`` tasks."""
+    """A workload whose steps are measured. Each round gives one figure for each mode: the mean of ``tasks`` tasks."""
 
     what: str
     workload: str

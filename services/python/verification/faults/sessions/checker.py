@@ -46,7 +46,7 @@ class SessionSeen:
         return "".join(line["data"]["text"] for line in self.events("text"))
 
     def longest_gap(self, since: float) -> float:
-        """The longest time between two consecutive pieces of text, of which the second came at or after ``since``."""
+        """The longest time between two consecutive pieces of text. The second must have come at ``since`` or later."""
         times = [line["t"] for line in self.events("text")]
         return max((later - earlier for earlier, later in pairwise(times) if later >= since), default=0.0)
 
@@ -199,7 +199,7 @@ def fault_times(seen: SessionsSeen, *kinds: str) -> list[float]:
 
 
 def owners(seen: SessionsSeen) -> int:
-    """How often sessions got a new owner after their first one."""
+    """How many times a session got a new owner after its first one, over all sessions."""
     return sum(max(0, len(session.events("started")) - 1) for session in seen.sessions.values())
 
 

@@ -97,7 +97,7 @@ def _run_case(bench: Bench, case: Case, report: Report) -> None:
 
 
 def _decide(bench: Bench, report: Report) -> None:
-    """Wait until everything has ended, then check the clients' history."""
+    """Wait until every task has ended, then check the clients' history."""
     up, load = bench.up, bench.load
     bench.wait_healthy()
     unended = load.settle_down(120)
@@ -120,7 +120,7 @@ def _decide(bench: Bench, report: Report) -> None:
 
 
 def chosen(names: Sequence[str], *, long: bool) -> list[Case]:
-    """The cases with these names. Without names: the quick cases; with ``long``: all cases."""
+    """The cases with these names. Without names: the quick cases, or all cases if ``long`` is true."""
     unknown = [name for name in names if name not in CASES]
     if unknown:
         raise SystemExit(f"unknown case: {', '.join(unknown)}. Choose from: {', '.join(CASES)}")

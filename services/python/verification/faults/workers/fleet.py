@@ -1,7 +1,7 @@
 """The workers of a fault cluster: real ``daybreakd worker`` processes. After a fault has ended a worker, the fleet
 starts it again, as systemd would do.
 
-The model is registered with more than half of the machine's memory for each replica, although no replica really uses
+The registered model claims more than half of the machine's memory for each replica, although no replica really uses
 that much. So each worker has exactly one replica: the death of a worker always ends a replica, and only the return of
 the worker restores it.
 """
@@ -120,7 +120,7 @@ class Fleet:
         self._start(name)
 
     def engines(self) -> Iterator[tuple[int, str]]:
-        """The live engines, as pairs of process id and worker. The log of an engine's runs has both in its name."""
+        """The live engines, as pairs of process id and worker. The name of an engine's log file contains both."""
         for file in runs_folder(self._cluster.folder).glob("*.jsonl"):
             worker, _, pid = file.stem.rpartition(".")
             if _lives(int(pid)):
@@ -184,7 +184,7 @@ class Fleet:
         self._cluster.history.note("fault", kind=kind, name=name, pid=pid)
 
     def _record_orphans(self, engines: dict[int, str]) -> None:
-        """Wait until these engines have ended. Record and kill those that do not end, which are orphans."""
+        """Wait until these engines have ended. Engines that do not end in time are orphans: record and kill them."""
         end = time.monotonic() + _ENGINE_END_S
         while any(map(_lives, engines)) and time.monotonic() < end:
             time.sleep(0.02)

@@ -222,7 +222,7 @@ class Subscription:
 
     async def _reset(self) -> AsyncGenerator[list[Frame], None]:
         """Send a snapshot and continue from there."""
-        # Before the read, so that every later event is in the snapshot or in the queue.
+        # Resume before the read, so that every later event is in the snapshot or in the queue.
         self._subscriber.resume()
         record = await self._sources.store.get(self._task)
         if record is None:
@@ -239,7 +239,7 @@ class Subscription:
 
     async def _refill(self) -> AsyncGenerator[list[Frame], None]:
         """Send the events that the subscriber missed and that the store still has, and continue from there."""
-        # Before the read, so that every later event is in the store or in the queue.
+        # Resume before the read, so that every later event is in the store or in the queue.
         self._subscriber.resume()
         async for batch in self._history():
             yield batch

@@ -32,7 +32,7 @@ Duration = Annotated[float, Field(gt=0, le=WEEK_S), NUMBER]
 DurationOrNone = Annotated[float, Field(ge=0, le=WEEK_S), NUMBER]
 """A duration; 0 means none."""
 Period = Annotated[float, Field(gt=0, le=CENTURY_S), NUMBER]
-"""Seconds that Daybreak only compares or adds to dates. No timer waits for them."""
+"""A number of seconds that Daybreak only compares, or adds to a date. It is never the length of a timer."""
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT), NUMBER]
 Ranks = Annotated[int, Field(ge=1, le=100_000), NUMBER]
 Groups = Annotated[int, Field(ge=0, le=100_000), NUMBER]

@@ -1,7 +1,7 @@
-"""Log-mel features of streaming audio: 80 bands, windows of 25 ms every 10 ms, causal.
+"""Causal log-mel features of streaming audio: 80 bands, and a window of 25 ms every 10 ms.
 
-The window of a frame ends where the frame ends, so the features of a block need the last 240 samples before it and
-nothing after it.
+The window of a frame ends where the frame ends, so the features of a block need the last 240 samples before the
+block, and no sample after the block.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _HANN = torch.hann_window(WINDOW, periodic=True)
 
 
 def log_mel(samples: Tensor) -> Tensor:
-    """The features as [..., n / 160, bands]. ``samples`` is [..., 240 + n]; the first 240 come before the audio."""
+    """The features as [..., n / 160, bands]. ``samples`` is [..., 240 + n]: 240 samples, and then the block."""
     frames = samples.unfold(-1, WINDOW, HOP)
     power = torch.fft.rfft(frames * _HANN.to(samples.device), FFT).abs().square()
     mel: Tensor = ((power @ _FILTERS.to(samples.device) + FLOOR).log() - MEAN) / SCALE

@@ -1,9 +1,10 @@
 """Checks the folder of a speech translation model: ``daybreakd models verify FOLDER``.
 
-The check reads the JSON files, the tokenizer and the headers of the weights. On torch's device ``meta``, which has no
-memory, it builds the parts that the configurations describe. It compares the names and shapes of their tensors with
-those of the files. So it finds most errors that would keep a group from loading the model. It also finds missing
-tensors, which transformers would silently fill with random numbers. It does not read the weights themselves.
+The check reads the JSON files, the tokenizer and the headers of the weights. On torch's device ``meta``, which
+allocates no memory, it builds the parts that the configurations describe. It compares the names and shapes of their
+tensors with those of the files. So the check finds most errors that would keep a group from loading the model. It
+also finds missing tensors, which transformers would silently fill with random numbers. It does not read the weights
+themselves.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A request waits on its own thread for its results (:class:`~daybreak_server.batching.executor.BatchExecutor`). While it
 waits, it asks up to ten times a second whether its client has gone. Each such question shows the group's leader that
-the request advances. So a request asks only while the group really advances: if no batch runs, or a batch has ended
-since the request last asked. If the model hangs, no request asks, so the requests stall and the group restarts.
+the request advances. So a request asks only while the group really advances: either no batch runs, or a batch has
+ended since the request last asked. If the model hangs, no request asks, so the requests stall and the group restarts.
 """
 
 from __future__ import annotations
@@ -91,8 +91,9 @@ class TextBatches(Generic[P, R]):
     ) -> list[R]:
         """The results of a task's inputs, in their order. Inputs of requests go first.
 
-        :param cancelled: whether nobody waits for the results any more. It is called only if no batch runs, or one has
-            ended since the last call. So a call also shows that the work advances, even if all batches go to requests.
+        :param cancelled: whether nobody waits for the results any more. It is called only if no batch runs, or if
+            a batch has ended since the last call. So each call also shows that the work advances, even if all batches
+            hold only inputs of requests.
         :raises RetryableError: if nobody waits, or the group leaves. If the model raises an error for one input, this
             error is raised.
         """
@@ -106,7 +107,7 @@ class TextBatches(Generic[P, R]):
     def _asked_while_advancing(self, cancelled: Callable[[], bool]) -> Callable[[], bool]:
         """Return a function that asks ``cancelled``.
 
-        While a batch runs and none has ended since the last question, the function returns ``False`` without asking.
+        While a batch runs, and none has ended since the last question, the function returns ``False`` at once.
         """
         ended = -1
 
@@ -120,7 +121,7 @@ class TextBatches(Generic[P, R]):
         return cancelled_now
 
     def set_batching(self, changes: Mapping[str, Any]) -> None:
-        """Use the settings with these changes, from the next batch on. Changes that cannot be used are only logged."""
+        """From the next batch on, use the settings with these changes. Changes that cannot be used are only logged."""
         try:
             self._executor.rules = Rules.of({**self._settings, **changes})
         except (TypeError, ValueError) as exc:  # the gateway has checked them, but may be of another version
@@ -139,7 +140,7 @@ class TextBatches(Generic[P, R]):
         }
 
     def close(self) -> None:
-        """End the thread after its present batch."""
+        """End the thread that runs the batches, after its present batch."""
         self._executor.close()
 
     def _run_batch(self, inputs: Sequence[P]) -> Sequence[R]:

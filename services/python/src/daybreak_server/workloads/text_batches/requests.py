@@ -65,7 +65,7 @@ def check_count(count: int, field: str, *, max_texts: int) -> None:
 
 
 def flag_of(body: Mapping[str, Any], field: str, *, default: bool) -> bool:
-    """A field that is true or false. :raises RequestError: if it is neither."""
+    """A field that is true or false; ``default`` if it is absent. :raises RequestError: if it is anything else."""
     value = body.get(field)
     if value is None:
         return default

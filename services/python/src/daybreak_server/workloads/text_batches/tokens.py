@@ -2,8 +2,8 @@
 number of tokens of each text is known before the text joins a batch.
 
 For a fast tokenizer, this module calls the tokenizer's Rust object directly, with truncation and padding off. Several
-threads may call this object at once. They could not call its Python wrapper at once, because the wrapper sets
-truncation and padding for each call.
+threads may call this object at the same time. They could not share its Python wrapper in this way, because the wrapper
+sets truncation and padding for each call.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class TextTokenizer:
     :param max_tokens: the most tokens that the model takes as one input.
     :param cut: whether longer texts are cut, rather than refused.
     :param lower: whether texts are changed to lower case first.
-    :param vocabulary: how many token ids the model has. ``None``: as many as the tokenizer.
+    :param vocabulary: how many token ids the model has. ``None``: as many as the tokenizer has.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class TextTokenizer:
         """Token ids that a client has sent. The tokens of ``prefix`` come before each list; special tokens are added.
 
         :param fields: the name of each list in error messages.
-        :raises RequestError: if an id is not in the vocabulary, or a list is empty, or too long and must not be cut.
+        :raises RequestError: if a list is empty, has an id outside the vocabulary, or is too long and must not be cut.
         """
         start = self._start(prefix)
         found = []
@@ -125,13 +125,13 @@ class TextTokenizer:
         return found
 
     def plain(self, text: str) -> tuple[int, ...]:
-        """The tokens of a text without special tokens."""
+        """The tokens of a text. No special tokens are added."""
         return self._encode([text], special=False)[0]
 
     def framed(
         self, before: Sequence[int], text: str, after: Sequence[int], field: str, *, cut: bool = False
     ) -> Tokens:
-        """The tokens of a text between fixed tokens. If the text is too long and may be cut, its end is cut.
+        """The tokens of a text, with fixed tokens around them. If the text is too long and may be cut, its end is cut.
 
         :raises RequestError: if the text is too long and must not be cut.
         """

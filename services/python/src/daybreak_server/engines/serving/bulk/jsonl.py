@@ -1,9 +1,9 @@
 """Reads a JSONL file line by line, with line numbers and limits.
 
 Each line of the file is one :class:`Line`, even if the line is empty, too long or not JSON. In these cases, ``error``
-says why there is no value. So the task's output has the same line numbers as its input. The last line needs no line
-break, and a file that ends with a line break has no empty line after it. Reading can begin after any line whose number
-and end are known.
+says why there is no value. No line is left out, so the task's output has the same line numbers as its input. The
+last line needs no line break, and a file that ends with a line break has no empty line after it. Reading can begin
+after any line whose number and end are known.
 
 A line that is too long is skipped in pieces, so it is never in memory as a whole.
 """
@@ -26,9 +26,9 @@ class Line:
     """A line of the file. ``value`` is meaningless if there is an ``error``."""
 
     number: int
-    """From 1."""
+    """Counted from 1."""
     end: int
-    """The offset of the first byte after it."""
+    """The offset of the first byte after the line."""
     size: int
     """The number of bytes from which the value was read; 0 if there is an ``error``."""
     value: Any = None
