@@ -29,7 +29,7 @@ def test_costs_between_two_measured_sizes_are_interpolated() -> None:
     assert TINY_SPEECH.seconds(1, 8) == pytest.approx((4.0 + 3.0 - saved) / 1000)
     half = 4.0 - (10.3 - 4.0) / 7 / 2
     assert TINY_SPEECH.seconds(0.5, 0) == pytest.approx(half / 1000)
-    with pytest.raises(ValueError, match="33 sessions"):
+    with pytest.raises(ValueError, match="size 33"):
         TINY_SPEECH.seconds(33, 0)
 
 
