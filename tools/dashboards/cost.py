@@ -93,7 +93,7 @@ _TIME = Row(
             _IDLE,
             "Idle by pool",
             "GPUs of groups that hold no task and no request (even if they serve sessions)",
-            "High for hours although there is no work.",
+            "Groups hold GPUs for hours without any work: they should have been stopped.",
         ),
         Panel(
             title="Waste ÷ use, 24 hours",

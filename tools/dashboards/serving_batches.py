@@ -68,7 +68,8 @@ BATCHES = Row(
         ),
         Panel(
             title="Lines of files",
-            shows="Lines per second that tasks over files have written: a result, or an error in its place.",
+            shows="Lines per second that tasks over files have written. Each line has a result, or the error of its "
+            "input line.",
             bad="Many `failed`: the model cannot use these lines; the output files say why. Near 0 while a task "
             "runs: requests fill all batches, so more groups are needed.",
             unit=Unit.PER_SECOND,

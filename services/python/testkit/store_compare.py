@@ -58,7 +58,7 @@ def assert_same(driver: Driver, model: ModelPool) -> None:
 
 _UNMODELLED = {"note", "tenants_max", "metered", "matched", "idle_ms", "cold_ms", "serving_ms", "wakes"}
 """Fields of the hash `totals` that are not compared. Some are totals of what groups report about themselves; the model
-has no such reports. The other fields are not totals."""
+has no such reports. `note` and `tenants_max` are not totals."""
 
 
 def _counts(totals: dict[bytes, bytes]) -> dict[str, int]:

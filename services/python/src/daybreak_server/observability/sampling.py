@@ -30,8 +30,8 @@ class Sampler:
         self._burst_s = (most - 1) / per_s + _ROUNDING_S
         self._clock = clock
         self._due = clock()
-        """When the bucket is full again if no further trace begins. The bucket is kept as two timestamps (as in ATM's
-        generic cell rate algorithm), so that a request that is not sampled costs one comparison."""
+        """The time at which the bucket is full again, if no further trace begins. The bucket is kept as two timestamps
+        (as in ATM's generic cell rate algorithm), so that a request beyond the limit costs one comparison."""
         self._next = self._due - self._burst_s
         """No request is sampled before this time."""
 

@@ -23,7 +23,7 @@ class Costs:
         sessions.
 
         A step that reads and decodes calls the language model once instead of twice. So it saves the fixed cost of one
-        call: the value of ``decode`` for 0 sessions, on the line through the first two points.
+        call. That is the cost at 0 sessions on the line through the first two points of ``decode``.
         """
         saved = _interpolated(self.decode, 0) if prefills and decodes else 0.0
         read = _interpolated(self.prefill, prefills) if prefills else 0.0

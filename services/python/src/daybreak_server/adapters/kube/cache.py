@@ -21,8 +21,8 @@ from daybreak_server.ports.cluster import POOL_LABEL, ClusterView, KubeWarning, 
 KEPT_WARNINGS = 5
 """The maximum number of warnings that are kept for one object."""
 KEPT_OBJECTS = 500
-"""The maximum number of objects whose warnings are kept. The limit bounds the cache, because the cache receives
-the warnings of all objects of the namespace, including objects that do not belong to Daybreak."""
+"""The maximum number of objects whose warnings are kept. Without a limit, the cache would grow: it
+receives the warnings of all objects of the namespace, including objects that do not belong to Daybreak."""
 Body = Mapping[str, Any]
 Kind = Literal["pools", "clusters", "pods"]
 T = TypeVar("T", RayCluster, Pod)

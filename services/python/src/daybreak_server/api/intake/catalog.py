@@ -194,7 +194,7 @@ class PoolViewCache:
         self._views: dict[str, tuple[int, PoolView]] = {}
         self._reads = 0
         self._shown: dict[str, int] = {}
-        """For each pool: which read returned its latest view. The reads are numbered."""
+        """For each pool: the number of the read that returned its latest view."""
         self._locks: dict[str, asyncio.Lock] = {}
         self._subscribers: dict[str, list[Callable[[PoolView], None]]] = {}
 

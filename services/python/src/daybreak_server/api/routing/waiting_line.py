@@ -1,9 +1,9 @@
 """Requests that wait until a group is free. Requests that have had a group before wait in front of all others. Apart
 from that, the order is that of arrival. The number of waiting requests is limited, in total and for each tenant.
 
-The work for each free group does not grow with the length of the line. Each request first waits in a common lane. If it
-must wait for one certain group, it moves to the lane of that group when its turn comes. So it is not looked at again
-until that group is free. If the groups or the policy change, all requests move back to the common lane.
+The time to find a request for a free group does not grow with the length of the line. Each request first waits in a
+common lane. If it must wait for one certain group, it moves to the lane of that group when its turn comes. So it is not
+looked at again until that group is free. If the groups or the policy change, all requests move back to the common lane.
 """
 
 from __future__ import annotations

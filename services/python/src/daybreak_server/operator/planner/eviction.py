@@ -41,9 +41,9 @@ def may_evict(unit: RemovalUnit, *, now: float, drains: Drains) -> bool:
 
     To evict an idle group, a plan first marks the group to drain, then names its hosts for deletion. Before the
     operator names the hosts, a precondition checks that the group has drained: the group may have taken a task just
-    before the mark. A group that answers requests or holds sessions must have drained before the plan is made. The
-    store knows only the requests and sessions that this group has reported. The group reports when it refreshes its
-    registration, and only then does it see the mark.
+    before the mark. A group that answers requests or holds sessions is different: a plan names its hosts only after the
+    group has reported that it has drained. The store knows only the requests and sessions that this group has reported.
+    The group reports when it refreshes its registration, and only then does it see the mark.
     """
     if unit.groups:
         return all(_may_leave(group) or overdue(group, now=now, drains=drains) for group in unit.groups)

@@ -70,8 +70,8 @@ class AudioFormat:
         """The number of the first sample that a client must send, if the journal has ``received`` samples. The number
         counts samples at the client's rate.
 
-        The server never needs earlier audio again: from ``received`` on, a resampler that begins at this sample gives
-        the same output as a resampler that began at 0.
+        The server never needs earlier audio again. A resampler that begins at this sample gives the same samples from
+        ``received`` on as one that began with the first sample of the audio.
         """
         up, down = ratio(self.rate)
         return max(0, received // up - warm_up(self.rate)) * down

@@ -57,7 +57,8 @@ def router(ctx: Dependencies) -> APIRouter:
         record, _ = await ctx.record(caller, id)
         if not follow:
             return json_response(await _page(ctx, record.id, after=after, limit=limit))
-        # This stream sends no snapshots, so a client that was too slow must get every line that it missed.
+        # Other streams send a slow client the state of the task instead of the events that it missed. This stream
+        # sends every line.
         subscription = subscribe(ctx, record.id, record.pool, after, lossless=True)
         if await subscription.has_seen_end(record):
             return no_more_events()
