@@ -116,7 +116,7 @@ def test_no_session_breaks_when_the_pod_of_its_group_is_killed(stage: Stage) -> 
     wait_until(
         lambda: all(speaker.attempts > before[speaker] for speaker in orphans),
         timeout_s=WAKE_S,
-        what="new groups of all sessions that the killed group had",
+        what="each session of the killed group to have another group",
     )
     audience.wait_for_texts(audience.all, 3, timeout_s=30, what="more text of every session")
     by_group = audience.by_group()

@@ -161,7 +161,7 @@ async def test_a_resumed_subscription_gets_exactly_the_later_events(
 async def test_a_lossless_subscriber_that_was_too_slow_gets_the_events_that_it_missed(
     sources: Sources, leader: FakeLeader
 ) -> None:
-    """The subscriber gets the missed events from the store. It gets no ``reset``, which does not contain them."""
+    """The subscriber gets the missed events from the store. It does not get a ``reset`` instead of them."""
     claim = await _start_task(sources, leader)
     words = [f"word {number}" for number in range(20)]
     small = replace(sources, queue_limit=2)

@@ -103,7 +103,8 @@ def test_detect_includes_the_wait_before_the_first_observation() -> None:
 
 
 def test_a_restarting_group_begins_no_wake_from_zero() -> None:
-    """If the tasks' wait of two hours counted as part of a wake, delayed tasks would become live two hours early."""
+    """If the tasks' wait of two hours counted as a wake, a wake would seem to take two hours. Groups would then start
+    two hours before delayed tasks are due."""
     ready = WakeStatus(phase="ready", since=NOW - 500, began=NOW - 520, seconds={"total": 20.0})
     video = pool(replicas=1, status=PoolStatus(wake=ready))
     rc = ray_cluster(video, 1)
