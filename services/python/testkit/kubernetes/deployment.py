@@ -24,7 +24,7 @@ from testkit.log import log
 GATEWAY_PORT = 8000
 ZERO_S = 120
 ATTEMPTS = 12
-"""Attempts per request. A request still succeeds if a part of Daybreak is down for a minute."""
+"""Attempts per request: enough for a request to succeed although a part of Daybreak is down for a minute."""
 WAKE_S = 240
 """On two slow cores, a task of a pool at zero ends at most this many seconds after its submit."""
 

@@ -54,7 +54,7 @@ def test_the_mode_timed_waits_for_a_full_batch_or_its_timeout() -> None:
 
 
 def test_a_batch_is_full_when_its_tokens_are() -> None:
-    """Such a batch starts at once, even in the mode `timed` and with fewer items than `max_batch_size`."""
+    """If the tokens of the next item do not fit, a batch starts at once, even with few items and in mode `timed`."""
     rules = Rules(mode=Mode.TIMED, timeout_s=9, max_batch_size=16, max_batch_tokens=100)
     batcher = filled(rules, *(item(key, 30) for key in range(4)))
     assert keys(batcher.next(0.0).batch) == [0, 1, 2]

@@ -70,7 +70,7 @@ WANTED = (
 def test_metrics_of_a_rank_and_of_the_api_are_exported_by_ray(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """Counters have the suffix `_total` only once. Labels arrive as declared. Outcomes that did not occur count 0."""
+    """Names of counters have one `_total`. Labels arrive as declared. Outcomes that did not occur have the count 0."""
     folder = Path(tmp_path_factory.mktemp("r"))
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(folder), str(free_port()), *WANTED],

@@ -58,7 +58,7 @@ class Driver:
                 versions.append(copy.deepcopy(body))
 
     def observe(self, *, clusters: int = 0, pods: int = 0, spec: int = 0) -> Observed:
-        """Observe the world. Each argument says by how many recorded states that part of the view is out of date."""
+        """Observe the world. Each argument says how many recorded states that part of the view lags behind."""
         self.remember()
         world = self.world
         past_views = [self.past[max(0, len(self.past) - 1 - lag)] for lag in (clusters, pods, spec)]
@@ -104,7 +104,7 @@ class Driver:
         return planned
 
     def kuberay(self, *, stale: int = 0) -> None:
-        """Let KubeRay reconcile each RayCluster from a version that is at most ``stale`` versions out of date."""
+        """Let KubeRay reconcile each RayCluster from a version that lags at most ``stale`` versions behind."""
         self.remember()
         for name in [*self.world.clusters, *{pod.cluster for pod in self.world.pods.values()}]:
             versions = self.bodies.get(name, [])

@@ -116,7 +116,7 @@ def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
 
 
 def test_a_variable_may_name_the_config_file(tmp_path: Path) -> None:
-    """Ray's processes have no option for the file. In commands that have it, the option takes precedence."""
+    """Ray's processes have no option for the file. In commands that have one, the option overrides the variable."""
     for port in (1001, 1002):
         (tmp_path / f"{port}.yaml").write_text(f"http: {{port: {port}}}\n")
     named = {"DAYBREAK_CONFIG": str(tmp_path / "1001.yaml")}

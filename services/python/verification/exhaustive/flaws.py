@@ -310,4 +310,4 @@ FLAWS: tuple[type[Store], ...] = (
 )
 """The search finds these by a state or step that violates an invariant."""
 STUCK: tuple[type[Store], ...] = (NobodyReaps, GraceForever, NobodyPromotes, ReleasedIsSkipped)
-"""These violate no invariant. The search finds them because a fair run may never end."""
+"""These violate no invariant. The search finds them because, with each of them, a fair run may never end."""

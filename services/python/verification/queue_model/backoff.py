@@ -14,7 +14,8 @@ from daybreak_server.domain.policy import BACKOFF_BASE_MS, BACKOFF_MAX_MS
 def backoff_ms(strikes: int, token: str) -> int:
     """The delay in ms after strike number ``strikes``, which counts from 1.
 
-    It is at least half of the full delay, and at most the full delay, which is ``2^(strikes-1)`` s but at most 60 s.
+    The full delay is ``2^(strikes-1)`` s, but never longer than 60 s. The result is between half of the full delay and
+    the full delay.
     """
     digest = hashlib.sha1(token.encode(), usedforsecurity=False).hexdigest()
     unit = int(digest[:8], 16) / 2**32

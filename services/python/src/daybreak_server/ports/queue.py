@@ -52,7 +52,7 @@ class WorkQueue(Protocol):
         """Register a group or refresh its registration. The returned record has the group's drain mark."""
 
     def batching(self) -> Mapping[str, Any]:
-        """An administrator's changes to the pool's setting ``batching``."""
+        """An administrator's changes to the pool's settings ``batching`` and ``sessions``."""
 
     def deregister(self, record: GroupRecord) -> None:
         """Remove a group. Tasks that it still holds are released."""
@@ -65,7 +65,7 @@ class WorkQueue(Protocol):
         """
 
     def report_failure(self, cause: Cause, *, rank: int = 0) -> None:
-        """Report why a rank ended. The pool shows this cause until a group is ready."""
+        """Report why a rank ended. The pool shows this cause until a group is ready, for ten minutes at most."""
 
     def close(self) -> None:
         """Close the connections. A waiting claim ends soon."""

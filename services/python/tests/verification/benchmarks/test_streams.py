@@ -59,7 +59,7 @@ def test_the_relay_is_measured_beside_its_baseline(tmp_path: Path) -> None:
 def test_a_consumer_that_fails_gives_no_rate(
     valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If a consumer fails or does not start, the measurement fails. A consumer that ends early would seem fast."""
+    """If a consumer fails or does not start, the measurement fails. Otherwise, such a consumer would seem fast."""
     with valkey.client() as client:
         client.xadd(relaying.KEY, {"task": "echo_1"})
     with pytest.raises(AssertionError, match="a consumer failed with exit code 1"):

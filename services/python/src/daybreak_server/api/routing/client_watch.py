@@ -138,7 +138,7 @@ class ClientWatch:
     def stop(self) -> None:
         """Stop watching."""
         self.stopped = True
-        self._receive = self._current = None  # frees them, while the timer may still refer to this watch
+        self._receive = self._current = None  # frees both, although the timer may still hold this watch
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
         if self._task is not None:
