@@ -23,7 +23,7 @@ run()
 
 
 class DemoProcess:
-    """Runs ``daybreakd DEMO ARGUMENTS…`` in ``folder``. Of all ``DAYBREAK_…`` variables, it gets only those in
+    """Runs ``daybreakd DEMO ARGUMENTS…`` in ``folder``. The command sees only the ``DAYBREAK_…`` variables in
     ``variables``."""
 
     def __init__(self, folder: Path, demo: str, *arguments: str, **variables: str) -> None:

@@ -58,7 +58,10 @@ def refusal_detail(response: httpx2.Response, code: str, status: int) -> str:
     ],
 )
 def test_an_unknown_host_is_refused_on_every_route(api: Api, method: str, path: str, host: str) -> None:
-    """After DNS rebinding, a page's host name resolves to this machine. Its requests have this name in `Host`."""
+    """After DNS rebinding, a page's host name resolves to this machine.
+
+    The page's requests have that name in `Host`.
+    """
     assert "allowed_hosts" in refusal_detail(send(api, method, path, Host=host), "host_not_allowed", 421)
 
 

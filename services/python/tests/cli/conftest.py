@@ -29,7 +29,10 @@ Daybreakd = Callable[..., CommandResult]
 
 @pytest.fixture
 def daybreakd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Daybreakd:
-    """Run a command in this process, in an empty folder. It sees no DAYBREAK variables except those in ``environ``."""
+    """Run a command in this process, in an empty folder.
+
+    The command sees only the DAYBREAK variables in ``environ``.
+    """
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("DAYBREAK_")]:
         monkeypatch.delenv(name)

@@ -138,7 +138,7 @@ class BatchExecutor(Generic[P, R]):
         :raises ExpiredError: if the deadline passed while an input still waited for its batch.
         :raises CancelledError: if ``cancelled`` returned true.
         :raises ClosedError: if the executor is closed.
-        :raises Exception: what ``run`` raised for a batch that had only one of these inputs.
+        :raises Exception: what ``run`` raised when it ran one of these inputs alone.
         """
         if not inputs:
             return []
@@ -238,7 +238,7 @@ class BatchExecutor(Generic[P, R]):
             else:
                 half = len(entries) // 2
                 for part in (entries[:half], entries[half:]):
-                    # Items whose callers have got an error are left out. A model need not accept an empty batch.
+                    # Items whose callers have got an error are left out. If no item is left, nothing runs.
                     if wanted := [entry for entry in part if entry[1].error is None]:
                         self._compute(wanted)
             return False

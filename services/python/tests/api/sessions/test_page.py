@@ -35,7 +35,7 @@ def driver(folder: Path) -> Iterator[str]:
 
 @pytest.fixture
 def run_in_chromium(tmp_path: Path) -> Iterator[Any]:
-    """A function that opens a page in Chromium, if one is given, and runs a script there.
+    """A function that runs a script in Chromium. If the caller names a page, the function opens this page first.
 
     The browser's microphone plays a file.
     """

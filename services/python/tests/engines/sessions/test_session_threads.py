@@ -37,7 +37,7 @@ CLAIM = SessionClaim(
 
 
 class Refusing:
-    """A store whose commits fail as a test wants, and which answers a claim once the test sets ``answer``."""
+    """A store whose commits fail as a test wants. It answers a claim only after the test has set ``answer``."""
 
     def __init__(self) -> None:
         self.claiming, self.answer = threading.Event(), threading.Event()

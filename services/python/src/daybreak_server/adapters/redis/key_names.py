@@ -213,8 +213,8 @@ FAMILIES = {
         "id",
         Key(
             "stream",
-            "a session's audio that its model still needs. The id of an entry is the position at which its audio ends. "
-            "So a group that has the audio up to a position can read what follows; deleted when the session ends",
+            "a session's audio that its model still needs; deleted when the session ends. The id of an entry is the "
+            "position at which the entry's audio ends, so a group that has the audio up to there can read the rest",
         ),
     ),
     "session_turns": Family(

@@ -2,7 +2,7 @@
 
 Each policy is a pure function of the groups, the request and ``choices``, the number of choices that the router has
 made before. It returns a group that is free, or ``None`` if the request should wait. With the same arguments it makes
-the same choice. The groups are those that are ready and may get this request. A group among them may be full.
+the same choice. The groups are those that are ready and may get this request. Some of them may be full.
 """
 
 from __future__ import annotations

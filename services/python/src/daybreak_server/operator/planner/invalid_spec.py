@@ -1,4 +1,4 @@
-"""Makes the plans for a pool whose spec is accepted by Kubernetes, but cannot be read by the operator. The plans report
+"""Makes the plans for a pool whose spec the operator cannot read, although Kubernetes has accepted it. The plans report
 the error once and change nothing else.
 
 This module is pure, like ``plan``. The operator does not know what the user wants, so it leaves everything that runs as

@@ -57,7 +57,7 @@ def positions_of(transformer: Any) -> int:
 
 
 def check_finite(results: Any) -> Any:
-    """Return the tensor if all of its numbers are finite. Base64 could encode NaN, but clients could not use NaN.
+    """Return the tensor if all of its numbers are finite. Clients could not use NaN, although Base64 can encode it.
 
     :raises FloatingPointError: if a number is not finite. The batch then runs again in halves, so the error reaches
         only the texts that cause it.

@@ -39,7 +39,8 @@ class Measured:
     tokens_per_turn: float
     for_s: float
     until: float
-    """The lowest number of users that was not sustained, divided by the highest one that was, is at most this."""
+    """The search ends when the lowest number of users that was not sustained is at most this many times the highest
+    number that was sustained, or only 1 above it."""
     users: int
     """The numbers of users of all sustained runs, added up."""
     differing: int

@@ -15,12 +15,12 @@ SINGLE = {
     "workers": Key("zset", "workers by the end of their lease, on the lease clock"),
     "demand": Key(
         "hash",
-        "for each gateway: the end of the lease on this entry, then a line for each model: how many requests of the "
-        "gateway it has",
+        "for each gateway: the end of the lease on this entry, then, for each model, how many requests the gateway has "
+        "for the model",
     ),
     "asked": Key(
         "hash",
-        "when each model last had a request, on the lease clock: an outage does not count as time without requests",
+        "when each model last had a request, on the lease clock, so an outage does not count as time without requests",
     ),
     "plan": Key("string", "which worker should run which model, as JSON; the manager writes it"),
     "lease": Key("hash", "which process is the manager, with its priority and the end of its lease"),

@@ -4,8 +4,9 @@ whose result they contain.
 A part is a piece of the output in the blob store. Its key has the number of the attempt that stored it, so no
 attempt overwrites the part of another. Only parts in the reported checkpoint are used. An attempt begins with
 these parts, in order, and continues after their last line. So no line is lost and none appears twice,
-whatever was computed or stored after the checkpoint. An attempt drops the parts and begins at line 1 if a fact on
-which the results depend has changed (see :func:`fingerprint_of`), or if a part is missing or its bytes have changed.
+whatever was computed or stored after the checkpoint. An attempt drops the parts and begins at line 1 if the
+fingerprint has changed (with the input file or the models, for example), if a part is missing, or if the bytes of a
+part have changed.
 """
 
 from __future__ import annotations
