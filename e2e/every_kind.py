@@ -1,7 +1,8 @@
 """Values of the chart with a pool of each kind, a worker and a model, for the tests of serving, sessions and workers.
 
-One upgrade prepares the installation for all these tests. The values that other tests share have none of these parts,
-because the test of upgrades also installs an earlier chart, which would refuse these parts.
+One upgrade of the shared installation adds these pools, the worker and the model for all these tests. They are not in
+the values of a new installation, because the test of upgrades uses those values with an earlier chart too, and an
+earlier chart would refuse these parts.
 """
 
 from __future__ import annotations

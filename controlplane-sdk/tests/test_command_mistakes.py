@@ -12,7 +12,7 @@ from daybreak import ArgumentError, AsyncClient, Client, ConfigError
 from daybreak.transport import http_options
 
 ELSEWHERE = ("--url", "http://192.0.2.1:8000")
-"""An address without a server (TEST-NET-1). For other machines, the command uses the environment's proxy."""
+"""An address that no machine has (TEST-NET-1), and for which the command uses the environment's proxy."""
 
 
 def one_line(text: str) -> str:

@@ -42,7 +42,7 @@ from daybreak_server.ports.sessions import (
 from daybreak_server.ports.store_errors import StoreUnavailableError
 
 BLOCK = SAMPLE_RATE * 48 // 100
-"""The number of samples that the group turns into one word."""
+"""The number of samples in a block. The group writes one word for each block."""
 WORDS_A_SEGMENT = 4
 
 

@@ -35,7 +35,7 @@ def speak(
         ),
     ] = None,
     *,
-    to: Annotated[str, typer.Option(metavar="LANGUAGE", help="Language of the text: German or de.")],
+    to: Annotated[str, typer.Option(metavar="LANGUAGE", help="Language of the text, such as German or de.")],
     source: Annotated[
         str | None, typer.Option("--from", metavar="LANGUAGE", help="The language that is spoken.")
     ] = None,

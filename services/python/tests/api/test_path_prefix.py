@@ -194,7 +194,7 @@ def test_a_root_path_must_be_a_path_that_hides_no_route(path: str) -> None:
 
 
 async def test_a_mounted_app_uses_its_mount_path(api: Api) -> None:
-    """An app that mounts this one, or Ray Serve's route prefix, sets the ASGI root path."""
+    """Ray Serve's route prefix sets the ASGI root path. So does an app that mounts this one."""
     transport = httpx2.ASGITransport(api.server.config.app, root_path="/mounted")
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
         for path in ("/mounted/", "/mounted"):

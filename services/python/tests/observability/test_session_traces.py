@@ -37,8 +37,8 @@ def traced(valkey: Server, tmp_path: Path, collector: Collector) -> Callable[...
     """A function that returns settings for a pool of simulated speech. By default, they record every trace."""
 
     def make(*, tracing: dict[str, Any] | None = None, **pool: Any) -> Settings:
-        # In 15 s, the watchdog of a killed group can settle its sessions even on a busy machine, before their leases
-        # end.
+        # Leases last 15 s, so that the watchdog of a killed group can settle its sessions before their leases end,
+        # even on a busy machine.
         lease = {"lease_s": 15}
         tree = settings_of(valkey, tmp_path, **{"lease": lease, **pool}).model_dump(
             mode="json", exclude_unset=True

@@ -308,7 +308,7 @@ class ServerWalk:
     def check_events(self) -> None:
         """Only an ended task has a terminal event, as its last event.
 
-        The pool's stream has the same events of each task, with the same ids.
+        The pool's stream repeats the events of each task's own stream, with the same ids.
         """
         pool = self.driver.client.xrange(self.driver.keys.single("events"))
         for i, task in enumerate(self.new):

@@ -212,7 +212,8 @@ class SessionCommit:
     changes nothing, so a commit whose answer was lost can be repeated."""
     events: tuple[tuple[SessionEventType, Mapping[str, Any]], ...] = ()
     turn: Turn | None = None
-    """The newest turn. It replaces the journal's newest turn if that has the same ``start``. If not, it is appended."""
+    """The newest turn. If the journal's newest turn has the same ``start``, this turn replaces it. Otherwise, this turn
+    is appended."""
     keep_from: int | None = None
     """The first position that the model's window still needs; older turns and audio leave the journal."""
     latency_multiplier: int | None = None

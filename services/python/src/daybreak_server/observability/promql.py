@@ -46,7 +46,7 @@ def scoped(expression: str, *, here: str, pool: str = "") -> str:
 def shortened(expression: str, factor: float) -> str:
     """The expression with each window (``[5m]``) divided by ``factor``, in whole seconds, at least :data:`SHORTEST_S`.
 
-    With shorter windows, an alert with a window of an hour fires within seconds in a test.
+    So in a test, even an alert whose window is an hour fires within seconds.
     """
 
     def shorten(match: re.Match[str]) -> str:

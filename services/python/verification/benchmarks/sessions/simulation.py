@@ -17,7 +17,7 @@ from verification.benchmarks.sessions.costs import Costs
 from verification.benchmarks.sessions.outcome import Outcome
 
 BLOCK_TOKENS = 6
-"""The number of tokens that a block of audio counts as. The tiny speech model uses the same number."""
+"""The scheduler counts a block of audio as this many tokens. The tiny speech model uses the same number."""
 TOO_LATE_S = 20.0
 """If a turn is this late, the device is overloaded, and the run is stopped."""
 

@@ -101,7 +101,7 @@ class FuseDisk:
         return self._state()["fsyncs"]
 
     def close(self) -> None:
-        """Unmount the disk, and so end the file system's process."""
+        """Unmount the disk, which ends the file system's process."""
         for command in (["umount", str(self.folder)], ["umount", "-l", str(self.folder)]):
             if self._process.poll() is not None or not os.path.ismount(self.folder):
                 break

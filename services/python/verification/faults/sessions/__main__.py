@@ -18,7 +18,7 @@ SESSIONS = ScenarioPackage(
     about=(
         "Two gateways, a real server (Valkey), and groups of the workload `simulated-speech` run on one machine, "
         "without Ray. Clients stream audio in real time. The text of a session depends on every sample of its audio. "
-        "So a checker can find out from the text that a client received whether audio was lost or text was repeated."
+        "So the text that a client received shows a checker whether audio was lost or text was repeated."
     ),
     jobs=4,
     check=check,

@@ -68,8 +68,8 @@ class Stress:
 def hold_the_lock(seconds: float) -> None:
     """Sleep in C without releasing the GIL, so that no other thread of this process can run.
 
-    Calls through ``PyDLL`` keep the GIL; calls through ``CDLL`` release it. One call of ``nanosleep`` can last for any
-    time.
+    Calls through ``PyDLL`` keep the GIL; calls through ``CDLL`` release it. One call of ``nanosleep``
+    can last as long as needed.
     """
     if seconds <= 0:
         return

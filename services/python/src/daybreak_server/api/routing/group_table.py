@@ -3,8 +3,9 @@
 The store's view comes once a second and says which groups exist. Between two views, this gateway knows better than the
 store how many requests it has sent, which group accepts no connections, and which group is full or leaves. The rules:
 
-* A group is taken out of :attr:`GroupTable.ready` by an ended lease, a drain mark or a failed attempt to connect, or by
-  an answer which says that the group leaves or that another group has its address now. A slow or full group stays in.
+* A group is taken out of :attr:`GroupTable.ready` if its lease has ended, if it has a drain mark, or if it accepts no
+  connection. It is also taken out if an answer says that the group leaves, or that another group has its address now.
+  A slow or full group stays in.
 * The store keeps the drain mark. A group that reports to this gateway that it leaves is taken out at once. After
   :data:`LEFT_FOR_VIEWS` views, only the drain mark decides whether the group stays out.
 * A group that accepted no connection is tried again after a pause, because it may have been unreachable only for a
@@ -29,7 +30,7 @@ UNREACHABLE_PAUSE_S = 1.0
 MAX_UNREACHABLE_PAUSE_S = 8.0
 LEFT_FOR_VIEWS = 3
 """If a group says that it leaves, it stays out for this many views, because its drain mark appears only in a later
-view. After these views, only the drain mark decides, because it can be removed."""
+view. After these views, only the drain mark decides, so a group whose drain mark was removed gets requests again."""
 
 
 @dataclass(slots=True)

@@ -33,7 +33,7 @@ class Choice(Generic[K]):
 
 @dataclass(frozen=True, slots=True)
 class WaitUntil:
-    """No batch starts now. The scheduler asks again at this time, or earlier if a session becomes ready."""
+    """No batch starts now. The scheduler asks again at the time ``at``, or earlier if a session becomes ready."""
 
     at: float
 

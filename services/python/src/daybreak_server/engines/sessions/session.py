@@ -59,7 +59,7 @@ class Session:
         self.turn: Turn | None = None
         """The turn in progress."""
         self._unread = b""
-        """The audio of the turn in progress, as far as the model has not read it yet."""
+        """Audio that belongs to the turn in progress and that the model has not read yet."""
         self._block = shape.block_samples
         self._max_tokens = shape.max_turn_tokens * ENDLESS_FACTOR
         self.position = claim.turns[-1].end if claim.turns else record.consumed

@@ -106,7 +106,7 @@ class Reconciler:
         self.metrics.forget(name)
 
     async def _status(self, name: str, uid: str) -> PoolStatus | None:
-        """The status that this process wrote last; before its first write, the one it read.
+        """The status that this process wrote last. Before its first write, the status that it reads from Kubernetes.
 
         ``None`` if the pool is gone.
         """
