@@ -125,7 +125,7 @@ class AsyncClient:
         """Submit a task. When this method returns, the task is stored.
 
         ``start_at`` (with a time zone) is the earliest start. The task expires if it does not start within
-        ``start_within_s`` seconds of ``start_at`` (without it, of the submit), or does not end within ``run_within_s``
+        ``start_within_s`` seconds of the submit (or of ``start_at``, if set), or does not end within ``run_within_s``
         seconds of its first start. An ``idempotency_key`` ensures that retries create only one task. The client creates
         a key for each call; pass your own key if your program may restart and submit the task again. A key belongs to
         one tenant and one pool, and lives as long as its task: until the task's retention ends or the task is deleted.

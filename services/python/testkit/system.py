@@ -1,4 +1,4 @@
-"""Runs whole systems as subprocesses. The commands are those that users run. A system leaves no process behind."""
+"""Runs whole systems as subprocesses, with the commands that users run. A system leaves no process behind."""
 
 from __future__ import annotations
 

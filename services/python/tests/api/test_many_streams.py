@@ -140,7 +140,7 @@ async def _closed(api: Api) -> bool:
 
 @pytest.fixture
 async def sources(valkey: Server) -> Any:
-    """Where subscriptions in this test's event loop get their events. Each subscription queues at most 20 frames."""
+    """The sources of events for subscriptions in this test's event loop. Each subscription queues at most 20 frames."""
     store, events = RedisStore(valkey.url), RedisEvents(valkey.url)
     metrics = GatewayMetrics()
     broadcaster = Broadcaster(events, metrics)

@@ -82,8 +82,8 @@ def why(request: pytest.FixtureRequest, tmp_path: Path) -> Why:
 
 
 def variables(extra: dict[str, str]) -> dict[str, str]:
-    """This process's environment without variables of Daybreak and Ray, plus ``extra``. With these variables, Ray
-    listens on loopback only and uses a fixed token."""
+    """This process's environment without its variables for Daybreak and Ray, plus ``extra`` and variables with which
+    Ray listens on loopback only and uses a fixed token."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("DAYBREAK_", "RAY_"))}
     ray = {
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -59,7 +59,7 @@ def _spans(counts: Sequence[int]) -> list[Span]:
 
 @pytest.fixture
 def fixed_threads() -> Iterator[None]:
-    """Keep torch at one thread, because it compiles code for a certain number of threads."""
+    """Fix the number of threads. torch compiles code for one number of threads, and compiles it again for another."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -29,8 +29,8 @@ DELAY_S = 1.0
 """The longest time that an ended span of a group waits to be sent in a batch. A group that is killed loses the spans
 that wait, and those that have not ended."""
 GATEWAY_DELAY_S = 5.0
-"""The same limit for a gateway. This limit is longer, because one batch costs a busy gateway as much time as hundreds
-of submits."""
+"""The same limit for a gateway. It is longer, so that a gateway sends fewer batches. One batch costs a busy gateway as
+much time as hundreds of submits."""
 WARN_AGAIN_S = 300.0
 """The log has at most one warning in this time."""
 _CHATTY = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk._shared_internal")

@@ -1,6 +1,7 @@
 """Groups die, hang, refuse requests and are replaced, and gateways and Redis stop.
 
-A request fails only if it broke too many groups or connections, if its answer had begun, or if its gateway shuts down.
+A request fails only if too many groups or connections break while they have it, if a group breaks after the answer has
+begun, or if the gateway shuts down.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def test_a_group_that_dies_before_it_answers_is_replaced_by_another_one(start_ga
     other.kill()
     groups.register(*groups.start(1))
     wait_until(lambda: groups.backends[-1].lines("begin"), 60, "the request to reach the third group")
-    groups.backends[-1].kill()  # after three broken groups, the gateway gives the request up
+    groups.backends[-1].kill()  # after three broken groups, the gateway gives up
     client.join(60)
     assert responses[0].status_code == 502
     assert responses[0].json()["code"] == "group_failed"

@@ -77,7 +77,7 @@ def answering(answer: Callable[[bytes], bytes | None]) -> Iterator[int]:
 
 
 def test_answers_count_within_the_window_and_rare_requests_do_not() -> None:
-    """All callers get answers. One more caller sends rare requests, and the answers to these are not counted."""
+    """The callers' answers count if they come within the window. The answers to rare requests never count."""
     seen: list[bytes] = []
 
     def good(body: bytes) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 PYTHONPATH = HERE.parents[2]
 """`services/python`. In the environment of each queue, the modules in `apps` are imported from this folder. Daybreak
-itself is only in Daybreak's environment."""
+itself is installed only in Daybreak's environment."""
 ENVIRONMENTS = HERE.parents[4] / "build" / "competitors"
 
 

@@ -9,8 +9,8 @@ batches of one second, and writes `one-second-of-batches.svg`. ``simulated`` and
 the same seed.
 
 ``--whisper-live PYTHON`` measures WhisperLive beside Daybreak, and writes `sessions-whisper-live.json`. ``PYTHON`` is
-the interpreter of an environment with the packages in `requirements/`. With this option, only those parts run that the
-command names.
+the interpreter of an environment with the packages in `requirements/`. With this option, a part runs only if the
+command names it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long a step of the model takes. This depends on how many turns it reads and how many sessions it decodes."""
+"""The duration of a step of the model. It depends on how many turns the step reads and how many sessions it decodes."""
 
 from __future__ import annotations
 

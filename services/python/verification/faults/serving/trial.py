@@ -114,7 +114,7 @@ def judge(path: Path) -> ServingObservations:
 
 
 def failed_row(what: str, seen: ServingObservations, *, faults: str, wanted: int) -> Row:
-    """The row that says that no request failed. The run meets its target with at least ``wanted`` requests."""
+    """The row that says that no request failed. Its target is met if there were at least ``wanted`` requests."""
     requests = len(seen.requests)
     sends = [send for request in seen.requests.values() for send in request.sends]
     cut = sum(request.last is not None and request.last.kind == "cut" for request in seen.requests.values())

@@ -126,7 +126,7 @@ class LeaderLoop:
                 self._stopping.wait(_BACKOFF_S[min(outage, len(_BACKOFF_S) - 1)])
                 outage += 1
             except BaseException as exc:
-                # A bug in Daybreak. If the group left normally, its task would be released, and the bug hidden.
+                # A bug in Daybreak. If the group left normally, its task would be released, which would hide the bug.
                 _log.exception("the group cannot continue")
                 self.break_group(Failed(code="internal", message=describe(exc)))
         self._scratch_dirs.close()
