@@ -4,8 +4,8 @@ In the expressions, ``HERE`` stands for the matcher of the namespace, and ``POOL
 pool. Grafana replaces its variables (``$namespace``, ``$pool``, ``$tenant``, ``$__rate_interval``) when it sends a
 query; :meth:`Query.filled` does the same for a query that Prometheus gets without Grafana.
 
-A dashboard shows one namespace, that is, one release. Values that are stored in Redis are the same in every gateway. So
-a query of such a value first takes ``max by (…)``, or ``grown`` (by how much a total grew in a window), and then sums
+A dashboard shows one namespace, that is, one Helm release. Every gateway exports the same values from Redis. So a query
+of such a value first takes ``max by (…)``, or ``grown`` (by how much a total grew in a window), and then sums
 over pools or states. Values that each process counts for itself are added up with ``sum by (…)``.
 """
 

@@ -136,7 +136,7 @@ def test_a_workload_class_that_cannot_be_imported_is_an_error(tmp_path: Path) ->
 
 
 def test_the_failure_that_a_rank_reported_is_shown(tmp_path: Path, valkey: Server) -> None:
-    """The doctor shows the failure that a rank reported first: it says why the groups of the pool do not start."""
+    """The doctor shows the first failure that a rank reported, because later failures only follow from it."""
     queue = RedisQueue(valkey.url, pool="echo")
     redis = {"url": valkey.url, "timeout_s": 30}
     assert "groups of echo" not in report(tmp_path, redis=redis)
@@ -162,7 +162,7 @@ def test_the_blob_store_is_probed(tmp_path: Path) -> None:
 
 
 def test_a_port_in_use_is_a_warning(tmp_path: Path) -> None:
-    """Daybreak itself may be using the port already. An address of another machine is an error."""
+    """It is no error, because Daybreak itself may be using the port. An address of another machine is an error."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         taken = report(tmp_path, http={"port": port})["port"]

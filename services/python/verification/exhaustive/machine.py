@@ -146,7 +146,7 @@ def start(tasks: int) -> tuple[tuple[object, ...], ...]:
 
 
 def _exhausted(t: Task, event: str) -> bool:
-    """Whether this event may no longer release the task."""
+    """Whether a release by this event is a strike, because the task has used up its releases."""
     return t.releases >= RELEASES or (event == "group failed" and t.failures >= FAILURES)
 
 
@@ -252,13 +252,13 @@ class Store:
         self.release_unknown(group)
 
     def killed(self, group: int) -> None:
-        """This is no script: the group's process is gone. It returns as a group with a new name."""
+        """Not a script: the group's process is gone. It returns as a group with a new name."""
         for t in self.tasks:
             if t.owner == group:
                 t.owner = ORPHAN
 
     def nothing(self) -> None:
-        """This is no script: something happens outside the store."""
+        """Not a script: something happens outside the store."""
 
     def apply(self, t: Task, outcome: str) -> None:
         if outcome == "finish" and not t.cancel_requested:

@@ -1,4 +1,4 @@
-"""A gateway for tests that control its registry of workers and models."""
+"""A gateway for tests. Each test registers the workers and models, and decides which worker runs what."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REMOTE = {"X-Forwarded-For": "203.0.113.9"}
 
 
 def bearer(token: str) -> dict[str, Any]:
-    """The headers of a request with a token from a client on another machine."""
+    """The headers of a request that a client on another machine sends with a token."""
     return {**REMOTE, "Authorization": f"Bearer {token}".encode()}
 
 

@@ -205,7 +205,7 @@ def follow(shape: Shape, cores: Cores, *, processes: int = 1) -> Outcome:
             readers.opened()
             cpu, began = gateway.cpu_s, time.monotonic()
             written = writer.write(shape.seconds)
-            # A short run may use less CPU time than one unit of the process clock. Then one unit is used.
+            # A short run may use less CPU time than one unit of the process clock. One unit is then assumed.
             core = max(gateway.cpu_s - cpu, 1 / os.sysconf("SC_CLK_TCK")) / (time.monotonic() - began)
             time.sleep(SETTLE_S)
             grown = gateway.rss_bytes - before

@@ -100,8 +100,8 @@ SESSION_HISTORY_WEIGHT = 0.1
 """The weight of the newest session in the exponentially weighted mean length of a pool's sessions."""
 
 SESSION_ORPHAN_BAND = 10_000_000_000_000
-"""Subtracted from the place of a session that has lost its group, so that this session comes before all new sessions.
-The number is larger than any time in ms, so such places are below 0."""
+"""A waiting session's place is the time in ms when it was opened. This number, which is larger than any such time, is
+subtracted if the session has lost its group. The place is then below 0, before the places of all new sessions."""
 
 SESSION_LOSSES_MAX = 5
 """How many groups in a row a session may lose without completing a turn. One more loss fails the session, because the

@@ -17,7 +17,7 @@ _EVENT_S = 1.0
 """The resolution of the times of Kubernetes Events."""
 SLOW_HEAD_S = 180.0
 SILENT_S = 60.0
-"""KEDA and KubeRay react within seconds. If one of them takes longer than this, the operator reports a problem."""
+"""KEDA and KubeRay react within seconds. A wake that waits longer than this for one of them has a problem."""
 
 
 _WHAT_TO_DO: dict[str, str] = {

@@ -314,8 +314,8 @@ def _cordons(
 ) -> tuple[tuple[str, ...], tuple[Action, ...], tuple[Action, ...]]:
     """The cordoned hosts for the status, the hosts to cordon now, and those to uncordon.
 
-    The executor first uncordons, then writes the status, and then cordons. So a restarted operator never misses a
-    cordoned host.
+    The executor first uncordons, then writes the status, and then cordons. So every cordoned host is in the status,
+    where a restarted operator finds it.
     """
     before = observed.pool.status.cordoned
     if observed.store is None:

@@ -28,7 +28,7 @@ MAX_IMAGE_BASE64: Final = 12_288
 MAX_SEED: Final = 2**32 - 1
 
 SIZE: Final = re.compile(r"^([1-9][0-9]{0,4})[xX×*]([1-9][0-9]{0,4})$")
-"""Wan's scripts write a size with ``*``, others with ``X`` or ``×``. The size is stored as WIDTHxHEIGHT."""
+"""Wan's scripts write a size with ``*``, other programs with ``X`` or ``×``. The size is stored as WIDTHxHEIGHT."""
 
 BUILT_IN_LIMITS: Final = model_limits(TINY, VideoOptions())
 
@@ -209,9 +209,7 @@ def _nearest(value: int, multiple: int, least: int = 1) -> int:
 
 
 def cost(params: VideoParams) -> float:
-    """Thousands of token-steps. For tasks of one pool, whose tokens all have the same size, the run time is
-    proportional to this number.
-    """
+    """Thousands of token-steps. The run time is proportional to this in a pool, where all tokens have the same size."""
     tokens = (params.width / 16) * (params.height / 16) * ((params.frames - 1) // 4 + 1)
     passes: Literal[1, 2] = 2 if params.guidance > 1 else 1
     return tokens * params.steps * passes / 1000
