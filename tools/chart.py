@@ -179,7 +179,7 @@ def _value_schema(value: Value) -> dict[str, Any]:
 def _settings(model: type[BaseModel]) -> dict[str, Any]:
     """The schemas of a Pydantic model and of the models that it refers to.
 
-    They have no defaults, formats, titles and descriptions.
+    The schemas leave out defaults, formats, titles and descriptions.
     """
     full = model.model_json_schema(ref_template="#/$defs/{model}")
     shared = full.pop("$defs", {})

@@ -99,9 +99,8 @@ def test_a_step_that_holds_the_lock_forever_is_a_strike_and_its_process_is_kille
     pools: Callable[..., Pool], start_leader: Callable[[Pool], subprocess.Popen[str]]
 ) -> None:
     """The leader cannot end itself, so its watchdog kills it and reports the reason."""
-    pool = stress_pool(
-        pools, stall_s=2.0, lease_s=15.0
-    )  # on a busy machine, a lease of 3 s may end before the watchdog acts
+    # On a busy machine, a lease of 3 s may end before the watchdog acts.
+    pool = stress_pool(pools, stall_s=2.0, lease_s=15.0)
     leader = start_leader(pool)
     task = pool.submit(steps=2, stuck_at=2)
     assert leader.wait(60) == -signal.SIGKILL
@@ -386,8 +385,8 @@ def _alive(pid: int) -> bool:
 
 
 def test_a_log_that_cannot_be_set_up_does_not_stop_a_watchdog(capsys: pytest.CaptureFixture[str]) -> None:
-    """The watchdog sets up its log only when it logs its first line. It may have leases to settle at that moment. If
-    the setup fails, standard error has the reason."""
+    """The watchdog sets up its log when it logs its first line. If the setup fails, the watchdog prints the reason to
+    standard error and continues, because it may have leases to settle."""
     line = logging.LogRecord("daybreak", logging.WARNING, __file__, 1, "the leader is gone", None, None)
     _FirstLine({"format": "no such format"}).handle(line)
     assert "no such format" in capsys.readouterr().err

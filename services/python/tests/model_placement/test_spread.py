@@ -164,7 +164,7 @@ def test_no_ready_replica_leaves_while_another_one_is_missing() -> None:
 
 
 def test_a_model_that_needs_the_room_gets_it_at_once() -> None:
-    """The new replica of the move leaves, because a wanted replica never waits for a move."""
+    """The new replica of a move leaves at once if a wanted replica of another model needs its room."""
     world = two_on_one(memory_bytes=40 * GB)
     world.step()
     world.step(SPREAD_AFTER_MS)
@@ -233,7 +233,8 @@ def test_demand_takes_the_new_replica_as_one_more() -> None:
 
 
 def test_a_move_makes_no_replica_more_wanted() -> None:
-    """The wanted number of replicas falls only when the model is idle. The new replica of a move does not raise it."""
+    """The new replica of a move must not raise the wanted number of replicas, because this number falls only when the
+    model is idle."""
     world = World(model(replicas=3), workers=[worker("a"), worker("b")], placed=["a", "a"])
     world.view = replace(world.view, demand={"chat": Demand(requests=1, idle_s=0)})
     world.step()

@@ -247,8 +247,8 @@ ALERTS: tuple[Alert, ...] = (
         expression=f"({_BROKEN} / {_ended('', '5m')} > 0.01) and ({_BROKEN} > ${{failed_requests}})",
         for_="10m",
         summary="{{ $value | humanizePercentage }} of the requests to pool {pool} got no answer, or only a part of it.",
-        when="for 10 min, more than 1 % of a pool's requests have got no answer from a group, or only a part of one, "
-        "and more than `monitoring.alerts.failedRequests` requests in 5 min; every failed try counts",
+        when="for 10 min, more than 1 % of a pool's requests, and more than `monitoring.alerts.failedRequests` "
+        "requests in 5 min, have got no answer from a group, or only a part of the answer; every failed try counts",
         dashboard="daybreak-serving",
     ),
     Alert(

@@ -17,7 +17,7 @@ from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.ports.session_tracing import NoSessionTracing, SessionTracing
 
 CLOSE_S = 1.0
-"""How long a process may wait at its end until its traces are sent."""
+"""When a process ends, it waits at most this long for its traces to be sent."""
 
 
 class SubmitTrace(Protocol):

@@ -239,7 +239,7 @@ def test_a_session_that_waits_for_a_group_has_a_place(start_speech):
 
 
 class Passing(MemorySessions):
-    """A store that changes after the gateway has read a waiting session's record and before it lists the sessions.
+    """A store that changes between two reads: the gateway reads a waiting session's record, then the list of sessions.
 
     The list no longer has this session. If ``takes`` is set, a group has taken the session.
     """

@@ -145,7 +145,7 @@ async def test_a_group_that_leaves_hands_its_sessions_over(speech: Callable[...,
 async def test_orphans_continue_on_groups_that_are_too_late_for_new_sessions(
     speech: Callable[..., SpeechPool],
 ) -> None:
-    """The steps of the model are so slow that all sessions lag, so both groups are soon full."""
+    """The steps of the model are so slow that all sessions lag. So both groups soon take no new sessions."""
     slow = {"prefill_ms": 300, "decode_ms": 100}
     pool = speech(options=slow, sessions={"max_latency_multiplier": 1, "lag_limit_ms": 100})
     first = await pool.start_group()

@@ -120,7 +120,7 @@ class Fleet:
         self._start(name)
 
     def engines(self) -> Iterator[tuple[int, str]]:
-        """The live engines, as pairs of process id and worker. The name of an engine's log file contains both."""
+        """The running engines, as pairs of process id and worker. The name of an engine's log file contains both."""
         for file in runs_folder(self._cluster.folder).glob("*.jsonl"):
             worker, _, pid = file.stem.rpartition(".")
             if _lives(int(pid)):

@@ -24,7 +24,7 @@ from daybreak_server.ports.store_errors import StoreFullError, StoreUnavailableE
 MAX_AHEAD_S = 60
 """How much audio of a session may wait for the model. While more waits, the gateway does not read the connection."""
 _PIECE_S = 0.25
-"""How much audio is converted before other connections get a turn on the event loop."""
+"""How much audio is converted before the event loop serves other connections."""
 _BACKOFF_S = (0.05, 1.0)
 
 

@@ -36,7 +36,8 @@ def config(
     """Read and write configuration files of InfiniSST.
 
     \b
-    The command reads the JSON of the serving system and the YAML of the scheduler, and writes JSON.
+    The command reads a JSON file of the serving system or a YAML file of the scheduler.
+    The default file is JSON. --show prints YAML.
       daybreakd sessions config --create-default serving.json
       daybreakd sessions config --show serving.json > daybreak.yaml
       daybreakd up --config daybreak.yaml

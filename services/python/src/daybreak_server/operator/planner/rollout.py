@@ -27,7 +27,7 @@ def opened(state: ClusterState | None, *, attempt: int) -> bool:
 
 
 def failed(state: ClusterState) -> bool:
-    """Whether the template evidently cannot run. If a head does not answer at the moment, that is no evidence."""
+    """Whether the template evidently cannot run. A head that does not answer at the moment does not count."""
     if state.serve is not None and state.serve.status == "DEPLOY_FAILED":
         return True
     return state.head is not None and state.head.waiting is not None

@@ -26,7 +26,7 @@ _SHOWN = ("audio", "target_language")
 
 
 class OpenAIDialect:
-    """The base class of OpenAI's dialects. A connection uses it directly before its first ``session.update``."""
+    """The base class of OpenAI's dialects. Until its first ``session.update``, a connection uses this class itself."""
 
     ends_connection = True
     kind = "transcription"
