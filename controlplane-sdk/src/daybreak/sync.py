@@ -125,10 +125,11 @@ class Client:
         """Submit a task. When this method returns, the task is stored.
 
         ``start_at`` (with a time zone) is the earliest start. The task expires if it does not start within
-        ``start_within_s`` seconds of ``start_at`` (without it, of the submit), or does not end within ``run_within_s``
-        seconds of its first start. An ``idempotency_key`` ensures that retries create only one task. The client creates
-        a key for each call; pass your own key if your program may restart and submit the task again. A key belongs to
-        one tenant and one pool, and lives as long as its task: until the task's retention ends or the task is deleted.
+        ``start_within_s`` seconds of ``start_at`` (or of the submit, if there is no ``start_at``), or does not end
+        within ``run_within_s`` seconds of its first start. An ``idempotency_key`` ensures that retries create only one
+        task. The client creates a key for each call; pass your own key if your program may restart and submit the task
+        again. A key belongs to one tenant and one pool, and lives as long as its task: until the task's retention ends
+        or the task is deleted.
         """
         body = routes.submit_body(
             pool,
@@ -199,9 +200,9 @@ class Client:
     def download(self, task: TaskRef, name: str, path: str | os.PathLike[str] | None = None) -> Path:
         """Download an artifact to ``path``: a file, an existing folder, or a path that ends with ``/`` (a new folder).
 
-        Without ``path`` the file gets the artifact's name, in the working directory. Symbolic links are
-        followed. A device or a FIFO receives the bytes. An interrupted download resumes, even in another process. The
-        file appears only when it is complete and its SHA-256 is right.
+        Without ``path``, the file is created in the working directory, under the artifact's name. Symbolic links are
+        followed. If ``path`` is a device or a FIFO, the bytes are written to it. An interrupted download resumes, even
+        in another process. The file appears only when it is complete and its SHA-256 is right.
         """
         return self._run_operation(download(task, name, path, retry=self._retry))
 
@@ -224,7 +225,7 @@ class Client:
     def logs(self, task: TaskRef, *, follow: bool = False, after: str | None = None) -> Iterator[LogLine]:
         """Iterate over the lines that the task's workload has logged after the event ``after`` (default: all).
 
-        With ``follow``, the iteration waits for more lines, and ends when the task does. The client reconnects when a
+        With ``follow``, the iteration waits for more lines, and ends when the task ends. The client reconnects when a
         connection breaks. A line's field ``dropped`` says how many lines are missing before it.
         """
         return self._iterate(logs(task, after=after, follow_live=follow, retry=self._retry))
