@@ -199,9 +199,9 @@ class AsyncClient:
     async def download(self, task: TaskRef, name: str, path: str | os.PathLike[str] | None = None) -> Path:
         """Download an artifact to ``path``: a file, an existing folder, or a path that ends with ``/`` (a new folder).
 
-        Without ``path`` the file gets the artifact's name, in the working directory. Symbolic links are
-        followed. A device or a FIFO receives the bytes. An interrupted download resumes, even in another process. The
-        file appears only when it is complete and its SHA-256 is right.
+        Without ``path``, the file is created in the working directory, under the artifact's name. Symbolic links are
+        followed. If ``path`` is a device or a FIFO, the bytes are written to it. An interrupted download resumes, even
+        in another process. The file appears only when it is complete and its SHA-256 is right.
         """
         return await self._run_operation(download(task, name, path, retry=self._retry))
 
@@ -226,7 +226,7 @@ class AsyncClient:
     ) -> AsyncIterator[LogLine]:
         """Iterate over the lines that the task's workload has logged after the event ``after`` (default: all).
 
-        With ``follow``, the iteration waits for more lines, and ends when the task does. The client reconnects when a
+        With ``follow``, the iteration waits for more lines, and ends when the task ends. The client reconnects when a
         connection breaks. A line's field ``dropped`` says how many lines are missing before it.
         """
         return self._iterate(logs(task, after=after, follow_live=follow, retry=self._retry))

@@ -12,7 +12,8 @@ from typer.core import TyperGroup
 from daybreak.cli.exit_codes import Exit, message
 from daybreak.cli.output import Output, abandon_streams, prepare_streams
 
-# Typer bundles its own Click since 0.26; older versions use the installed Click. This finds the right error class.
+# Typer bundles its own Click since 0.26; older versions use the installed Click. This finds the error class of the
+# Click that Typer uses.
 _ParseError: type[Exception] = next(
     kind
     for kind in typer.BadParameter.__mro__

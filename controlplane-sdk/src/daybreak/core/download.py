@@ -60,9 +60,9 @@ def download(
 ) -> Operation[Path]:
     """Download the artifact to ``path``: a file, or a folder (an existing one, or a path that ends with ``/``).
 
-    Without ``path`` the file gets the artifact's name, in the working directory. Symbolic links are followed. Raises
-    ``ArtifactNotFoundError`` if the artifact does not exist, and ``DownloadError`` if the number or the SHA-256 of the
-    bytes that arrived is wrong.
+    Without ``path``, the file is created in the working directory, under the artifact's name. Symbolic links are
+    followed. Raises ``ArtifactNotFoundError`` if the artifact does not exist, and ``DownloadError`` if the number or
+    the SHA-256 of the bytes that arrived is wrong.
     """
     current = task if isinstance(task, Task) else (yield from request_with_retries(routes.get(task), retry))
     artifact = artifact_of(current, name)

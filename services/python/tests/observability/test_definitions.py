@@ -159,7 +159,8 @@ def test_a_panel_names_only_settings_that_exist(dashboard) -> None:
 
 @each("dashboard", ALL, ids=lambda dashboard: dashboard.uid)
 def test_no_panel_blames_a_setting_of_the_head_for_idle_groups(dashboard) -> None:
-    """`idle.afterSeconds` only delays the stop of the Ray head. `scaling.cooldownPeriod` keeps idle groups."""
+    """`idle.afterSeconds` only delays the stop of the Ray head. `scaling.cooldownPeriod` sets how long the last idle
+    group stays."""
     assert [panel.title for panel in dashboard.panels if "idle.afterSeconds" in panel.description] == []
 
 

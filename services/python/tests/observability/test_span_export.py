@@ -26,7 +26,7 @@ from testkit.waiting import wait_until
 
 
 class Flaky(SpanExporter):
-    """Fails while ``broken`` is true or an exception."""
+    """Fails while ``broken`` is true. If ``broken`` is an exception, it is raised."""
 
     def __init__(self) -> None:
         self.broken: bool | Exception = True

@@ -9,7 +9,7 @@ is about to store, as a rank will, and stores the first of these forms that give
 3. what the client sent, and the defaults of the fields that the client left out.
 
 If no form gives the same values, the API refuses the input and names the field. Some types of input can never be used:
-those that are no pydantic model, have a secret, or have no JSON schema. :func:`refuse_unusable` refuses them when a
+those that are not pydantic models, have a secret, or have no JSON schema. :func:`refuse_unusable` refuses them when a
 process starts and looks up the workload.
 """
 

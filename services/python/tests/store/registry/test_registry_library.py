@@ -1,5 +1,5 @@
-"""The function libraries of the registry and of the queue work side by side. Users who may not load functions run
-scripts instead."""
+"""The function libraries of the registry and of the queue work side by side. If a Redis user may not load
+functions, scripts do the same work."""
 
 from __future__ import annotations
 

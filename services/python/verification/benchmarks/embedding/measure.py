@@ -32,8 +32,8 @@ class Effort:
     rounds: int
     seconds: float
     tuned_s: float
-    """The seconds for which each setting is tried with short texts, and then as long again with mixed texts. If 0, each
-    server runs with its first setting."""
+    """Each setting is tried for this many seconds with short texts, and then for the same time with mixed texts. If 0,
+    each server runs with its first setting."""
     outlier_s: float
     clients: Sequence[int] = (1, 8, 32, 64)
     kinds: Sequence[str] = tuple(KINDS)

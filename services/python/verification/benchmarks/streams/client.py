@@ -1,6 +1,6 @@
 """``python -m verification.benchmarks.streams.client PORT FIRST``: many SSE clients in one process.
 
-The process has one thread, one epoll and no HTTP library. So it needs little CPU, and if an event arrives late, the
+The process has one thread, one epoll and no HTTP library. So it needs little CPU: if an event arrives late, the
 gateway has sent it late. Streams are numbered from FIRST, and the number of a stream decides its source address. The
 first line of the standard input is a JSON list with the task of each stream. The process prints ``open`` when every
 stream is open. The second line of the input arrives after the last write in Redis, and is the number of the last step.

@@ -6,8 +6,8 @@ written in the same iteration of the event loop are joined, and sent in the next
 usually come in different iterations, so each part is sent as it comes.
 
 uvicorn also starts a timer after each response and cancels it at the next request. Here a connection has one timer.
-When it fires, the connection is closed if it has been idle for the whole keep-alive time. If the connection has been
-idle for less, the timer is set to the rest of that time. If a request is in progress, the timer is set when the
+When the timer fires, the connection is closed if it has been idle for the whole keep-alive time. If the connection has
+been idle for less, the timer is set to the rest of that time. If a request is in progress, the timer is set when the
 response is complete.
 """
 

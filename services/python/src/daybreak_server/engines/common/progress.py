@@ -4,8 +4,8 @@ a clock that is passed in.
 The store keeps about the last thousand events of a task. Fast steps would produce a thousand events within seconds,
 and the events that explain the task, such as its start and its log lines, would be deleted. So after ``MANY`` progress
 events of an attempt, each event covers all steps of about ``SPACING_S`` seconds. This time doubles after each further
-``DOUBLING`` events, so the events of ten hours fit. If a new phase begins or an event of another type occurs, the
-waiting events are written at once.
+``DOUBLING`` events, so ten hours of steps produce fewer than a thousand progress events. If a new phase begins or an
+event of another type occurs, the waiting events are written at once.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ MANY, SPACING_S, DOUBLING = 200, 2.0, 100
 """After ``MANY`` progress events of an attempt, each further event covers ``SPACING_S`` seconds. This time doubles
 after each further ``DOUBLING`` events."""
 MAX_NOTES = 200
-"""At most this many events of types other than progress wait for a write, for example while the store cannot be
-reached. If there are more, the oldest of them are dropped. (If fewer than ``MAX_PENDING`` progress events wait, more
-events of other types may wait.)"""
+"""Events wait for a write, for example while the store cannot be reached. If more than ``MAX_PENDING`` + ``MAX_NOTES``
+events wait when an event of a type other than progress is added, the oldest event of such a type is dropped."""
 _SMOOTHING = 0.3
 _MIN_GAIN = 1e-9
 """A pace is computed only if the fraction has grown by more than this. With a smaller gain, the pace could overflow."""
@@ -55,7 +54,8 @@ class PhaseEta:
         self._at, self._fraction = self._clock(), 0.0
 
     def rebase(self) -> None:
-        """Do not measure the next step: it follows a snapshot, so its fraction includes work of an earlier attempt."""
+        """Do not measure the next step. Its fraction includes the work before the snapshot from which the attempt has
+        resumed."""
         self._fraction = math.inf
 
     def step(self, phase: str, fraction: float) -> float | None:

@@ -41,7 +41,8 @@ class RankDeps:
     label: str = ""
     """The name under which people know this node, such as a pod's name. If it is empty, ``host`` is used."""
     watchdog: Callable[[], Watchdog] | None = None
-    """Makes the leader's watchdog. Set only if no other rank shares the process, which the watchdog may kill."""
+    """Makes the leader's watchdog. Set only if the process has no other rank, because the watchdog may
+    kill the process."""
     places: Mapping[str, Callable[[], Blobs]] = field(default_factory=dict)
     """The places from which tasks of an ``online`` pool may read files: name of the place → function that opens it."""
     fetch_model: Callable[[Callable[[int, int], None]], str] | None = None

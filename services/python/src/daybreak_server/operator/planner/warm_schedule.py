@@ -31,7 +31,7 @@ def next_change_s(spec: PoolSpec, now: float) -> float | None:
 
 
 def _openings(window: WarmWindow, now: float) -> Iterator[tuple[float, float]]:
-    """When the window opens and closes, from yesterday to a week ahead. The window's times are in its own zone."""
+    """The times at which the window opens and closes, from yesterday to a week ahead, as Unix timestamps."""
     zone = window.zone
     today = datetime.fromtimestamp(now, zone).date()
     begin, end = _time(window.from_), _time(window.to)

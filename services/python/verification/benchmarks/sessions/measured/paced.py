@@ -1,6 +1,6 @@
 """One run, on one thread. Users speak in real time, and the scheduler and the model of a group serve their sessions.
 
-The audio of a turn arrives in one piece, when the user has spoken all of it. The group writes to memory instead of
+The audio of a turn arrives all at once, when the user has spoken the whole turn. The group writes to memory instead of
 Redis. The group does not react to lag, so the length of turns never changes.
 """
 

@@ -21,7 +21,7 @@ class WeightsError(ValueError):
 
 
 def load(cls: Any, folder: Path, *, dtype: torch.dtype, device: torch.device) -> Any:
-    """Load the model of class ``cls`` in ``folder`` for inference.
+    """Load a model for inference. ``cls`` is its class; ``folder`` has its files.
 
     :raises WeightsError: if the files do not fit the class.
     """
