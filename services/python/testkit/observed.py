@@ -129,7 +129,7 @@ class ObservedRun:
         self.system.wait(early)
         # A rate needs a sample from before the first event, and Ray exports a new process's metrics only after a while.
         pools = {POOL, BATCHES, observed_requests.ANSWERS, observed_sessions.SPEECH}
-        wait_until(lambda: self._exported() >= pools, 120, "metrics of a rank of each pool")
+        wait_until(lambda: self._exported() >= pools, 480, "metrics of a rank of each pool")
 
     def _exported(self) -> set[str]:
         """The pools that have at least one rank whose metrics are in Prometheus."""
@@ -200,7 +200,7 @@ class ObservedRun:
         """Submit a task, and wait until it runs and has reported a step."""
         number = self.submit(**task)
         wait_until(
-            lambda: (try_request(f"{self.system.url}/v1/tasks/{number}") or {}).get("progress"), 120, "a step"
+            lambda: (try_request(f"{self.system.url}/v1/tasks/{number}") or {}).get("progress"), 480, "a step"
         )
         return number
 

@@ -57,7 +57,7 @@ class ObservedSessions:
             opened.extend(self.open(count - len(opened)))
             return len(opened) == count
 
-        wait_until(look, 120, f"{count} open sessions of {SPEECH}", pause_s=0.5)
+        wait_until(look, 480, f"{count} open sessions of {SPEECH}", pause_s=0.5)
         return opened
 
     def _open(self) -> str:
@@ -108,7 +108,7 @@ class ObservedSessions:
             shown: dict[str, Any] = request(f"{self._gateway}/v1/sessions/{session}")
             return shown if shown["state"] == state else None
 
-        return wait_until(look, 120, f"{session} to be {state}")
+        return wait_until(look, 480, f"{session} to be {state}")
 
     def group(self) -> str:
         """Wait for the group of the pool. :returns: its id."""

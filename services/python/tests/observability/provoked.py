@@ -13,7 +13,7 @@ from faults import Fault
 from testkit.observed import ObservedRun
 from testkit.waiting import wait_until
 
-PATIENCE_S = 240.0
+PATIENCE_S = 480.0
 """How long a test waits until an alert fires or resolves."""
 
 

@@ -23,7 +23,7 @@ from testkit.observed import ObservedRun, observed_run
 from testkit.prometheus import missing_programs
 from testkit.waiting import wait_until
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="module")
