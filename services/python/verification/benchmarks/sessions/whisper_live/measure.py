@@ -22,8 +22,8 @@ SPEECH_S, QUICK_SPEECH_S = 20.0, 5.0
 APART_S = 0.3
 TARGET = "en"
 ABOUT = """Each client speaks {speech_s:g} s of English in real time, in pieces of 100 ms, and reads the \
-transcription. *Lag*: each text covers the audio up to some point. Its lag is the time from the speaking of that \
-point to the arrival of the text. The server says which audio a text covers. For text that never comes, the lag runs until the client stops waiting. \
+transcription. *Lag*: when a text arrives, the time since the client spoke the last audio that this text covers. \
+The server says which audio a text covers. For text that never comes, the lag runs until the client stops waiting. \
 *WhisperLive*: version {version}, its faster-whisper backend on the CPU, one model for all clients, with its own \
 settings except voice activity detection, which is off; with *batched*, it computes the audio of several clients in \
 one batch. Its model is Whisper base, with 74 million parameters, for any words. *Daybreak*: `daybreakd up` with the \
