@@ -1,4 +1,4 @@
-"""A group that answers requests also runs tasks. Such a task computes exactly one result for each line of a file."""
+"""A group that answers requests also runs tasks. Such a task answers each line of a file exactly once."""
 
 from __future__ import annotations
 

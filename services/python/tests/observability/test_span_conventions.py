@@ -244,8 +244,8 @@ def test_messaging_spans_have_the_names_kinds_and_attributes_of_the_conventions(
 
 
 def test_requests_and_tries_are_named_as_the_conventions_for_http_ask(spans: list[ReadableSpan]) -> None:
-    """The name of a server span is the method and the route. The name of a client span is only the method, and its
-    attributes have the target. So no name of a span contains a path that a client chose."""
+    """The name of a server span is the method and the route. The name of a client span is only the method; the
+    target is in its attributes. So no name of a span contains a path that a client chose."""
     methods = {value.value for value in HttpRequestMethodValues}
     of_http = [span for span in spans if "http.request.method" in (span.attributes or {})]
     requests = [span for span in of_http if span.kind is SpanKind.SERVER]

@@ -70,7 +70,7 @@ def test_a_delayed_task_waits_from_its_start_time(driver: Driver) -> None:
 
 
 def test_a_claim_of_a_waiting_group_is_a_match_and_a_claim_from_a_backlog_is_none(driver: Driver) -> None:
-    """When load rises, fewer tasks find an idle group. So the rate of matches falls before waits grow."""
+    """When load rises, fewer tasks find an idle group, so the rate of matches falls. Waits grow only later."""
     driver.register("g")
     driver.pass_time(1_000)
     submit(driver)

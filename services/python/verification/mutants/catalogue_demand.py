@@ -30,7 +30,7 @@ DEMAND: tuple[Mutant, ...] = (
     ),
     mutant(
         "demand-never-falls",
-        "a pool never scales down below the most groups that its requests have needed",
+        "a pool never scales down below the largest number of groups that its requests have needed",
         (f"{_LUA}/_demand.lua", "for n = wanted + 1, before do", "for n = before + 1, before do"),
         tests=f"{_STORE}::test_the_requests_of_all_gateways_are_added_up",
     ),

@@ -44,7 +44,8 @@ def run(
     """Run tests on the copy with ``workers`` processes. The stdout of the result includes stderr."""
     options = ["-q", "-p", "no:cacheprovider", "-rfE", f"--timeout={timeout_s}", "--hypothesis-seed=1"]
     options += [f"-n{workers}", "--dist=loadfile"] if workers > 1 else []
-    # The whole run has a limit, because a Hypothesis test may take long. `timeout` also ends the tests' servers.
+    # The whole run has a limit too, because a Hypothesis test may search on after `--timeout` has stopped one example.
+    # `timeout` also ends the tests' servers.
     limit = ["timeout", "--kill-after=5", str(timeout_s + 60 * len(tests))]
     command = [
         *limit,

@@ -190,7 +190,8 @@ def pool_app(settings: Settings, pool: str, *, groups: int | None = None, gpus: 
         gang_scheduling_config=GangSchedulingConfig(gang_size=options.ranks),
         ray_actor_options=_resources(options, on_gpu=on_gpu),
         health_check_period_s=_HEALTH_PERIOD_S,
-        # A step may keep a rank from answering for up to stall_s. Three failed checks in a row restart a gang.
+        # A step may keep a rank from answering for up to stall_s. Only three failed checks in a row restart a gang, so
+        # half of stall_s is enough for one check.
         health_check_timeout_s=max(_HEALTH_TIMEOUT_S, options.lease.stall_s / 2),
         graceful_shutdown_timeout_s=_SHUTDOWN_S,
         graceful_shutdown_wait_loop_s=0.1,

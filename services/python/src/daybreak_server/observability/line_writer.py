@@ -8,7 +8,7 @@ a later line says how many.
 
 - A line that is not urgent may wait for others (:meth:`LineWriter.later`). A gateway writes such a line for each
   submit: fifty lines that are made and written together cost a third of what they cost one by one. While such lines
-  wait, only their facts (the time, and texts) are kept. Before an urgent line is written, the lines that wait are
+  wait, only their ``Facts`` (a time and texts) are kept. Before an urgent line is written, the lines that wait are
   written, so the order stays.
 - A write must not block. The flag ``O_NONBLOCK`` belongs to the open pipe, which other processes may share. So a pipe
   or a terminal is opened a second time, through ``/proc``. For sockets, and where that is impossible, the writer calls

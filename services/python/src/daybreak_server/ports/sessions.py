@@ -47,7 +47,7 @@ class SessionEndedError(StoreError):
 
 
 class AudioGapError(StoreError):
-    """The audio begins after the end of the journal's audio. ``received`` is the position at which it must begin."""
+    """The audio begins after the end of the journal's audio. ``received`` is this end: send audio from there."""
 
     def __init__(self, message: str, *, received: int) -> None:
         super().__init__(message)
@@ -65,8 +65,8 @@ class SessionStore(Protocol):
     async def open_session(self, new: NewSession) -> SessionRecord:
         """Open a session. A repeated call with the same id returns the session as it is.
 
-        :raises SessionsFullError: when the pool has as many open sessions as it may, its groups lag too much, or the
-            tenant has as many open sessions as it may.
+        :raises SessionsFullError: when the pool or the tenant has as many open sessions as it may have, or when the
+            pool's groups lag too much.
         """
 
     async def session(self, session: SessionId, *, tenant: str) -> SessionRecord:

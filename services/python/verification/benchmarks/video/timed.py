@@ -1,8 +1,8 @@
 """The video workload with a stopwatch, which measures how long the workload ran, and how long it waited between steps.
 
-A pool uses it with ``workload: verification.benchmarks.video.timed:SPEC``. One could also compare a task with a run of
-the same workload in a bare loop, without Daybreak. On a busy machine, this comparison is inexact. The stopwatch shows
-exactly how much of a task's time was spent outside the workload.
+A pool uses it with ``workload: verification.benchmarks.video.timed:SPEC``. The stopwatch shows exactly how much of a
+task's time was spent outside the workload. A comparison with a bare loop, which runs the same workload without
+Daybreak, would be inexact on a busy machine.
 """
 
 from __future__ import annotations

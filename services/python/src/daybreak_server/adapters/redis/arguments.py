@@ -135,7 +135,7 @@ class Renewal(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The arguments of ``report``. Then follow ``field_count`` record fields, each with its value, and the events."""
+    """The arguments of ``report``. ``field_count`` record fields with their values follow, and then the events."""
 
     task: str
     token: str

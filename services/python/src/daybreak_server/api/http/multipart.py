@@ -34,7 +34,7 @@ def read_form(body: bytes, content_type: str) -> Mapping[str, FormField]:
             "The body is not a form. Send multipart/form-data, as OpenAI's clients do.",
         )
     delimiter = b"\r\n--" + (found[1] or found[2]).encode("latin-1", "replace")
-    # Each delimiter begins with a line break, but a body may begin with its first delimiter without a line break.
+    # Each delimiter begins with a line break. Only a delimiter at the start of the body may lack it, so add one there.
     pieces = (b"\r\n" + body).split(delimiter, MAX_PARTS + 1)
     if len(pieces) > MAX_PARTS + 1:
         raise invalid_field("body", f"The form has more than {MAX_PARTS} fields.")

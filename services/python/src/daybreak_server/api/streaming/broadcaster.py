@@ -74,7 +74,7 @@ class Feed:
         return topic
 
     def detach(self, task: TaskId, subscriber: Subscriber) -> None:
-        """Send the subscriber nothing more. If it was the last subscriber, the reader stops."""
+        """Send the subscriber nothing more. If the feed has no subscribers left, its reader stops."""
         topic = self._topics.get(task)
         if topic is not None:
             topic.subscribers.discard(subscriber)
@@ -88,7 +88,9 @@ class Feed:
             self._cached = 0
 
     async def wait_live(self, timeout_s: float) -> None:
-        """Wait until the reader knows its position in the log. A history that is read after this wait leaves no gap.
+        """Wait until the reader knows its position in the log.
+
+        If a subscriber reads the history after this wait, it misses no event between the history and the live events.
 
         :raises StoreUnavailableError: if the store does not respond in time.
         """

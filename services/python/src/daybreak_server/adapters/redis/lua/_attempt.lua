@@ -202,8 +202,9 @@ local function release(r, why, group_failed)
   arm(r)
 end
 
--- The tasks that the store has given to the group and that are not in `known`, the ids that the group knows (separated
--- by spaces). The answer to the claim of such a task was lost, or the group has restarted, or it is being removed.
+-- The tasks that the store has given to the group and that the group does not know. `known`: the ids of the tasks that
+-- it knows, separated by spaces. The group does not know a task if the answer to its claim was lost, or if the group
+-- has restarted or is leaving.
 local function unknown_tasks(g, known)
   local is_known, found = {}, {}
   for id in string.gmatch(known or '', '%S+') do is_known[id] = true end

@@ -50,7 +50,7 @@ def add(routes: APIRouter, ctx: Dependencies) -> None:
 
     @routes.post(TRANSLATIONS, **specs.recording("translation"))
     async def translations(request: Request, caller: Caller) -> Response:
-        """Translate a recording, with OpenAI's API, but into any language that the model supports."""
+        """Translate a recording, as OpenAI does, but into any language that the model supports."""
         return await found[TRANSLATIONS](request, caller)
 
 
