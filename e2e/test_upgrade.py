@@ -1,4 +1,4 @@
-"""No task is lost by an upgrade, by a rollback, or by an uninstall that a new install follows."""
+"""Tasks survive an upgrade, a rollback, and an uninstall that is followed by a new install."""
 
 from __future__ import annotations
 

@@ -253,7 +253,7 @@ async def test_pending_events_that_were_trimmed_are_reported(stream: Stream, con
 
 
 async def test_a_new_group_begins_at_its_start(stream: Stream) -> None:
-    """``start`` says where: at the oldest event (and the relay reports no gap), at the next event, or after an id."""
+    """A new group begins at the oldest event (and the relay reports no gap), at the next event, or after an id."""
     ids = stream.add(6)
     stream.redis.xtrim(stream.key, maxlen=4, approximate=False)
     async with stream.relay() as relay:

@@ -31,8 +31,8 @@ RELEASES_MAX = 50
 """How often a task may be released without a strike. Each further release is a strike."""
 
 GROUP_FAILURES_MAX = 2
-"""How often a group may fail instead of releasing a task before such a failure is a strike. The limit is low, because
-after each failure a group must start again."""
+"""How many failures of its groups a task may have without a strike. Each further failure is a strike. The limit is
+low, because each failure costs the pool a restart."""
 
 BACKOFF_BASE_MS = 1_000
 """The longest delay after the first strike. Each further strike doubles this delay."""
@@ -122,7 +122,7 @@ RELEASE_REASONS = ("drain", "stopped", "claim_lost", "restarted", "left", "other
 """The reasons of releases. An unknown one counts as ``other``."""
 
 TENANTS_MAX = 50
-"""The most tenants that have totals of their own in a pool. All others are counted together, as ``other``."""
+"""How many tenants of a pool may have totals of their own. All others are counted together, as ``other``."""
 
 METER_MS = 5_000
 """The interval, on the lease clock, at which ticks add up the time of groups that are idle, that start, or that answer

@@ -132,7 +132,7 @@ def _ended(outcomes: str, window: str) -> str:
 
 
 def _retried(reasons: str, window: str) -> str:
-    """How many tries within ``window`` ended without an answer for one of these reasons, by pool."""
+    """How many tries failed within ``window``, by pool. Only tries that failed for one of ``reasons`` count."""
     return (
         "sum by (namespace, pool) "
         f'(increase(daybreak_router_retries_total{{HERE,reason=~"{reasons}"}}[{window}]))'
@@ -194,8 +194,8 @@ ALERTS: tuple[Alert, ...] = (
         f"(({_WAKES} > 0) <= 2 * ${{wake_seconds}})",
         for_="8m",
         summary="Tasks of pool {pool} wait, none runs, and none was claimed for 10 minutes.",
-        when="tasks have waited for 10 min, while none ran and none was claimed; during a wake, the alert fires only "
-        "once the wake has lasted longer than twice `monitoring.alerts.wakeSeconds`",
+        when="tasks have waited for 10 min, while none ran and none was claimed; during a wake, the alert does not "
+        "fire until the wake has lasted longer than twice `monitoring.alerts.wakeSeconds`",
         dashboard="daybreak-pool",
     ),
     Alert(

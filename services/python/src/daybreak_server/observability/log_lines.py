@@ -214,7 +214,7 @@ def _escaped(text: str) -> str:
 
 
 def text_line(line: Mapping[str, Any]) -> bytes:
-    """The text that :func:`text_formatter` makes, without colours, of a line that has no exception."""
+    """A line without an exception, as text. :func:`text_formatter` without colours makes the same text."""
     named: Iterable[tuple[str, Any]] = ((name, line[name]) for name in FIELDS if name in line)
     fields = " ".join(f"{name}={_shown(value)}" for name, value in named)
     text = f"{line['timestamp']} [{line['level']:<9}] {line['message']} [{line['logger']}] {fields}"

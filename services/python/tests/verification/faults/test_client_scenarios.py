@@ -1,4 +1,4 @@
-"""Tests of which processes the scenarios of clients kill, and what their rows count.
+"""Tests of the scenarios of clients: which processes a scenario kills, and what its rows count.
 
 Stand-ins take the place of the cluster and of the load.
 """

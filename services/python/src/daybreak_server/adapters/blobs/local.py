@@ -294,7 +294,7 @@ def _exists(folder: int, name: str) -> bool:
 
 
 def _stat_in(folder: int, name: str, parts: tuple[str, ...]) -> BlobStat | None:
-    """What the store lists of a file in a folder; ``None`` if it is no plain file, has no valid key, or is gone."""
+    """The key, size and type of a file; ``None`` if it is not a plain file, has no valid key, or is gone."""
     try:
         key = "/".join(segments("/".join((*parts, name))))
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -328,8 +328,8 @@ def _keep_type(folder: int, name: str, content_type: str) -> None:
 
 
 def _remove(folder: int, name: str) -> int:
-    """Remove a file or a folder with its content, without following links. Returns the number of files removed, except
-    those whose names begin with ``~``."""
+    """Remove a file or a folder with its content, without following links. Returns how many files it removed. Files
+    whose names begin with ``~`` are not counted."""
     try:
         if not modes.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             with suppress(FileNotFoundError):

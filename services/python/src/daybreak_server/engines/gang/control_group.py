@@ -61,7 +61,7 @@ class ControlGroup(Protocol):
         """Send an order to all followers. :raises GroupBrokenError: if one is gone."""
 
     def collect(self, own_report: RankReport) -> Sequence[RankReport]:
-        """Return every rank's report for the point of ``own_report``.
+        """Return the reports of all ranks at the point number ``own_report.point``.
 
         :raises GroupBrokenError: if a report cannot arrive.
         """

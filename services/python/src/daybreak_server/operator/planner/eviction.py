@@ -18,9 +18,9 @@ later, its drain deadline has passed: the operator assumes that the group cannot
 MARK_S = 30.0
 """How long the operator may take to set a group's drain mark after it has written the group's drain record.
 
-The operator writes the record into the status, then sets the mark in the store. If it died in between, the next plan
-finds the record, and only sets the mark. A plan renews the record only after this time. If each plan renewed it, an
-operator that dies after each write of the status would never get to the mark."""
+The operator writes the record into the status, then sets the mark in the store. If it dies in between, the next plan
+finds the record and sets the mark. A plan renews the record only if the mark is still missing after this time. If every
+plan renewed the record, an operator that dies after each write of the status would never set the mark."""
 
 Drains = Mapping[str, Drain]
 
@@ -96,8 +96,9 @@ def _tier(unit: RemovalUnit, drains: Drains) -> int:
     6. Its group is busy, and the operator has already chosen it.
     7. Its group is busy.
 
-    A unit with several groups has the tier of the most costly one. In a tier, units of one replica come
-    before units of several. Among units that are equal in this, those with fewer requests or sessions come first.
+    A unit with several groups has the tier of the most costly one. In a tier, units of one replica come first.
+    Units of several replicas follow. Among the former and among the latter, those with the fewest requests or sessions
+    come first.
     """
     if not unit.groups:
         return 0 if any(replica.running_since is None for replica in unit.replicas) else 1

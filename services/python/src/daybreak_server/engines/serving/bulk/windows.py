@@ -3,11 +3,12 @@
 Two windows are computed at once, so the device has work from one of them while the other is read, tokenised or
 written. ``results`` yields the results in the order of the file.
 
-A task must count as stalled if the model hangs, but not while its lines wait because all batches go to requests. While
-the workload works, it asks again and again whether its results are still wanted (the second argument of
-:data:`Compute`). So while ``results`` waits for a window, it yields ``None`` up to four times a second, but only if the
-workload has asked since the last ``None``. The caller reports each ``None`` as a step, which beats the task's
-heartbeat. The caller also sees a cancel without waiting for the window.
+A task must count as stalled if the model hangs, but not while its lines wait because all batches go to requests. Each
+time that the workload calls ``cancelled``, the second argument of :data:`Compute`, it shows that the model does not
+hang. The workload makes these calls even while all batches go to requests. So while ``results`` waits for a window, it
+yields ``None`` up to four times a second, but only if the workload has called ``cancelled`` since the last ``None``.
+The caller reports each ``None`` as a step, which beats the task's heartbeat. The caller also sees a cancel without
+waiting for the window.
 
 If the model fails on a window, each half of the window is computed again. A half that fails is halved again, until a
 part has a single line. If that line fails, its result is the error. If a window has two or more lines and all of
