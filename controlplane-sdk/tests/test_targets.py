@@ -74,7 +74,7 @@ def test_a_fifo_receives_the_bytes(download: Download, served: bytes, tmp_path: 
     fifo = tmp_path / "pipe"
     os.mkfifo(fifo)
     got: list[bytes] = []
-    # A daemon, because it waits forever if the download fails, or replaces the FIFO with a file.
+    # A daemon, because it waits forever if the download fails or replaces the FIFO with a file.
     reader = threading.Thread(target=lambda: got.append(fifo.read_bytes()), daemon=True)
     reader.start()
     assert download(fifo) == fifo

@@ -155,7 +155,7 @@ def test_a_resumed_run_gives_the_same_bytes_as_an_uninterrupted_one(
 def test_a_run_with_an_unusable_snapshot_starts_at_step_zero(
     folders: dict[str, Path], single: Any, tmp_path: Path
 ) -> None:
-    """A snapshot that is truncated, meaningless or from another task is logged and ignored.
+    """A snapshot that is truncated, meaningless or from another task is ignored, and the task's log says so.
 
     The video is the same as without a snapshot.
     """

@@ -27,8 +27,8 @@ from verification.results import Report, Row
 
 _ABOUT = """\
 Starts a Redis server (Valkey), gateways and groups on this machine (no Ray). Kills them with SIGKILL, at random times
-and at failpoints, freezes them, cuts them off and restarts them. External clients record everything that they see. A
-checker decides from that history alone whether Daybreak kept its promises.
+and at failpoints, freezes them, cuts them off and restarts them. External clients record a history of everything
+that they see. A checker decides from this history alone whether Daybreak kept its promises.
 
   python -m verification.faults all                      what CI runs (minutes); saves docs/figures/faults.json
   python -m verification.faults long                     long forms of all scenarios (hours); saves faults-long.json

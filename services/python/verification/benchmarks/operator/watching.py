@@ -1,4 +1,4 @@
-"""Watches pools and pods on the API server, as parsed JSON. There are too many objects to convert to classes."""
+"""Watches pools and pods on the API server. They stay parsed JSON, because there are too many to convert to classes."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def fronts_workers_only(settings: Settings) -> bool:
 
 
 def registry_view(settings: Settings) -> RegistryView | None:
-    """The registry in the Redis that the settings name, or if they name none, in the embedded store of their data
+    """The registry in the Redis that the settings name, or, if they name none, in the embedded store of their data
     folder. ``None`` if the settings name no Redis and the embedded store does not run.
 
     :raises StoreError: if the registry cannot be read.

@@ -62,8 +62,8 @@ class RankMetrics:
 
     @harmless
     def _begin_counting(self) -> None:
-        """Export all outcomes from the start, because a rate needs a value before the first attempt ends. If the pool
-        scales to zero after each task, the group's first attempt is also its only one."""
+        """Export all outcomes with 0 from the start, because otherwise a rate does not count the first attempt. If the
+        pool scales to zero after each task, a group's first attempt is also its only one."""
         for outcome in (*_OUTCOMES.values(), BROKEN, LOST):
             self._meter.counter(catalogue.RANK_ATTEMPTS, self._pool, outcome).inc(0)
 

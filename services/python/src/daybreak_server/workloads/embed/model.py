@@ -1,8 +1,8 @@
 """Loads an embedding model from a local folder. The folder also says how to pool and normalise the vectors.
 
 ``sentence-transformers`` computes the vectors. The model may be an encoder (BERT, E5, BGE, …) or based on an LLM
-(Qwen3-Embedding, …). An encoder's folder names another kind of pooling than an LLM's folder. Daybreak turns texts into
-tokens itself, because it forms batches by length.
+(Qwen3-Embedding, …). Encoders and LLMs use different kinds of pooling. Daybreak turns texts into tokens itself,
+because it forms batches by length.
 """
 
 from __future__ import annotations
