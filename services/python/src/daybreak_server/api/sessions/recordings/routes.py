@@ -50,7 +50,7 @@ def add(routes: APIRouter, ctx: Dependencies) -> None:
 
     @routes.post(TRANSLATIONS, **specs.recording("translation"))
     async def translations(request: Request, caller: Caller) -> Response:
-        """Translate a recording, with OpenAI's API, but into any language that the model supports."""
+        """Translate a recording into any language that the model supports, with OpenAI's API."""
         return await found[TRANSLATIONS](request, caller)
 
 
