@@ -31,7 +31,7 @@ DEADLINE_S = float(WAKE_S)
 
 @pytest.fixture(scope="module")
 def serve_url(deployment: Deployment) -> str:
-    """Adds the pool to the shared installation. Later tests may remove it. :returns: the URL for its requests."""
+    """Adds the pool to the shared installation. Later tests may remove the pool. :returns: the URL for requests."""
     add_every_kind(deployment)
     gateway = deployment.port_forward(f"{NAME}-gateway", GATEWAY_PORT)
     return f"{gateway.url}/v1/pools/{POOL}/serve/"
@@ -121,7 +121,7 @@ def test_no_request_fails_when_a_groups_pod_is_killed_under_load(
 
 
 def test_without_requests_the_pool_returns_to_zero(deployment: Deployment, serve_url: str) -> None:
-    """No pod is left. The next request starts a wake. It cannot wait, so it gets the wake's phase and an estimate."""
+    """No pod is left. The next request starts a wake, but cannot wait for it, so it gets the wake's phase and ETA."""
     deployment.wait_for_zero(POOL, head=False)
     assert deployment.client.pool(POOL).requests == 0
     assert refused_before_the_wake_ends(serve_url)["wake"]["eta_s"] > 0

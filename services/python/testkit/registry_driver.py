@@ -1,4 +1,4 @@
-"""The registry of workers and models on a real server with a clock that tests set, and builders of registry records."""
+"""Runs the registry of workers and models on a real server, with a clock that tests set, and builds its records."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_head_matches_get_on_every_route(api: Api, leader: FakeLeader) -> None:
 
 
 def test_head_of_a_stream_ends_at_once(api: Api) -> None:
-    """For the events of a task that has not ended, HEAD has the headers of a stream, and starts no reader."""
+    """HEAD on the events of a task that has not ended returns the headers of a stream, and starts no reader."""
     task = api.submit()["id"]
     response = api.client.head(f"/v1/tasks/{task}/events")
     assert response.status_code == 200
@@ -137,9 +137,8 @@ def test_a_server_survives_an_outage_of_the_store(stoppable_valkey: Server, tmp_
         wait_until(lambda: api.client.get("/readyz").status_code == 200, 60, "readiness")
         assert api.get(task["id"])["state"] == "queued"
         expiring = api.submit(start_within_s=0.1)
-        api.until(
-            expiring["id"], "expired"
-        )  # Only the ticker expires tasks, so the ticker has recovered too.
+        # Only the ticker expires tasks, so the ticker has recovered too.
+        api.until(expiring["id"], "expired")
 
 
 def test_a_wrong_password_is_reported_and_the_server_stays_alive(

@@ -106,10 +106,8 @@ def test_a_client_that_leaves_ends_the_work_at_the_engine(worker: WorkerProcess)
 
 
 def test_a_slow_client_slows_its_engine_down(worker: WorkerProcess) -> None:
-    size_of_token, in_buffers = (
-        500_000,
-        2 * kernel_buffers(),
-    )  # two connections: from the engine to the worker, and from the worker to the client
+    # There are two connections: from the engine to the worker, and from the worker to the client.
+    size_of_token, in_buffers = 500_000, 2 * kernel_buffers()
     tokens = in_buffers // size_of_token + 40
     body = {"model": "m", "stream": True, "tokens": tokens, "size": size_of_token}
     with (

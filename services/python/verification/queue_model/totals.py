@@ -15,8 +15,8 @@ _WASTE = {State.CANCELLED: "cancel", State.EXPIRED: "expiry", State.FAILED: "fai
 
 
 class ModelTotals:
-    """``counts`` has each total under the name of its field in Redis. ``billed`` has, for each tenant, the
-    GPU-milliseconds that were used and those of them that were wasted."""
+    """``counts`` has each total under the name of its field in Redis. ``billed`` has two numbers for each tenant: the
+    GPU-milliseconds that were used, and how many of them were wasted."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()

@@ -54,8 +54,8 @@ def distinct_name(name: str, taken: Collection[str]) -> str:
 
 
 def key_segment(name: str) -> str:
-    """The segment of an object's key for ``name``: the name itself if it is plain ASCII. Otherwise a digest of the
-    name, followed by the name's extension if the extension is plain ASCII."""
+    """The segment of an object's key for ``name``: the name itself if it is plain ASCII, or else a digest of the name,
+    followed by the name's extension if the extension is plain ASCII."""
     if _PLAIN.fullmatch(name):
         return name
     ending = PurePosixPath(name).suffix

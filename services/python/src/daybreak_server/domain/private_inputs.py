@@ -1,8 +1,8 @@
 """Remembers the inputs of tasks and requests, so that the log of this process hides them.
 
-Daybreak's own lines do not quote an input, but the message of an exception may quote one. So the process remembers the
-texts of an input while its task or request runs here (:class:`running`), and the texts of the inputs that it saw last
-(:func:`keep`). The log hides these texts (``observability/redaction.py``).
+Daybreak's own log messages do not quote an input, but the message of an exception may quote one. So the process
+remembers the texts of an input while its task or request runs here (:class:`running`), and the texts of the inputs that
+it saw last (:func:`keep`). The log hides these texts (``observability/redaction.py``).
 
 Anybody may send an input, so memory and work are bounded. Of each input, about the first :data:`INPUT_CHARS` characters
 are remembered. Of the inputs whose task or request does not run here, the newest :data:`RECENT` are remembered, with at

@@ -61,7 +61,7 @@ class Pod:
     replica: str = ""
     """KubeRay's name for the worker replica to which this host belongs; the pod's name if a replica has one host."""
     running: bool = False
-    """Whether the pod's containers run, ready or not."""
+    """Whether all containers of the pod run. The pod need not be ready."""
     ready: bool = False
     terminating: bool = False
     ends_at: float | None = None

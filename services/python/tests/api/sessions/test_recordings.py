@@ -64,9 +64,8 @@ def test_all_other_formats_of_the_answer(client):
     assert (verbose.language, verbose.duration, verbose.segments[0].end) == ("en", 3.0, 1.92)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:deprecated:DeprecationWarning"
-)  # OpenAI's client marks `translations` as deprecated
+# OpenAI's client marks `translations` as deprecated.
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 def test_a_recording_is_translated_into_english_or_the_language_of_the_extension(speech, client):
     file = wav(noise(1))
     seen = []
@@ -81,9 +80,8 @@ def test_a_recording_is_translated_into_english_or_the_language_of_the_extension
     assert (verbose.task, verbose.language) == ("translate", "de")
 
 
-@pytest.mark.filterwarnings(
-    "ignore:deprecated:DeprecationWarning"
-)  # OpenAI's client marks `translations` as deprecated
+# OpenAI's client marks `translations` as deprecated.
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 def test_a_pair_that_the_model_lacks_is_refused_by_name(client):
     with pytest.raises(openai.UnprocessableEntityError, match="en -> French") as caught:
         client.audio.translations.create(

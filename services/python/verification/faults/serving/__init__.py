@@ -1,7 +1,7 @@
 """Faults of serving pools: groups, gateways and the store restart, die and freeze while clients send requests.
 
-* ``workload`` answers each request as the request asks (``wish.py``). It logs when it begins and ends a request, in a
-  file that survives the process.
+* ``workload`` answers each request in the way that the request describes (``wish.py``). It logs the beginning and the
+  end of each run of a request in a file that survives the process.
 * ``http_client`` is a client that records when an answer began, and whether the answer is complete.
 * ``load`` has the clients, which follow the rules of docs/08-serving.md and write the history.
 * ``observations`` sorts a history by request. From the result, ``checker`` decides which promises were broken.

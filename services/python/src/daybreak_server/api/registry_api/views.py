@@ -70,7 +70,7 @@ def model(registry: RegistryView, alias: str, *, trusted: bool) -> Model | None:
 
 
 def pool(entry: PoolEntry) -> Model:
-    """The entry, in the list of models, of a pool that answers requests or serves sessions."""
+    """The entry of a pool in the list of models. The pool answers requests or serves sessions."""
     options = entry.settings.workload_options
     pairs = [ModelPair.model_validate(asdict(pair)) for pair in entry.spec.pairs(options)]
     return Model(

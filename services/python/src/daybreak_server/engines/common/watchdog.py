@@ -1,8 +1,8 @@
 """The leader's client of its watchdog. It starts the watchdog's process, restarts it if it has died, and sends it data.
 
-The lease renewer is a thread of the leader. It cannot run while a call in C holds Python's lock. If this call takes
-longer than the lease, the lease would end although the work advances. So each leader that has a process of its own has
-a watchdog process beside it, which
+The lease renewer is a thread of the leader. It cannot run while a call in C holds Python's lock. Without a watchdog,
+the lease would end during a long call, although the work advances. So a watchdog process runs beside each leader that
+has a process of its own. The watchdog
 
 * renews the leases and refreshes the group's record when the lease renewer is late with them;
 * kills a leader that has stalled and did not end by itself, and settles its tasks as strikes with the reason
@@ -17,8 +17,8 @@ other than its work has changed, so a new task costs no message. The heartbeat a
 (:mod:`~daybreak_server.engines.common.shared_heartbeat`).
 
 The watchdog has no state that must survive its death. When it dies, the lease renewer starts it again
-(:meth:`Watchdog.start`), and the new process gets the configuration and the latest record. A watchdog that
-cannot start, dies or does not answer never stops the leader's work: the lease renewer then renews the leases alone.
+(:meth:`Watchdog.start`), and the new process gets the configuration and the latest record. If
+the watchdog cannot start, dies or does not answer, the leader works on: the lease renewer then renews the leases alone.
 What the process does is in :mod:`~daybreak_server.engines.common.watchdog_process`.
 """
 

@@ -41,9 +41,8 @@ def read_lines(file: BinaryIO, *, max_line_bytes: int, number: int = 0, offset: 
     :param max_line_bytes: The largest allowed size of a line, without its line break.
     """
     file.seek(offset)
-    while data := file.readline(
-        max_line_bytes + 2
-    ):  # the longest allowed line, and a line break of two bytes
+    # The longest allowed line, and a line break of two bytes.
+    while data := file.readline(max_line_bytes + 2):
         number += 1
         offset += len(data)
         ended = data.endswith(b"\n")
