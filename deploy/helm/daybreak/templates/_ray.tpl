@@ -4,8 +4,8 @@
 {{- $root := index . 0 -}}{{- $name := index . 1 -}}
 {{- $pool := fromYaml (include "daybreak.pool" .) -}}
 annotations:
-  # Groups read their settings only when they start. So each change of their settings also changes this hash, and the
-  # operator then replaces the groups.
+  # Groups read their settings only when they start. This hash changes with the settings, so that the operator
+  # replaces the groups.
   daybreak.dev/settings: {{ printf "%s\n%s" (include "daybreak.commonSettings" $root) (include "daybreak.groupSettings" .) | sha256sum }}
 spec:
   rayVersion: {{ $root.Values.ray.version | quote }}

@@ -105,7 +105,7 @@ def redis_writes_no_file(run: ObservedRun) -> Iterator[During]:
 
 @fault("DaybreakModelNotReady", "DaybreakReplicasFail", "DaybreakManagerAbsent", part=MODELS)
 def models_cannot_start_and_nobody_plans(run: ObservedRun) -> Iterator[During]:
-    """One model fails, another fits on no worker. Then a third model, which no manager can plan, stops all managers."""
+    """One model fails, another fits on no worker. Then a third, invalid model makes every manager fail to plan."""
     run.models.want_what_cannot_start()
     run.models.stop_managers()
     yield nothing

@@ -122,7 +122,7 @@ STANDARD = base64.b64encode(FILE).decode()
     ],
 )
 def test_every_common_variant_of_base64_is_accepted(written: str) -> None:
-    """Line breaks, the URL-safe alphabet, missing padding and data: URLs are accepted. Standard base64 is stored."""
+    """Line breaks, the URL-safe alphabet, missing padding and data: URLs are accepted. All become standard base64."""
     assert {"+", "/", "="} <= set(STANDARD)
     assert SPEC.validate({"prompt": "a", "image": written}, TI2V).image == STANDARD
 

@@ -3,6 +3,7 @@
 The idea is LazyFS's: writes stay in a cache until ``fsync`` or ``fdatasync`` of their file, and a crash drops the
 cache. Names (create, rename, remove) are durable at once, as in LazyFS. A crash also undoes unsynced changes of the
 length of a file.
+
 Write a command (``crash``, ``limit BYTES``, ``limit none``) to the file ``.control``, or read counts from it as JSON.
 The kernel caches nothing, so a process that reads after a crash sees only the bytes that survived it.
 """

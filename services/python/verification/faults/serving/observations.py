@@ -86,7 +86,7 @@ class ServingObservations:
     settled: bool = False
     """Whether the clients have ended, and the logs of the groups are in the history."""
     strays: list[Line] = field(default_factory=list)
-    """Lines that belong to no request of the history, or to no run."""
+    """Lines of the history that name an unknown request, or end a run that never began."""
     orphans: dict[int, str] = field(default_factory=dict)
     """Engines that outlived their worker: process → worker."""
     must_stay: bool = False

@@ -3,7 +3,7 @@
 Two rules hold for all bodies and all workloads:
 
 * ``null`` for an optional field means that the field is absent, so its default applies.
-* If the schema wants an integer, a number without a fraction counts as one, however it is written (``20.0``, ``2e1``).
+* If the schema wants an integer, any number without a fraction is accepted as an integer (``20.0``, ``2e1``).
 
 So a client need not know whether a model is strict, or how its author declared an optional field.
 

@@ -172,7 +172,7 @@ class Denoiser:
         return unconditional + guidance * (conditional - unconditional)
 
     def _timestep(self, timestep: Tensor) -> Tensor:
-        """The timestep, with shape [1]; if each token has its own, [1, tokens] with 0 in the frame of a first image."""
+        """One timestep, of shape [1]; or one per token, of shape [1, tokens], with 0 in the frame of a first image."""
         if not self.model.info.expand_timesteps:
             return timestep.expand(1)
         expanded: Tensor = (self._mask[0][0][:, ::2, ::2] * timestep).flatten().unsqueeze(0)

@@ -72,7 +72,7 @@ class Ranks:
 
     @property
     def guided(self) -> bool | None:
-        """Whether this rank computes the guided pass. ``None`` without CFG parallelism: each rank computes both."""
+        """Whether this rank computes the guided pass. Without CFG parallelism, each rank computes both: ``None``."""
         return None if self._cfg is None else dist.get_rank(self._cfg) == 0
 
     def both_passes(self, prediction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
