@@ -143,7 +143,8 @@ def test_a_model_whose_engine_keeps_dying_says_why(start_models, tmp_path):
     error = response.json()["error"]
     assert (response.status_code, error["code"], error["type"]) == (503, "not_ready", "server_error")
     assert (
-        "It is failed: Worker w1 could not start it: The engine test exited with code 3" in error["message"]
+        "The model is failed: Worker w1 could not start it: The engine test exited with code 3"
+        in error["message"]
     )
     assert "in a row): CUDA out of memory, as it were." in error["message"]
     assert error["wake"]["phase"] == "failed"

@@ -61,10 +61,17 @@ def answering(answer: Callable[[bytes], bytes | None]) -> Iterator[int]:
         server = loop.run_until_complete(start())
         loop.run_forever()
         server.close()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.run_until_complete(close_connections())
         loop.close()
+
+    async def close_connections() -> None:
+        # A connection that was just accepted has no task yet, and a close takes two rounds of the loop.
+        for _ in range(10):
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0)
 
     thread = threading.Thread(target=work)
     thread.start()
