@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -31,56 +32,34 @@ def answering(answer: Callable[[bytes], bytes | None]) -> Iterator[int]:
     ``answer`` gets the body of each request and returns the body of the response. If it returns ``None``, the server
     closes the connection.
     """
-    ports: list[int] = []
-    ready, loop = threading.Event(), asyncio.new_event_loop()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = 60
+
+        def do_POST(self) -> None:
+            body = answer(self.rfile.read(int(self.headers["content-length"])))
+            if body is None:
+                self.close_connection = True
+                return
+            time.sleep(0.001)
+            self.send_response(200 if body == GOOD else 503)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Do not log each request."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = False  # so that `server_close` waits for the threads, which end with their connections
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
         try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-                body = answer(await reader.readexactly(length))
-                if body is None:
-                    return
-                await asyncio.sleep(0.001)
-                status = b"200 OK" if body == GOOD else b"503 Service Unavailable"
-                writer.write(b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return
+            yield server.server_port
         finally:
-            writer.close()
-
-    async def start() -> asyncio.Server:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        ports.append(server.sockets[0].getsockname()[1])
-        ready.set()
-        return server
-
-    def work() -> None:
-        asyncio.set_event_loop(loop)
-        server = loop.run_until_complete(start())
-        loop.run_forever()
-        server.close()
-        loop.run_until_complete(close_connections())
-        loop.close()
-
-    async def close_connections() -> None:
-        # A connection that was just accepted has no task yet, and a close takes two rounds of the loop.
-        for _ in range(10):
-            tasks = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.sleep(0)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    ready.wait(10)
-    try:
-        yield ports[0]
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+            server.shutdown()
+            thread.join()
 
 
 def test_answers_count_within_the_window_and_rare_requests_do_not() -> None:
