@@ -9,4 +9,5 @@ pytest_plugins = [
     "testkit.serializable_reports",
     "testkit.skip_summary",
     "testkit.gc_of_collection",
+    "testkit.marked_files",
 ]

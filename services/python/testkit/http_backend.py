@@ -28,7 +28,7 @@ import uvicorn
 from daybreak_server.domain.ids import new_group_id
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.serving_load import Load
-from testkit.free_ports import free_port
+from daybreak_server.local.free_ports import free_port
 from testkit.waiting import wait_until
 
 

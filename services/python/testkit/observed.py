@@ -36,7 +36,7 @@ from testkit.observed_models import ObservedModels
 from testkit.observed_requests import ObservedRequests
 from testkit.observed_sessions import ObservedSessions
 from testkit.prometheus import Watch
-from testkit.system import System, request, try_request
+from testkit.system import System, read, request, try_request
 from testkit.waiting import wait_until
 
 POOL = "echo"
@@ -152,12 +152,7 @@ class ObservedRun:
         return self.post("/v1/tasks", {"pool": pool, "input": task, **(more or {})}, tenant=tenant)["id"]
 
     def post(self, path: str, body: dict[str, Any], *, tenant: str = "") -> Any:
-        headers = {"content-type": "application/json"} | ({"Daybreak-Tenant": tenant} if tenant else {})
-        outgoing = urllib.request.Request(
-            self.system.url + path, data=json.dumps(body).encode(), headers=headers
-        )
-        with urllib.request.urlopen(outgoing, timeout=30) as response:
-            return json.load(response)
+        return request(self.system.url + path, body, **({"Daybreak-Tenant": tenant} if tenant else {}))
 
     def refused(self, method: str, path: str, body: dict[str, Any] | None = None) -> int:
         """The status of a request that must fail."""
@@ -174,17 +169,16 @@ class ObservedRun:
     def read_stream(self, task: str, *, after: str = "") -> list[str]:
         """The types of all events of a task, in order. Waits for the last event."""
         url = f"{self.system.url}/v1/tasks/{task}/events" + (f"?after={after}" if after else "")
-        with urllib.request.urlopen(url, timeout=120) as response:
-            lines = response.read().decode().splitlines()
+        lines = read(urllib.request.Request(url), timeout_s=120).decode().splitlines()
         return [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
 
     def trimmed(self) -> tuple[str, str]:
         """An ended task of the pool :data:`PARKED`, and the id of an event that its history no longer has."""
         task = self.submit(pool=PARKED)
-        with urllib.request.urlopen(f"{self.system.url}/v1/tasks/{task}/events?follow=false") as response:
-            first = next(
-                line[4:] for line in response.read().decode().splitlines() if line.startswith("id: ")
-            )
+        events = read(
+            urllib.request.Request(f"{self.system.url}/v1/tasks/{task}/events?follow=false")
+        ).decode()
+        first = next(line[4:] for line in events.splitlines() if line.startswith("id: "))
         group = GroupRecord(id=new_group_id(), state=GroupState.IDLE)
         with contextlib.closing(RedisQueue(Endpoint(url=self.redis.url), pool=PARKED)) as queue:
             queue.register(group, ttl_s=60)
@@ -298,8 +292,9 @@ class ObservedRun:
         number = self.submit(steps=30, step_s=0.1)
         assert self.read_stream(number)[-1] == "succeeded"
         assert self.read_stream(number, after="9999999999999-0")[0] == "reset"
-        assert self.refused("GET", "/v1/tasks/echo_01JD0000000000000000000000") == 404
-        assert self.refused("POST", "/v1/tasks", {"pool": POOL, "input": {"steps": -1}}) == 422
+        unknown, invalid = "/v1/tasks/echo_01JD0000000000000000000000", {"pool": POOL, "input": {"steps": -1}}
+        wait_until(lambda: self.refused("GET", unknown) == 404, 60, "404")
+        wait_until(lambda: self.refused("POST", "/v1/tasks", invalid) == 422, 60, "422")
 
     def _batches(self) -> None:
         """Send requests that share batches, requests whose texts are in the cache, tasks whose texts fill up batches,
@@ -330,15 +325,8 @@ class ObservedRun:
             self._ended(number, tenant)
 
     def _ended(self, number: str, tenant: str) -> None:
-        outgoing = urllib.request.Request(
-            f"{self.system.url}/v1/tasks/{number}", headers={"Daybreak-Tenant": tenant}
-        )
-
-        def look() -> bool:
-            with urllib.request.urlopen(outgoing, timeout=30) as response:
-                return bool(json.load(response).get("finished_at"))
-
-        wait_until(look, 180, f"the end of {number}")
+        url, headers = f"{self.system.url}/v1/tasks/{number}", {"Daybreak-Tenant": tenant}
+        wait_until(lambda: request(url, **headers).get("finished_at"), 180, f"the end of {number}")
 
     def _a_drain(self) -> None:
         self.wait_groups()

@@ -9,9 +9,10 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-from websockets.sync.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection, connect
 
-from testkit.system import request
+from testkit.system import read, request
 from testkit.waiting import wait_until
 
 SPEECH = "speech"
@@ -61,14 +62,9 @@ class ObservedSessions:
         return opened
 
     def _open(self) -> str:
-        outgoing = urllib.request.Request(
-            f"{self._gateway}/v1/sessions",
-            data=json.dumps({"pool": SPEECH, "source": "en", "target": "de"}).encode(),
-            headers={"content-type": "application/json"},
-        )
+        wanted = {"pool": SPEECH, "source": "en", "target": "de"}
         try:
-            with urllib.request.urlopen(outgoing, timeout=30) as response:
-                return str(json.load(response)["id"])
+            return str(request(f"{self._gateway}/v1/sessions", wanted)["id"])
         except urllib.error.HTTPError as exc:
             if exc.code == 429:
                 return ""
@@ -76,8 +72,7 @@ class ObservedSessions:
 
     def speak(self, session: str, audio: bytes, *, end: bool = True) -> None:
         """Send the whole audio at once. The session's lag is computed as if the audio arrived in real time."""
-        url = self._gateway.replace("http", "ws", 1) + f"/v1/sessions/{session}/stream"
-        with connect(url) as socket:
+        with self._stream(session) as socket:
             size = int(_PIECE_S * _RATE) * _BYTES
             for first in range(0, len(audio), size):
                 socket.send(audio[first : first + size])
@@ -91,11 +86,25 @@ class ObservedSessions:
                 ):
                     return
 
+    def _stream(self, session: str) -> ClientConnection:
+        """A connection to the session. If the store does not answer in time (503), connect again."""
+        url = self._gateway.replace("http", "ws", 1) + f"/v1/sessions/{session}/stream"
+
+        def look() -> ClientConnection | None:
+            try:
+                return connect(url)
+            except InvalidStatus as exc:
+                if exc.response.status_code != 503:
+                    raise
+            return None
+
+        return wait_until(look, 60, f"the stream of {session}", pause_s=0.2)
+
     def close(self, sessions: list[str]) -> None:
         """End these sessions at once, if they have not ended."""
         for session in sessions:
             outgoing = urllib.request.Request(f"{self._gateway}/v1/sessions/{session}", method="DELETE")
-            urllib.request.urlopen(outgoing, timeout=30).close()
+            read(outgoing)
 
     def close_all(self) -> None:
         """End all open sessions of the pool."""

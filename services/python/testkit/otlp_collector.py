@@ -38,6 +38,8 @@ class ReceivedSpan:
     links: list[tuple[str, str]]
     """Trace and span of each link."""
     failed: bool
+    trace_state: str
+    """The vendor data of the trace, as in the header ``tracestate``."""
 
 
 @dataclass
@@ -119,6 +121,7 @@ def _received(span: ProtoSpan, service: str) -> ReceivedSpan:
         events=[(event.name, event.time_unix_nano, _attributes(event.attributes)) for event in span.events],
         links=[(link.trace_id.hex(), link.span_id.hex()) for link in span.links],
         failed=span.status.code == Status.STATUS_CODE_ERROR,
+        trace_state=span.trace_state,
     )
 
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from daybreak_server.local import observe
+from daybreak_server.local.free_ports import free_port
 from daybreak_server.observability.alerts import Needs, Thresholds
 from daybreak_server.observability.prometheus_rules import Place, rule_groups
-from testkit.free_ports import free_port
 from testkit.system import request, try_request
 from testkit.waiting import wait_until
 

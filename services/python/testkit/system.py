@@ -7,8 +7,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
+import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +24,43 @@ from testkit.waiting import wait_until
 SHARED_MEMORY = Path("/dev/shm")
 
 
-def request(url: str, body: dict[str, Any] | None = None) -> Any:
-    """The JSON response to a GET, or to a POST if there is a body."""
+_PATIENCE_S = 60.0
+"""For how long :func:`read` sends a request again after a 503."""
+
+
+def request(url: str, body: dict[str, Any] | None = None, **headers: str) -> Any:
+    """The JSON response to a GET, or to a POST if there is a body. Like :func:`read`, it sends a request again."""
+    sent = _json_request(url, body, {"idempotency-key": uuid.uuid4().hex, **headers})
+    return json.loads(read(sent))
+
+
+def read(sent: urllib.request.Request, *, timeout_s: float = 30.0) -> bytes:
+    """The body of the response.
+
+    A response 503 says that the store did not answer in time, which happens on a busy machine. The request is then sent
+    again, as Daybreak's client does.
+    """
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return _read_once(sent, timeout_s)
+        except urllib.error.HTTPError as exc:
+            if exc.code != 503 or time.monotonic() > end:
+                raise
+            exc.close()
+        time.sleep(0.2)
+
+
+def _json_request(
+    url: str, body: dict[str, Any] | None, headers: Mapping[str, str]
+) -> urllib.request.Request:
     data = None if body is None else json.dumps(body).encode()
-    http_request = urllib.request.Request(url, data=data, headers={"content-type": "application/json"})
-    with urllib.request.urlopen(http_request, timeout=30) as response:
-        return json.load(response)
+    return urllib.request.Request(url, data=data, headers={"content-type": "application/json", **headers})
+
+
+def _read_once(sent: urllib.request.Request, timeout_s: float) -> bytes:
+    with urllib.request.urlopen(sent, timeout=timeout_s) as response:
+        return bytes(response.read())
 
 
 def kill_tree(process: subprocess.Popen[bytes]) -> None:
@@ -49,9 +83,9 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
 
 
 def try_request(url: str) -> Any:
-    """The JSON response, or ``None`` if the request fails."""
+    """The JSON response to a GET, or ``None`` if the request fails. It is sent once."""
     try:
-        return request(url)
+        return json.loads(_read_once(_json_request(url, None, {}), 30.0))
     except (OSError, ValueError, urllib.error.URLError):
         return None
 

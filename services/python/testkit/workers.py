@@ -23,8 +23,8 @@ from daybreak.wire import (
     WorkerRegistration,
 )
 from daybreak_server.engines.serving.http_server import HttpServer
+from daybreak_server.local.free_ports import free_port
 from daybreak_server.settings.tree import child_environment
-from testkit.free_ports import free_port
 from testkit.waiting import wait_until
 
 HEARTBEAT_S = 0.2

@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
+from daybreak_server.local.free_ports import free_port
 from daybreak_server.observability.alerts import Thresholds
 from daybreak_server.observability.prometheus_rules import Place, rule_groups
-from testkit.free_ports import free_port
 from testkit.kubernetes import monitors
 from testkit.kubernetes.discovery import Discovery
 from testkit.kubernetes.release import CHART, NAME

@@ -18,9 +18,9 @@ import pytest
 
 from daybreak_server.adapters.blobs import open_blobs
 from daybreak_server.adapters.blobs.s3 import client_factory
+from daybreak_server.local.free_ports import free_port
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.settings.tree import ArtifactSettings, S3Settings
-from testkit.free_ports import free_port
 from testkit.waiting import wait_until
 
 BUCKET = "daybreak-tests"

@@ -14,6 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from daybreak_server.adapters.blobs import open_blobs
+from daybreak_server.local.free_ports import free_port
 from daybreak_server.ports.blobs import (
     BlobError,
     BlobExistsError,
@@ -21,7 +22,6 @@ from daybreak_server.ports.blobs import (
     BlobRefusedError,
     BlobUnavailableError,
 )
-from testkit.free_ports import free_port
 
 from .conftest import BUCKET, CREDENTIALS, s3_address, s3_client
 from .losing_proxy import LosingProxy

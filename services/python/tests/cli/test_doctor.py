@@ -17,9 +17,9 @@ from daybreak_server.cli.doctor import cluster, redis
 from daybreak_server.cli.doctor.check import Check
 from daybreak_server.cli.doctor.checks import as_lines, broken, examine
 from daybreak_server.domain.causes import Cause
+from daybreak_server.local.free_ports import free_port
 from daybreak_server.settings.tree import Settings
 from daybreak_server.workloads.speech.spec import TINY
-from testkit.free_ports import free_port
 from testkit.valkey import Server
 
 if TYPE_CHECKING:

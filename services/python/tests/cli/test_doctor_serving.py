@@ -24,8 +24,8 @@ from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.routing import RoutingPolicy
 from daybreak_server.domain.serving_load import Load
+from daybreak_server.local.free_ports import free_port
 from daybreak_server.settings.tree import Settings
-from testkit.free_ports import free_port
 from testkit.valkey import Server
 from testkit.waiting import wait_until
 

@@ -18,9 +18,9 @@ from daybreak_server.cli.doctor.check import Check
 from daybreak_server.cli.doctor.checks import examine
 from daybreak_server.domain.models import ModelRecord, ReplicaReport, ReplicaState, WorkerRecord
 from daybreak_server.domain.placement import HOST
+from daybreak_server.local.free_ports import free_port
 from daybreak_server.model_placement.manager import Manager
 from daybreak_server.settings.tree import Settings
-from testkit.free_ports import free_port
 from testkit.valkey import Server
 
 GB = 10**9

@@ -14,11 +14,11 @@ from daybreak_server.domain.ids import new_group_id
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import Failed, Finished
 from daybreak_server.engines.common.rank_metrics import BROKEN, PHASES_MAX, RankMetrics
+from daybreak_server.local.free_ports import free_port
 from daybreak_server.observability import catalogue
 from daybreak_server.observability.prometheus_meter import PrometheusMeter
 from daybreak_server.ports.metrics import Exporter, HistogramSeries, Metric, NoMeter
 from daybreak_server.ports.store_errors import StoreUnavailableError
-from testkit.free_ports import free_port
 from testkit.pools import Pool
 
 

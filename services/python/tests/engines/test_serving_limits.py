@@ -12,10 +12,10 @@ import pytest
 
 from daybreak_server.engines.serving import http_app, worker_threads
 from daybreak_server.engines.serving.http_server import HttpServer, ServerNotStartedError
+from daybreak_server.local.free_ports import free_port
 from daybreak_server.observability import catalogue
 from daybreak_server.observability.prometheus_meter import PrometheusMeter
 from daybreak_server.ports.metrics import Exporter
-from testkit.free_ports import free_port
 from testkit.waiting import wait_until
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from daybreak import Client
 from daybreak_server.cli.doctor.checks import examine
-from daybreak_server.local.instance import free_port
 from daybreak_server.settings.address_format import host_port, reachable, url_of
 from daybreak_server.settings.tree import Settings
 from testkit.system import System
@@ -71,10 +69,3 @@ def test_doctor_formats_an_ipv6_address_as_a_url_does(
         )
         (check,) = [check for check in examine(settings) if check.what == "port"]
     assert f"[::1]:{port} is in use" in check.found
-
-
-def test_threads_that_ask_for_ports_at_once_get_different_ones() -> None:
-    """Two systems that start together must not share a port: clients of one would reach the other."""
-    with ThreadPoolExecutor(8) as threads:
-        ports = list(threads.map(lambda _: free_port(), range(600)))
-    assert len(set(ports)) == len(ports)

@@ -30,7 +30,7 @@ from daybreak_server.adapters.redis.registry.store import RedisRegistry
 from daybreak_server.entrypoints.ray_manager import ensure_manager
 from daybreak_server.entrypoints.ray_serve import api_app
 from daybreak_server.settings.tree import Settings
-from testkit.free_ports import free_port
+from daybreak_server.local.free_ports import free_port
 from testkit.waiting import wait_until
 
 def settings(**more):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from testkit.free_ports import free_port
+from daybreak_server.local.free_ports import free_port
 
 PROGRAM = """
 import sys, time, urllib.request

@@ -16,7 +16,7 @@ import pytest
 from daybreak_server.adapters.ray import fast_start
 from daybreak_server.adapters.ray.fast_start_environment import FAST_START_ENVIRONMENT
 from daybreak_server.entrypoints.ray_start import with_defaults
-from testkit.free_ports import free_port
+from daybreak_server.local.free_ports import free_port
 from testkit.system import kill_tree
 from testkit.waiting import wait_until
 

@@ -19,7 +19,7 @@ import pytest
 
 from daybreak_server.adapters.ray.fast_start import TESTED_SERIES
 from daybreak_server.adapters.ray.fast_start_environment import FAST_START_ENVIRONMENT
-from daybreak_server.local.instance import free_port
+from daybreak_server.local.free_ports import free_port
 from testkit.ray_versions import make_ray, renamed
 from testkit.system import System, kill_tree
 from testkit.waiting import wait_until
@@ -39,7 +39,7 @@ from pathlib import Path
 logging.basicConfig(stream=sys.stderr)
 import ray
 from daybreak_server.adapters.ray.local_cluster import LocalRay
-from daybreak_server.local.instance import free_port
+from daybreak_server.local.free_ports import free_port
 answers = os.fdopen(int(sys.argv[3]), "w", buffering=1)
 os.set_inheritable(answers.fileno(), False)
 node = LocalRay(Path(sys.argv[1]), cpus=1, free_port=free_port, allow_fast_start=sys.argv[2] == "on")

@@ -12,14 +12,7 @@ from pathlib import Path
 import pytest
 
 from daybreak_server.local import reaper
-from daybreak_server.local.instance import (
-    FORBIDDEN_PORT,
-    Instance,
-    InstanceError,
-    is_free,
-    settings_file,
-    sticky_port,
-)
+from daybreak_server.local.instance import Instance, InstanceError, settings_file
 from daybreak_server.local.supervisor import ProcessFailedError, ProcessSpec, ProcessSupervisor
 from daybreak_server.local.up import make_plan
 from daybreak_server.settings.child_settings import read_settings
@@ -147,19 +140,6 @@ def test_an_instance_ends_the_processes_of_a_killed_predecessor(systems: Callabl
 
 def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def test_an_instance_keeps_its_port_unless_it_is_in_use(tmp_path: Path) -> None:
-    """The port is stored in a file. It is never the default port of Redis."""
-    file = tmp_path / "port"
-    port = sticky_port(file)
-    assert sticky_port(file) == port
-    with socket.create_server(("127.0.0.1", port)):
-        assert not is_free(port)
-        other = sticky_port(file)
-    assert other != port
-    file.write_text(str(FORBIDDEN_PORT))
-    assert sticky_port(file) != FORBIDDEN_PORT
 
 
 def test_an_http_port_in_use_is_refused_with_advice(instance: Instance) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import httpx2
 
+from daybreak_server.local.free_ports import free_port
 from daybreak_server.settings.tree import Settings
-from testkit.free_ports import free_port
 from testkit.pools import make_settings
 from testkit.valkey import Server
 from testkit.waiting import wait_until

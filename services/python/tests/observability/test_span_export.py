@@ -16,11 +16,11 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from daybreak_server import wiring
+from daybreak_server.local.free_ports import free_port
 from daybreak_server.observability import span_export
 from daybreak_server.observability.span_export import WARN_AGAIN_S, QuietExporter, within
 from daybreak_server.settings.sources import SettingsError
 from daybreak_server.settings.tree import Settings, load_settings
-from testkit.free_ports import free_port
 from testkit.otlp_collector import Collector
 from testkit.waiting import wait_until
 

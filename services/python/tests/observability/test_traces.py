@@ -136,6 +136,7 @@ def test_a_callers_trace_is_continued(
     shown = _ended(client, response.json()["id"])
     [send], [process] = collector.wait("send echo"), collector.wait("process echo")
     assert (send.trace, send.parent, process.trace, process.parent) == ("a" * 32, "b" * 16, "a" * 32, send.id)
+    assert send.trace_state == process.trace_state == "congo=t61"
     assert response.headers["traceparent"] == f"00-{'a' * 32}-{send.id}-01" == shown["traceparent"]
 
 

@@ -15,6 +15,7 @@ from operator_samples import pool
 
 from daybreak_server.adapters.ray.serve_rest import ServeRest
 from daybreak_server.domain.names import deployment_name
+from daybreak_server.local.free_ports import free_port
 from daybreak_server.operator.planner import render
 from daybreak_server.ports.cluster import (
     ClusterRefusedError,
@@ -22,7 +23,6 @@ from daybreak_server.ports.cluster import (
     RayCluster,
     ServeView,
 )
-from testkit.free_ports import free_port
 from testkit.system import kill_tree
 from testkit.waiting import wait_until_async
 

@@ -61,6 +61,16 @@ def test_a_pool_of_sessions_with_several_ranks_is_refused_at_start() -> None:
     assert discovery.spec("echo", ranks=2).kind == "jobs"
 
 
+def test_each_setting_that_is_refused_says_which_kinds_may_have_it() -> None:
+    pool = PoolSettings.model_validate({"workload": "echo", "capacity": 4, "target_load": 0.5})
+    expected = (
+        "cannot have capacity, target_load; leave that out: capacity is for pools of the kind online, target_load is "
+        "for pools of the kind online or sessions"
+    )
+    with pytest.raises(discovery.WrongKindError, match=expected):
+        PoolEntry.of("echo", pool)
+
+
 @pytest.mark.parametrize("setting", ["capacity", "routing", "target_load", "ports"])
 def test_what_is_for_answering_requests_only_is_refused_for_jobs(setting: str) -> None:
     value = {"routing": "session", "ports": "20100-20199"}.get(setting, 4)

@@ -21,9 +21,9 @@ from daybreak_server.domain.changes import Change
 from daybreak_server.domain.ids import TaskId, new_group_id, new_task_id
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolReport
 from daybreak_server.domain.tasks import EventDraft, EventRecord, Failed, Finished, NewTask, Priority, State
+from daybreak_server.local.free_ports import free_port
 from daybreak_server.ports.store_errors import ConflictError, EventsTrimmedError, StoreUnavailableError
 from daybreak_server.ports.tasks import Submitted
-from testkit.free_ports import free_port
 from testkit.valkey import Server
 from testkit.waiting import wait_until_async
 

@@ -1,7 +1,8 @@
-"""Tests of ``.ci/steps``: the table at the end of a CI run, and the step that runs in the background."""
+"""Tests of ``.ci/steps``: the table at the end of a CI run, and the steps that run in the background."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,6 @@ STEPS = Path(__file__).parents[4] / ".ci" / "steps"
 HEAD = f"""
 set -euo pipefail
 . {STEPS}
-beside_log=beside.log
 finish() {{ local code=$?; stop_beside; print_steps "$code"; }}
 trap finish EXIT
 """
@@ -28,15 +28,26 @@ def bash(script: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def rows_of(output: str) -> list[tuple[str, str]]:
-    """The CPU time and the name of each step in the table at the end of this output."""
+def rows_of(output: str) -> list[tuple[int | None, str]]:
+    """For each step in the table at the end of this output: how busy the processors were, in percent, and its name."""
     _, _, table = output.partition("minutes and seconds of each step")
-    return re.findall(r"^ *\d+:\d\d +(\d+:\d\d)  (.+)$", table, re.MULTILINE)
+    rows = re.findall(r"^ *\d+:\d\d (?: *(\d+) %| {5})  (.+)$", table, re.MULTILINE)
+    return [(int(busy) if busy else None, name.strip()) for busy, name in rows]
 
 
 def test_the_table_has_every_step_and_the_background_step(tmp_path: Path) -> None:
-    code, rows = run("beside image true; step tests true; step 'the rest' join", tmp_path)
-    assert (code, rows) == (0, ["tests", "image", "the rest", "total"])
+    code, rows = run("beside image 'the image' true; step tests true; step 'the rest' join image", tmp_path)
+    assert (code, rows) == (0, ["tests", "the image", "the rest", "total"])
+
+
+def test_steps_in_the_background_run_together_and_are_joined_in_any_order(tmp_path: Path) -> None:
+    """Each waits for a file of the other, and the output of each comes when it is joined."""
+    both = "meet() { touch $1; until [ -e $2 ]; do sleep 0.02; done; echo met by $1; }; "
+    both += "beside a first meet a b; beside b second meet b a; step one join b; step two join a"
+    result = bash(both, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert [name for _, name in rows_of(result.stdout)] == ["second", "one", "first", "two", "total"]
+    assert result.stdout.index("met by b") < result.stdout.index("met by a")
 
 
 def test_a_failed_step_ends_the_run_and_is_marked_in_the_table(tmp_path: Path) -> None:
@@ -45,22 +56,25 @@ def test_a_failed_step_ends_the_run_and_is_marked_in_the_table(tmp_path: Path) -
 
 
 def test_a_failed_background_step_fails_the_run_when_it_is_joined(tmp_path: Path) -> None:
-    code, rows = run(
-        "bad() { false; true; }; beside image bad; step tests true; step 'the rest' join", tmp_path
+    script = (
+        "bad() { false; true; }; beside image 'the image' bad; step tests true; step 'the rest' join image"
     )
-    assert (code, rows) == (1, ["tests", "image", "the rest: FAILED", "total"])
+    assert run(script, tmp_path) == (1, ["tests", "the image", "the rest: FAILED", "total"])
 
 
-def test_the_background_step_is_stopped_when_another_step_fails(tmp_path: Path) -> None:
-    """The shell waits for the background step to end before it prints the table."""
-    code, rows = run("beside image sleep 600; step tests false", tmp_path)
-    assert (code, rows) == (1, ["image: STOPPED", "tests: FAILED", "total"])
+def test_all_background_steps_are_stopped_when_another_step_fails(tmp_path: Path) -> None:
+    """The shell waits for the background steps to end before it prints the table."""
+    code, rows = run("beside a one sleep 600; beside b two sleep 600; step tests false", tmp_path)
+    assert (code, rows[0], rows[3:]) == (1, rows[0], ["total"])
+    assert sorted(rows[:3]) == ["one: STOPPED", "tests: FAILED", "two: STOPPED"]
 
 
-def test_cpu_time_is_counted_for_the_step_that_used_it(tmp_path: Path) -> None:
-    """A background step's CPU time is not counted for the step that waits for it."""
-    burn = f"burn() {{ {sys.executable} -c 'import time\nwhile time.process_time() < 1.5: pass'; }}; "
-    result = bash(burn + "beside image burn; step tests true; step 'the rest' join; step more true", tmp_path)
+def test_the_table_says_how_busy_the_processors_were(tmp_path: Path) -> None:
+    """Processes that have left their parents count too."""
+    burn = f"burn() {{ {sys.executable} -c 'import time\nwhile time.process_time() < 1.2: pass'; }}; "
+    result = bash(burn + "(burn &); step long sleep 2; step short true", tmp_path)
     assert result.returncode == 0, result.stderr
-    spent = {name: cpu != "0:00" for cpu, name in rows_of(result.stdout)}
-    assert spent == {"tests": False, "more": False, "image": True, "the rest": False, "total": True}
+    busy = {name: share for share, name in rows_of(result.stdout)}
+    assert busy["short"] is None
+    assert busy["long"] is not None
+    assert busy["long"] >= 30 // (os.cpu_count() or 1)

@@ -12,13 +12,13 @@ import pytest
 
 from daybreak_server.adapters.http.connection import HIGH_WATER, MAX_HEAD_BYTES
 from daybreak_server.adapters.http.upstreams import HttpUpstreams
+from daybreak_server.local.free_ports import free_port
 from daybreak_server.ports.upstreams import (
     AnswerCutOffError,
     NoAnswerError,
     UnreachableError,
     UpstreamRequest,
 )
-from testkit.free_ports import free_port
 from testkit.redis_tls import Authority
 from testkit.waiting import wait_until_async
 

@@ -32,8 +32,8 @@ import redis
 
 from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.domain.pools import GroupState
+from daybreak_server.local.free_ports import free_port
 from daybreak_server.settings.tree import Settings
-from testkit.free_ports import free_port
 from testkit.waiting import wait_until
 from verification.faults import server
 from verification.faults.components import Component

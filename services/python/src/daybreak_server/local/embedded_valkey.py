@@ -12,7 +12,8 @@ from pathlib import Path
 import redis
 
 from daybreak_server.local.console import say
-from daybreak_server.local.instance import Instance, InstanceError, sticky_port, write_atomically
+from daybreak_server.local.free_ports import sticky_port
+from daybreak_server.local.instance import Instance, InstanceError, write_atomically
 from daybreak_server.local.supervisor import ProcessSpec, ProcessSupervisor
 from daybreak_server.settings.tree import Settings
 

@@ -6,7 +6,8 @@ import sys
 import time
 from collections.abc import Callable
 
-from daybreak_server.local.instance import Instance, InstanceError, free_port, is_free
+from daybreak_server.local.free_ports import free_port, is_free
+from daybreak_server.local.instance import Instance, InstanceError
 from daybreak_server.local.supervisor import ProcessFailedError
 from daybreak_server.observability.logging import log_to_stderr
 from daybreak_server.ports.blobs import BlobError

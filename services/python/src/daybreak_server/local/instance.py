@@ -16,12 +16,9 @@ import fcntl
 import hashlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -32,8 +29,6 @@ from daybreak_server.settings.tree import Settings, child_environment
 STATE_FILE = "up.json"
 GATEWAY_MODE = "gateway"
 """The ``mode`` in the state file of ``daybreakd gateway --embedded``."""
-FORBIDDEN_PORT = 6379
-"""The default port of Redis, which the instance never chooses: another Redis on this machine may need it."""
 _MAX_RAY_FOLDER = 40
 """The longest path of Ray's folder, in characters. With a longer path, the paths of Ray's sockets in that folder may
 exceed the system's limit of 107 characters."""
@@ -153,45 +148,3 @@ def settings_file(instance: Instance, settings: Settings) -> Path:
     path = instance.folder / "settings.json"
     write_atomically(path, settings.model_dump_json())
     return path
-
-
-def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a server could listen on the port now."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind((host, port))
-            sock.listen(1)
-        except OSError:
-            return False
-    return True
-
-
-_given: deque[int] = deque(maxlen=1000)
-"""The last ports that :func:`free_port` returned. A port is free until a server listens on it, so without this list,
-two threads could get the same port."""
-_giving = threading.Lock()
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port that is free now, other than :data:`FORBIDDEN_PORT`. Calls of one process get different ports."""
-    with _giving:
-        while True:
-            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
-                sock.bind((host, 0))
-                port = int(sock.getsockname()[1])
-            if port != FORBIDDEN_PORT and port not in _given:
-                _given.append(port)
-                return port
-
-
-def sticky_port(file: Path, *, host: str = "127.0.0.1") -> int:
-    """The port in ``file`` if it is still free, else another free port, which is written to ``file``."""
-    try:
-        port = int(file.read_text())
-    except (OSError, ValueError):
-        port = 0
-    if not 1024 <= port <= 65535 or port == FORBIDDEN_PORT or not is_free(port, host):
-        port = free_port(host)
-        write_atomically(file, str(port))
-    return port

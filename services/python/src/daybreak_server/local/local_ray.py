@@ -37,7 +37,8 @@ from daybreak_server.adapters.ray.local_cluster import LocalRay
 from daybreak_server.domain.names import API_APPLICATION
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.entrypoints import ray_serve
-from daybreak_server.local.instance import free_port, write_atomically
+from daybreak_server.local.free_ports import free_port
+from daybreak_server.local.instance import write_atomically
 from daybreak_server.local.observe import write_ray_targets
 from daybreak_server.observability.logging import log_to_stderr
 from daybreak_server.ports.store_errors import StoreError

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daybreak_server.local.instance import Instance, InstanceError, sticky_port, write_atomically
+from daybreak_server.local.free_ports import sticky_port
+from daybreak_server.local.instance import Instance, InstanceError, write_atomically
 from daybreak_server.local.supervisor import ProcessSpec
 from daybreak_server.observability.alerts import Needs
 from daybreak_server.observability.prometheus_rules import Place, rule_groups

@@ -35,15 +35,8 @@ from daybreak_server.adapters.ray.fast_start_environment import FAST_START_ENVIR
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.local.console import say
 from daybreak_server.local.embedded_valkey import EmbeddedValkey
-from daybreak_server.local.instance import (
-    Instance,
-    InstanceError,
-    free_port,
-    is_free,
-    settings_file,
-    sticky_port,
-    write_atomically,
-)
+from daybreak_server.local.free_ports import free_port, is_free, sticky_port
+from daybreak_server.local.instance import Instance, InstanceError, settings_file, write_atomically
 from daybreak_server.local.observe import Observer, ray_targets
 from daybreak_server.local.observe import observer as make_observer
 from daybreak_server.local.supervisor import ProcessFailedError, ProcessSpec, ProcessSupervisor

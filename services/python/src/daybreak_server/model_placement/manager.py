@@ -62,7 +62,7 @@ class Manager:
                 try:
                     version = await self.round()
                     if failures:
-                        _log.warning("the manager can reach the registry again")
+                        _log.warning("the manager plans again")
                     failures = 0
                     await asyncio.sleep(MIN_PAUSE_S)
                     await self._registry.wait(after=version, timeout_s=EVERY_S)

@@ -64,9 +64,13 @@ def spec(
         )
     refused = [setting for setting in not_for_jobs if loaded.kind not in _KINDS_OF.get(setting, _ONLINE_ONLY)]
     if refused:
+        allowed = [
+            f"{setting} is for pools of the kind {' or '.join(_KINDS_OF.get(setting, _ONLINE_ONLY))}"
+            for setting in refused
+        ]
         raise WrongKindError(
             f"workload {name!r} has the kind {loaded.kind!r}, so its pool cannot have {', '.join(refused)}; leave "
-            f"that out, it is for pools of the kind {' or '.join(_KINDS_OF.get(refused[0], _ONLINE_ONLY))}"
+            f"that out: {', '.join(allowed)}"
         )
     if loaded.kind == PoolKind.SESSIONS and ranks > 1:
         raise WrongKindError(

@@ -12,7 +12,7 @@ from daybreak_server.adapters.redis.registry.keys import FAMILIES, SINGLE
 from daybreak_server.adapters.redis.registry.library import NAME, RegistryLibrary, lua_text
 from daybreak_server.adapters.redis.registry.store import RedisRegistry
 from daybreak_server.adapters.redis.store import RedisStore
-from testkit.free_ports import free_port
+from daybreak_server.local.free_ports import free_port
 from testkit.registry_driver import RegistryDriver, model, report, worker
 from testkit.valkey import Server, binary
 from testkit.waiting import wait_until

@@ -52,7 +52,9 @@ def answering(answer: Callable[[bytes], bytes | None]) -> Iterator[int]:
             """Do not log each request."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = False  # so that `server_close` waits for the threads, which end with their connections
+        server.daemon_threads = (
+            False  # so that `server_close` waits for the threads, which end with their connections
+        )
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from testkit.free_ports import free_port
+from daybreak_server.local.free_ports import free_port
 from testkit.valkey import binary
 from testkit.waiting import wait_until
 from verification.faults.environment.disk import Disk, DiskAbsentError, FuseDisk, ShimDisk, SlowDisk

@@ -14,7 +14,8 @@ import httpx2
 import psutil
 
 from daybreak_server.local import reaper
-from daybreak_server.local.instance import free_port, instance_tag
+from daybreak_server.local.free_ports import free_port
+from daybreak_server.local.instance import instance_tag
 from daybreak_server.settings.tree import child_environment
 from testkit.system import System, kill_tree
 from testkit.waiting import wait_until

@@ -16,7 +16,7 @@ import psutil
 import redis
 
 from daybreak_server.local.embedded_valkey import server_program
-from daybreak_server.local.instance import free_port
+from daybreak_server.local.free_ports import free_port
 
 START_S = 60.0
 NICE = -15

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import redis
 
-from daybreak_server.local.instance import free_port
+from daybreak_server.local.free_ports import free_port
 from verification.benchmarks.http import load, parts
 from verification.benchmarks.http.load import Sample
 from verification.benchmarks.http.parts import Cores, Running

@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from daybreak_server.local.instance import free_port
+from daybreak_server.local.free_ports import free_port
 from verification.benchmarks.http import load, parts, plan
 from verification.results import Row
 

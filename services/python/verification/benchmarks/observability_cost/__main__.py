@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
-from daybreak_server.local.instance import free_port
+from daybreak_server.local.free_ports import free_port
 from daybreak_server.settings.tracing import TracingSettings
 from verification.benchmarks.http import parts
 from verification.benchmarks.http.parts import Cores, Running

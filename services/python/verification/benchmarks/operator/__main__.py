@@ -24,7 +24,7 @@ from kubernetes.client.exceptions import ApiException
 
 from daybreak_server.adapters.kube.client import JSON_PATCH, POOLS
 from daybreak_server.adapters.kube.login import connect
-from daybreak_server.local.instance import free_port
+from daybreak_server.local.free_ports import free_port
 from daybreak_server.operator.crd.definition import definition
 from daybreak_server.operator.crd.resource import GROUP, PLURAL, VERSION
 from testkit.kubernetes.waiting import wait_until

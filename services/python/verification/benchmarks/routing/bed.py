@@ -21,7 +21,7 @@ from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.domain.ids import new_group_id
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.serving_load import Load
-from daybreak_server.local.instance import free_port
+from daybreak_server.local.free_ports import free_port
 from daybreak_server.settings.tree import child_environment
 from verification.benchmarks.http import parts
 from verification.benchmarks.http.parts import Cores, Running

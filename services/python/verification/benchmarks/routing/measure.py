@@ -132,7 +132,9 @@ def memory(bed: Bed, contenders: Sequence[Contender], effort: Effort, figures: F
                 part = max(1, effort.requests // 20)
                 done += client.call(router.port, _plain(router), clients=64, requests=part).answers
                 seen.append(router.rss_bytes)
-        figures.memory[router.name] = Memory(requests=done, early=seen[len(seen) // 10], late=seen[-1])
+        figures.memory[router.name] = Memory(
+            requests=done, early=seen[max(0, len(seen) // 10 - 1)], late=seen[-1]
+        )
         print(router.name, figures.memory[router.name], file=sys.stderr, flush=True)
 
 

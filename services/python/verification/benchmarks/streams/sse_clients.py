@@ -23,7 +23,7 @@ from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.ids import TaskId, new_group_id, new_task_id
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import NewTask
-from daybreak_server.local.instance import free_port
+from daybreak_server.local.free_ports import free_port
 from verification.benchmarks.http import parts
 from verification.benchmarks.http.parts import Cores, Running
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from daybreak_server.local.instance import free_port
+from daybreak_server.local.free_ports import free_port
 from testkit.waiting import wait_until
 
 BUCKET = "daybreak-faults"

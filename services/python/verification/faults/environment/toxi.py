@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from daybreak_server.local.instance import free_port
+from daybreak_server.local.free_ports import free_port
 from testkit.waiting import wait_until
 
 _COMPRESSED = Path(__file__).resolve().parents[6] / "shared" / "cluster" / "bin" / "toxiproxy-server.xz"

@@ -26,7 +26,8 @@ import redis
 from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.local import reaper
-from daybreak_server.local.instance import free_port, instance_tag
+from daybreak_server.local.free_ports import free_port
+from daybreak_server.local.instance import instance_tag
 from daybreak_server.settings.child_settings import read_settings
 from daybreak_server.settings.tree import Settings
 from testkit.waiting import wait_until

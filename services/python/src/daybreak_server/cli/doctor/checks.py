@@ -50,7 +50,7 @@ def examine(settings: Settings) -> list[Check]:
 
 
 def broken(checks: list[Check]) -> bool:
-    """Whether a problem keeps Daybreak from running."""
+    """Whether a check found an error. Warnings do not count."""
     return any(check.level == "error" for check in checks)
 
 

@@ -20,7 +20,7 @@ from daybreak_server.local.child_up import DemoError
 from daybreak_server.local.console import say
 from daybreak_server.local.demo_serve.chat import WAIT_S, Chat, ChatAnswer, Stream
 from daybreak_server.local.demo_serve.fleet import Workers, fleet
-from daybreak_server.local.instance import free_port
+from daybreak_server.local.free_ports import free_port
 from daybreak_server.local.llama_cpp.install import InstallError, LlamaCpp, install
 from daybreak_server.settings.tree import Settings
 

@@ -16,7 +16,8 @@ import httpx2
 from daybreak_server.local.child_up import DemoError
 from daybreak_server.local.console import say
 from daybreak_server.local.embedded_valkey import with_redis
-from daybreak_server.local.instance import Instance, InstanceError, free_port, settings_file
+from daybreak_server.local.free_ports import free_port
+from daybreak_server.local.instance import Instance, InstanceError, settings_file
 from daybreak_server.local.supervisor import ProcessFailedError, ProcessSpec, ProcessSupervisor
 from daybreak_server.settings.tree import Settings
 

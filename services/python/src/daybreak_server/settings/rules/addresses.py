@@ -168,8 +168,9 @@ def _split(url: str) -> SplitResult:
 
 
 def _printable(text: str) -> None:
-    if any(not c.isprintable() for c in text):
-        raise ValueError("it contains a control character; remove it")
+    if not text.isprintable():
+        shown = ascii(next(c for c in text if not c.isprintable()))
+        raise ValueError(f"it contains the unprintable character {shown}; remove it")
 
 
 def _is_ip(host: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from daybreak_server.local.instance import free_port
+from daybreak_server.local.free_ports import free_port
 from daybreak_server.settings.tree import child_environment
 from testkit.system import System, kill_tree
 from testkit.waiting import wait_until

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom,no-writes
 -- Returns a page of a tenant's tasks. It examines a bounded number of tasks, so a filtered page may be short.
--- ARGV: a ListPage of arguments.py, then the wanted states. Answers {where the next page begins or '', tasks}.
+-- ARGV: a ListPage of arguments.py, then the wanted states. Answers {the task after which the next page begins or '', tasks}.
 
 local function run(ARGV)
   local a = read.list_page(ARGV, 1)
