@@ -176,7 +176,7 @@ def test_both_clients_report_an_unusable_proxy(
         kind("http://192.0.2.1:8000", headers={"X-Name": "имя"})
 
 
-def test_a_rejected_number_comes_with_a_hint_for_text(command: Any, scripted: Any, make: Any) -> None:
+def test_a_rejected_json_value_comes_with_a_hint_for_text(command: Any, scripted: Any, make: Any) -> None:
     """A field gets the hint only if the command read its value as JSON, and only if the pool accepts text there."""
     fields = [
         {"field": f"input.{name}", "message": "not so"} for name in ("message", "steps", "title", "note")

@@ -1,4 +1,4 @@
-"""Tests of `daybreak trace`: it prints a waterfall on a terminal, and rows or JSON elsewhere."""
+"""Tests of `daybreak trace`: it prints a waterfall on a terminal, rows elsewhere, and JSON with `--json`."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from testkit.waiting import wait_until
 
 SPEECH = "speech"
 """A pool of the workload ``testkit.fragile_speech``, whose one group has room for :data:`ROOM` sessions. The model
-needs a sixth of a block's duration to read one block, so it cannot keep up with six speakers."""
+needs a sixth of a block's duration to read one block, and more to write, so it cannot keep up with six speakers."""
 ROOM, MAX_SESSIONS = 8, 10
 _BLOCK_MS = 240
 SETTINGS = {
@@ -51,7 +51,7 @@ class ObservedSessions:
         return [session for session in (self._open() for _ in range(count)) if session]
 
     def open_all(self, count: int) -> list[str]:
-        """Open this many sessions. If the group refuses one because its sessions lagged a moment ago, try again."""
+        """Open this many sessions. If one is refused, for example because sessions lagged a moment ago, try again."""
         opened: list[str] = []
 
         def look() -> bool:

@@ -106,7 +106,7 @@ class Pool:
         self.call(self.store.close())
         self.call(self.log.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop.close()
 
     def _if(self, task: TaskId, check: Callable[[TaskRecord], bool]) -> TaskRecord | None:

@@ -1,4 +1,4 @@
-"""How ``daybreak`` starts and exits: output streams that cannot fail, errors on one line, and the exit code."""
+"""How ``daybreak`` starts and exits: streams that can write any character, errors on one line, and the exit code."""
 
 from __future__ import annotations
 

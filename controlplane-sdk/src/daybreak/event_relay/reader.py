@@ -186,7 +186,11 @@ class Relay:
             return None
 
     def _drop_stale_buffer(self) -> None:
-        """Drop entries that another consumer may have claimed. Those that are still this consumer's are read again."""
+        """Drop entries that another consumer may have claimed.
+
+        Those that nobody has claimed are read again. If this consumer had claimed them itself, it claims them again
+        once they have been idle for ``idle_s``.
+        """
         if self._buffer and time.monotonic() - self._buffered_at > self._idle_s / 2:
             self._buffer = deque(item for item in self._buffer if isinstance(item, RelayGapError))
             self._recovering = self._recovering or not self._buffer_claimed
@@ -243,7 +247,8 @@ class Relay:
             pipe.execute_command(*self._read_command(">"))
             stream, groups, response = await pipe.execute()
         group = next(info for info in groups if info["name"] == self._group)
-        # This consumer has delivered all its entries up to this id, so after a failed read it recovers from here.
+        # The buffer is empty, so the caller has all entries of this consumer up to the group's `last-delivered-id`.
+        # After a failed read, this consumer reads its pending entries after that id.
         self._delivered = max(self._delivered, parse_entry_id(group["last-delivered-id"]))
         found = response[0][1] if response else []
         gap = self._find_gap(stream, group)
@@ -315,7 +320,8 @@ class Relay:
     async def _recreate_group(self) -> None:
         """Recreate a deleted group, and report a gap.
 
-        The new group continues after the newest delivered event, or begins at ``start`` if Redis lost its data.
+        The new group continues after the newest delivered event. It begins at ``start`` if Redis lost its data, or if
+        no event was delivered before.
         """
         info = await self._stream_info()
         resumable = (

@@ -41,7 +41,7 @@ class Discovery:
     def close(self) -> None:
         self._closed.set()
         if self._thread.is_alive():
-            self._thread.join(10)
+            self._thread.join(60)
 
     def _run(self) -> None:
         while not self._closed.wait(_PERIOD_S):

@@ -36,7 +36,7 @@ class PortForward:
         self._closed.set()
         if self._process is not None:
             self._process.terminate()
-        self._thread.join(10)
+        self._thread.join(60)
 
     def _connects(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):

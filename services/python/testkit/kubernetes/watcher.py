@@ -29,7 +29,7 @@ class Watcher:
 
     def close(self) -> None:
         self._closed.set()
-        self._thread.join(10)
+        self._thread.join(60)
 
     def _run(self) -> None:
         while not self._closed.wait(_PERIOD_S):

@@ -118,7 +118,7 @@ async def test_events_written_while_history_is_read_arrive_once(
 
     setattr(sources.events, when, lambda: _write_logs(leader, claim, "three", "four"))
     actions = {4: lambda: _write_logs(leader, claim, "five"), 5: lambda: leader.finish(claim)}
-    received = await asyncio.wait_for(_receive_all(sources, claim.lease.task, actions=actions), 15)
+    received = await asyncio.wait_for(_receive_all(sources, claim.lease.task, actions=actions), 60)
     all_events = (await sources.events.read(claim.lease.task)).events
     assert received == [event.id for event in all_events]
     assert len(received) == len(set(received)) == 8
@@ -134,7 +134,7 @@ async def test_no_history_is_read_before_the_feed_is_live(
     log = cast("HookedEvents", sources.events)
     log.slow_s, log.after = 0.5, lambda: _write_logs(leader, claim, "two")
     actions = {1: lambda: _write_logs(leader, claim, "three"), 2: lambda: leader.finish(claim)}
-    received = await asyncio.wait_for(_receive_all(sources, claim.lease.task, actions=actions), 15)
+    received = await asyncio.wait_for(_receive_all(sources, claim.lease.task, actions=actions), 60)
     assert received == [event.id for event in (await sources.events.read(claim.lease.task)).events]
 
 
@@ -154,7 +154,7 @@ async def test_a_resumed_subscription_gets_exactly_the_later_events(
         await asyncio.to_thread(leader.finish, claim)
         event_ids = [event.id for event in (await sources.events.read(task)).events]
         for index, event_id in enumerate(event_ids):
-            received = await asyncio.wait_for(_receive_all(sources, task, frames.parse_id(event_id)), 15)
+            received = await asyncio.wait_for(_receive_all(sources, task, frames.parse_id(event_id)), 60)
             assert received == event_ids[index + 1 :]
 
 

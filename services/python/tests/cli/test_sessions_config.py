@@ -218,6 +218,8 @@ def test_a_wrong_file_names_the_field(daybreakd, tmp_path, part, values, message
     ("text", "message"),
     [
         ("{", "neither JSON nor YAML"),
+        ("server: !!timestamp soon", "does not fit its YAML tag"),
+        ("[" * 5000, "too many levels"),
         ("[]", "no fields"),
         ("{}", "no fields"),
         ("serving: {}", "languages: "),

@@ -111,7 +111,7 @@ def test_the_sidecar_deploys_lost_and_failed_applications_again(head: Head, tmp_
             wait_until(lambda: len(head.puts) == 3, what="a put after an application failed")
         finally:
             keeper.send_signal(signal.SIGTERM)
-        assert keeper.wait(timeout=10) == 0
+        assert keeper.wait(timeout=60) == 0
     attempts = [put["applications"][1]["args"]["attempt"] for put in head.puts]
     assert attempts == [1, 1, 2], (
         "a failed application needs new arguments, because Serve does not retry the same arguments"

@@ -94,7 +94,7 @@ def test_all_ranks_get_the_same_verdict(
     canceller.join(30)
     assert verdict is Verdict.STOP
     control_group.order("leave")
-    following.join(10)
+    following.join(60)
     queue.close()
     assert not following.is_alive()
     assert connection.verdicts[-1] is Verdict.STOP

@@ -51,6 +51,6 @@ async def test_the_death_of_a_rank_is_no_error_of_the_request(
     with pytest.raises(GroupBrokenError):
         await asyncio.to_thread(RequestRun(EchoServe(), control_group, lockstep=True).answer, exchange)
     control_group.close()
-    dying.join(10)
+    dying.join(60)
     assert exchange.stopped is stopped
     assert (exchange.failed.code if exchange.failed else None) == failed

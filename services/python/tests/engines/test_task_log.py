@@ -141,7 +141,7 @@ def test_a_released_task_has_a_line_of_the_group_that_released_it(
     rank = leader(pool)
     task = pool.submit(message="hi", steps=10_000, step_s=0.01)
     pool.wait_step(task)
-    assert rank.stop(timeout_s=10)
+    assert rank.stop(timeout_s=60)
     lines.wait_for(task, "started 1", "released 1")
     assert lines.last(task, "released")["error"] == "drain"
 

@@ -137,7 +137,7 @@ def test_the_task_of_a_killed_leader_gets_a_strike_at_once(
     task = pool.submit(steps=200, hold_s=0.05)
     pool.wait_step(task, 2)
     leader.kill()
-    leader.wait(10)
+    leader.wait(60)
     record = pool.wait_for(task, lambda record: record.strikes == 1, "the strike")
     assert record.error_code == "rank_lost"
     wait_until(lambda: not _alive(watchdog), 60, "the end of the watchdog")

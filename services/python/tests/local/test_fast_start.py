@@ -109,7 +109,9 @@ def test_the_setting_that_is_read_early_equals_the_one_in_the_tree(word: str, tm
         assert fast_start_allowed(environ) == load_settings(environ=environ).ray.fast_start
 
 
-@pytest.mark.parametrize("text", ["ray: {", "- 1", "ray: 3", "\udcff"])
+@pytest.mark.parametrize(
+    "text", ["ray: {", "- 1", "ray: 3", "\udcff", "a: !!timestamp x", "a: !!int x", "[" * 5000]
+)
 def test_an_unreadable_settings_file_does_not_forbid_the_fast_start(text: str, tmp_path: Path) -> None:
     """The program that reads all settings reports what is wrong with the file."""
     file = tmp_path / "daybreak.yaml"

@@ -171,7 +171,7 @@ async def test_demand_is_planned_at_once(driver: RegistryDriver, monkeypatch: py
     await driver.registry.add_model(model(replicas=2, target_load=1))
     async with running(Manager(driver.registry, holder="a")):
         await driver.wait_blocked()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await driver.registry.publish_demand("g", {"chat": 2}, ttl_s=5)
             await wait_wanted(driver.registry, chat=2)
 

@@ -76,7 +76,7 @@ def test_work_continues_without_a_collector(
             wait_until(lambda path=path: client.get(path).json()["state"] == "succeeded", 60, "the task")  # type: ignore[misc]
         wait_until(lambda: "cannot be sent" in caplog.text, 60, "the warning")
     finally:
-        assert rank.stop(timeout_s=10)
+        assert rank.stop(timeout_s=60)
     logged = [
         record
         for record in caplog.records

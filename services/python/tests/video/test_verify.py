@@ -71,10 +71,10 @@ BREAKS: list[tuple[Callable[[Path], object], str]] = [
 
 
 @pytest.mark.parametrize(("break_it", "words"), BREAKS)
-def test_a_broken_folder_gives_an_error_that_says_what_to_do(
+def test_a_broken_folder_gives_an_error_that_names_the_fault(
     folders: dict[str, Path], tmp_path: Path, break_it: Callable[[Path], object], words: str
 ) -> None:
-    """The message names the broken file or says what to do."""
+    """The message says what is broken, or what to do."""
     folder = tmp_path / "model"
     shutil.copytree(folders["single"], folder)
     break_it(folder)

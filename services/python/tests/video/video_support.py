@@ -214,7 +214,7 @@ def spawned(cases: list[Case], folder: Path, timeout_s: float = 240) -> Iterator
         raise AssertionError(f"ranks did not answer within {timeout_s} s; answers so far: {counts}") from None
     finally:
         for process in ranks:
-            process.join(10)
+            process.join(60)
             if process.is_alive():
                 process.kill()
                 process.join()

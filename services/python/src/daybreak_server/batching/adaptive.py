@@ -4,9 +4,9 @@ On a device with idle compute units, a batch of two takes hardly longer than one
 twice as long or, with padding and a full cache, even longer. So this module measures the speed of each batch size,
 separately for each bucket of items of similar length. Sizes are rounded down to powers of two. The rate of a size, in
 items per second, is an exponentially weighted mean. The limit of the batch size is the size with the best rate. The
-limit doubles while each doubling raises the rate. Rates may change with time, so now and then a batch tries the next
-smaller or larger size. Such a try is made only if it is expected to lose at most a hundredth of the time for which the
-bucket's batches have run since the last try.
+limit doubles while each doubling raises the rate by more than ``GAIN``. Rates may change with time, so now and then a
+batch tries the next smaller or larger size. A try is expected to cost some extra time. It waits until the bucket's
+batches have run for a hundred times as long since the last try.
 """
 
 from __future__ import annotations

@@ -85,7 +85,8 @@ def finish(program: Program, settings: Settings, *, workloads: bool = True) -> N
 
 
 def _check_workloads(settings: Settings) -> None:
-    """Fail before anything starts if a pool's workload or strategy cannot be found, or the pool's options are wrong."""
+    """Fail before anything starts if a pool's workload or strategy cannot be found or does not fit the pool, or if the
+    pool's options are wrong."""
     from daybreak_server.workloads import discovery
 
     problems = []

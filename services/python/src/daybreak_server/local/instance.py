@@ -1,10 +1,10 @@
 """One running instance on this machine: its folder, its lock, the tag of its processes, and its state file.
 
 ``up``, ``dev``, ``gateway --embedded`` and ``demo-serve`` keep the files of an instance in one folder. A lock on
-``up.lock`` makes sure that only one process owns the folder. All processes that the instance starts inherit an
-environment variable with the instance's tag. By this tag, :mod:`~daybreak_server.local.reaper` finds these processes,
-and also those of an earlier run that was killed. If the path of the folder is too long, Ray's files (and no others) are
-elsewhere (:meth:`Instance.ray_folder`).
+``up.lock`` makes sure that only one process owns the folder. All processes of the instance, except the reaper, inherit
+an environment variable with the instance's tag. By this tag, the reaper (:mod:`~daybreak_server.local.reaper`) finds
+these processes, and also those of an earlier run that was killed. If the path of the folder is too long, Ray's files
+(and no others) are elsewhere (:meth:`Instance.ray_folder`).
 
 ``up.json`` says how to reach the instance. The file is written when the instance accepts tasks, and removed at the
 end of the run (``demo-serve`` does not write it). A run that is killed leaves it behind.

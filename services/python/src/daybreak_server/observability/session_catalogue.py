@@ -105,7 +105,7 @@ RANK_LATENCY_MULTIPLIER = _rank(
 RANK_SESSIONS_FULL = _rank(
     "sessions_full",
     MetricType.GAUGE,
-    "1 while a group takes no new session, because its sessions lag although its turns are as long as they may be.",
+    "1 while a group takes no new session: it has made its turns as long as they may be, and its sessions still lag.",
 )
 RANK_ITERATION_SIZE = _rank(
     "iteration_items",

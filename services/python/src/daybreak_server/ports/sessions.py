@@ -60,7 +60,7 @@ class AudioBacklogError(StoreError):
 
 
 class SessionStore(Protocol):
-    """Sessions as gateways use them. All methods raise :class:`StoreUnavailableError`."""
+    """Sessions as gateways use them. Each method may raise :class:`StoreUnavailableError`."""
 
     async def open_session(self, new: NewSession) -> SessionRecord:
         """Open a session. A repeated call with the same id returns the session as it is.

@@ -1,4 +1,4 @@
-"""Reads ``ray.fast_start``, the only setting that ``ray start`` needs in a pod, without the settings tree.
+"""Reads one setting, ``ray.fast_start``, without the settings tree. In a pod, ``ray start`` needs no other setting.
 
 The tree (:mod:`~daybreak_server.settings.tree`) needs pydantic, whose import and models take 0.2 s of CPU time. That is
 a fifth of the time that a pod needs to join its Ray cluster. A test checks that this module and the tree read the same
@@ -25,7 +25,7 @@ def fast_start_allowed(environ: Mapping[str, str]) -> bool:
 
 
 def _in_file(config: str | None) -> Any:
-    """The value in the file; ``True`` if there is no file, or it cannot be read, or it has no value."""
+    """The value in the file; ``True`` if there is no file, or it cannot be read, or it does not name the setting."""
     if not config:
         return True
     import yaml
@@ -33,5 +33,5 @@ def _in_file(config: str | None) -> Any:
     try:
         tree = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
         return tree["ray"]["fast_start"]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError):
+    except (OSError, yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return True

@@ -95,7 +95,9 @@ async def test_a_call_that_changes_nothing_reports_nothing(sessions: Sessions) -
     assert before[-1][0] == "ended"
 
 
-async def test_a_session_without_audio_and_one_of_a_group_that_left_are_reported(sessions: Sessions) -> None:
+async def test_a_session_whose_group_left_and_that_then_got_no_audio_is_reported_twice(
+    sessions: Sessions,
+) -> None:
     await sessions.open()
     work = sessions.group(lease_s=1000.0)
     sessions.driver.register("g1")

@@ -28,7 +28,7 @@ async def read(events: AsyncIterator[SessionEvent], until: str) -> list[str]:
 
 
 async def until_true(ready: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not ready():
             await asyncio.sleep(0.01)
 

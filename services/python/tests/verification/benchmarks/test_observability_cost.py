@@ -31,7 +31,7 @@ def test_the_scripts_of_the_baseline_do_everything_but_count(valkey: Server, tmp
         rank = wiring.build_rank(settings, pool.name, on_broken=print)
         rank.start()
         pool.wait(pool.submit(message="hi", steps=2))
-        assert rank.stop(timeout_s=10)
+        assert rank.stop(timeout_s=60)
         totals = pool.call(pool.store.measure(pool.name))
     assert totals.submitted == 1
     counted = {name for name, value in totals.raw.items() if value}

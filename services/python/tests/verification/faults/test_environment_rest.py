@@ -67,13 +67,13 @@ def faulty(kept: dict[str, bytes]) -> Iterator[FaultyS3]:
         yield faulty
     server.shutdown()
     server.server_close()
-    thread.join(10)
+    thread.join(60)
 
 
 def _request(
     faulty: FaultyS3, method: str, path: str, body: bytes | None = None
 ) -> tuple[int, bytes, str | None]:
-    connection = http.client.HTTPConnection(faulty.url.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(faulty.url.removeprefix("http://"), timeout=60)
     try:
         connection.request(method, path, body)
         response = connection.getresponse()
@@ -157,7 +157,7 @@ def test_toxiproxy_forwards_connections() -> None:
         pytest.skip("toxiproxy-server is not on PATH")
     with socket.create_server(("127.0.0.1", 0)) as listener, Toxiproxy(program) as toxi:
         port = toxi.listen("link", listener.getsockname()[1])
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
             inner, _ = listener.accept()
             with inner:
                 client.sendall(b"x")

@@ -5,8 +5,8 @@ The parts are ``measured``, ``simulated`` and ``second``. If the command names n
 ``measured`` runs the engine with the tiny speech model and users who speak in real time, and writes `sessions.json`,
 `sessions.svg` and `sessions-steps.json`. It takes some minutes, and needs a quiet machine. ``simulated`` runs the
 scheduler in virtual time, and writes `sessions-simulated.json` and `sessions-simulated.svg`. ``second`` draws the
-batches of one second, and writes `one-second-of-batches.svg`. ``simulated`` and ``second`` give the same figures for
-the same seed.
+batches of one second, and writes `one-second-of-batches.svg`. A second run of ``simulated`` or ``second`` with the same
+seed writes the same files.
 
 ``--whisper-live PYTHON`` measures WhisperLive beside Daybreak, and writes `sessions-whisper-live.json`. ``PYTHON`` is
 the interpreter of an environment with the packages in `requirements/`. With this option, a part runs only if the

@@ -1,7 +1,7 @@
 """Checks the simulator's method on one shard: makes predictions that can be compared with measured figures.
 
 The model is a closed loop of two stations: the server's core, and the core that the clients (the producer and the
-leaders) share. The clients' CPU time is fitted to the measured rates of "submit alone" and "settle alone"; the rate of
+leaders) share. The clients' CPU time follows from the measured rates of "submit alone" and "settle alone"; the rate of
 both together is then predicted. In a hand-off (from a submit to the claim by an idle leader), two messages pass through
 the server. The predicted time of a hand-off is twice the time that a message takes if it runs no script, plus the cost
 of the scripts.
@@ -28,8 +28,12 @@ def predicted_tasks_s(costs: Costs) -> float:
 
 
 def predicted_handoff_s(costs: Costs) -> float:
-    """Seconds from submit to claim: the time of two messages that run no script (submit to wake-up, then claim to
-    reply), and the time of the two scripts. A claim is assumed to cost half of a settle that claims the next task."""
+    """Seconds from submit to claim.
+
+    A hand-off consists of two messages through the server: from the submit to the wake-up, and from the claim to its
+    reply. Each counts with the time of a message that runs no script. The time of the two scripts is added. A claim is
+    assumed to cost half of a settle that claims the next task.
+    """
     return 2 * costs.handoff_raw + costs.submit + costs.settle / 2
 
 

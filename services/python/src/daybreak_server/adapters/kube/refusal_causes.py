@@ -34,5 +34,6 @@ def refusal(message: str) -> Cause:
 
 
 def why_unscheduled(message: str) -> str:
-    """``VolumeNotReady`` if a volume is missing, otherwise ``Unschedulable``. The scheduler has one reason for both."""
+    """``VolumeNotReady`` if the message is about a volume, otherwise ``Unschedulable``. The scheduler gives one reason
+    for both."""
     return NO_VOLUME if "volume" in message.lower() else UNSCHEDULABLE

@@ -1,9 +1,9 @@
 """Publishes how many requests for each model this gateway has, so that the models get the replicas that they need.
 
 All models share one publisher. A published number expires after a few seconds, because a gateway that has died must not
-ask for replicas. So the publisher repeats the present numbers once a second. It also publishes them at once when the
-requests of this gateway need more or fewer replicas than before. A request that begins and ends between two
-publications counts in the second one, so that a model which is used all the time never seems idle.
+ask for replicas. So while there are requests, the publisher publishes their numbers once a second. It also publishes
+them at once when the requests of this gateway need more or fewer replicas than before. A request that begins and ends
+between two publications counts in the second one, so that a model which is used all the time never seems idle.
 """
 
 from __future__ import annotations

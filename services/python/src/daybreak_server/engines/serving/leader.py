@@ -24,7 +24,8 @@ error leaves the process unusable or is not the same on all ranks. Such an error
 lost rank, a stall, and a fault of the engine itself.
 
 To leave, the group first reports that it drains. It refuses new requests, waits for those in flight (at most
-``drain_s``), stops the rest, closes the port and deregisters. It releases its task after the task's current step.
+``drain_s``), stops the rest, closes the port and deregisters. It releases its task after the task's current step, or
+when the time is over.
 """
 
 from __future__ import annotations
@@ -166,7 +167,7 @@ class ServingLeader:
         self.release_task()
 
     def release_task(self) -> None:
-        """Stop the requests that still run, close the port, and release the task."""
+        """Stop all requests, close the port, and release the task."""
         self._admission.draining = True
         self._stop_requests(Stop.LEAVING)
         self._server.stop(wait=False)
@@ -231,7 +232,7 @@ class ServingLeader:
             _log.exception("the workload cannot take the change of `batching`")
 
     def _check_progress(self) -> None:
-        """Beat the heartbeat; break the group if a request has stalled."""
+        """Beat the heartbeat; break the group if a request or the task has stalled."""
         stall_s, exchanges = self._deps.config.stall_s, self._app.exchanges
         limit_s = stall_s if exchanges else max(_IDLE_LIMIT_S, stall_s)
         self._deps.heartbeat.beat("requests" if exchanges else "idle", limit_s=limit_s)

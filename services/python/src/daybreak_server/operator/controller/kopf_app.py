@@ -122,7 +122,7 @@ class Loops:
             try:
                 wait_s = await self._reconciler.step(pool, manifest)
             except Exception:
-                _log.exception("pool %s: unexpected error; the loop continues in 10 s", pool)
+                _log.exception("pool %s: unexpected error; trying again in at most 10 s", pool)
                 wait_s = 10.0
             self._stepping_since.pop(pool, None)
             try:

@@ -13,6 +13,7 @@ values. Messages never quote a value, because it may be a password.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ MAX_VALUES: Final = 100_000
 MAX_DEPTH: Final = 50
 _MERGE = "tag:yaml.org,2002:merge"
 _IN_QUOTES = "put a value that starts with `*`, `&` or `!` in quotes"
+_HIDDEN = "(not shown)"
+_HARMLESS = re.compile(r"'(?:[ ,:}\]-]|<[a-z ]+>)'")
 
 
 class ConfigFileError(Exception):
@@ -114,7 +117,17 @@ def _syntax_error(exc: yaml.YAMLError, name: str) -> str:
         return f"{where}: cannot be read: a second document starts here; keep one document"
     if "\\t" in problem:
         return f"{where}: cannot be read: a tab is used for indentation; indent with spaces"
-    return f"{where}: cannot be read: {problem or 'it is not YAML'}; correct the YAML there"
+    return f"{where}: cannot be read: {_without_quotes(problem) or 'it is not YAML'}; correct the YAML there"
+
+
+def _without_quotes(problem: str) -> str:
+    """PyYAML's message without the parts of the file that it quotes, for example the first character of a password.
+
+    It also quotes which punctuation marks and tokens (``<scalar>``) it expected. Those remain.
+    """
+    return re.sub(
+        r"""'[^']*'|"[^"]*\"""", lambda quote: quote[0] if _HARMLESS.fullmatch(quote[0]) else _HIDDEN, problem
+    )
 
 
 def _check_size(root: Node, name: str) -> None:
@@ -207,7 +220,7 @@ def _built(root: MappingNode, name: str) -> dict[str, Any]:
             except yaml.constructor.ConstructorError as exc:
                 place = exc.problem_mark.line + 1 if exc.problem_mark else node.start_mark.line + 1
                 raise ConfigFileError(f"{name}, line {place}: a tag is unknown; {_IN_QUOTES}") from None
-            except (ValueError, TypeError, KeyError, OverflowError):
+            except (ValueError, TypeError, KeyError, OverflowError, AttributeError):
                 raise ConfigFileError(
                     f"{_at(node, name)}: a value cannot be read; put text in quotes"
                 ) from None

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Writes the results of a group's sessions (events, text, the newest turn), and deletes the turns and the audio
 -- that have left the window. If a commit's number has already been written, the commit changes nothing, so a call
--- whose reply was lost may be repeated.
+-- whose reply was lost may be repeated. A commit with the number 0 has no turn, and is always written.
 -- Returns the ids of the sessions that the group has lost. The script writes nothing to these sessions. It also returns
 -- the ids of sessions whose journal is damaged, and ends these sessions.
 

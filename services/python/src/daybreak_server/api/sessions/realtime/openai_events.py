@@ -22,7 +22,7 @@ RATE = 24_000
 """The sample rate of a client's audio, if the client does not name one."""
 _TYPES = (None, "transcription", "translation", "realtime")
 _SHOWN = ("audio", "target_language")
-"""The fields of an update that :meth:`OpenAIDialect.shown` sends back to the client."""
+"""The fields of an update that :meth:`OpenAIDialect.shown` returns."""
 
 
 class OpenAIDialect:

@@ -166,6 +166,12 @@ def read_config(path: Path) -> SessionsConfig:
         raise SessionsConfigError(f"cannot read {path}: {exc}") from exc
     except yaml.YAMLError as exc:
         raise SessionsConfigError(f"{path} is neither JSON nor YAML: {' '.join(str(exc).split())}") from exc
+    except SessionsConfigError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError) as exc:  # for example for `!!timestamp x`
+        raise SessionsConfigError(f"{path} has a value that does not fit its YAML tag: {exc}") from exc
+    except RecursionError:
+        raise SessionsConfigError(f"{path} has too many levels; nest it less deeply") from None
     if not isinstance(found, Mapping) or not found:
         raise SessionsConfigError(f"{path} has no fields; `--create-default` writes a complete file")
     try:

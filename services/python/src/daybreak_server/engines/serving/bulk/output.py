@@ -31,7 +31,7 @@ class PartMismatchError(Exception):
 
 
 class Output:
-    """The output of a task, as the module describes it. Only one thread calls its methods.
+    """The output of a task, as the module describes it. Only one thread calls its public methods.
 
     :param prefix: The keys of parts begin with it: ``<task>/checkpoints/<number of the attempt>-``.
     """
