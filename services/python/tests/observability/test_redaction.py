@@ -1,4 +1,4 @@
-"""No line of the log contains text of an input, or a password, however an error quotes them."""
+"""The log hides passwords and the inputs that the process remembers, however an error quotes them."""
 
 from __future__ import annotations
 
