@@ -1,7 +1,7 @@
 """Streams audio through the causal encoder, block by block, for the sessions of a batch.
 
-A session has a slot. The slot has the last samples, which the features of the next block need, and the last frames,
-which its convolutions need. The slot also has a ring buffer with the keys and values of the blocks to which the next
+A session has a slot. For the next block, the slot has the last samples, which the features need, and the last frames,
+which the convolutions need. The slot also has a ring buffer with the keys and values of the blocks to which the next
 block attends. The size of a block does not depend on the length of a turn, so sessions whose turns have different
 lengths share a batch.
 """

@@ -1,5 +1,6 @@
 -- Estimates the position and the waiting time of a task. The cost is O(log n) for the n tasks of the same tenant. A
--- script also reads at most OTHER_TENANTS_MAX other tenants and ESTIMATE_GROUPS_MAX groups, each once.
+-- script also reads at most OTHER_TENANTS_MAX other tenants, ESTIMATE_GROUPS_MAX groups and ETA_TASKS_MAX running
+-- tasks, each once.
 local others, other_by_name, accepting, soonest
 
 resets[#resets + 1] = function() others, other_by_name, accepting, soonest = nil, nil, nil, nil end
