@@ -58,7 +58,7 @@ class Driver:
                 versions.append(copy.deepcopy(body))
 
     def observe(self, *, clusters: int = 0, pods: int = 0, spec: int = 0) -> Observed:
-        """Observe the world. Each argument says how many recorded states that part of the view lags behind."""
+        """Observe the world. Each argument makes one part of the view stale, by that number of recorded states."""
         self.remember()
         world = self.world
         past_views = [self.past[max(0, len(self.past) - 1 - lag)] for lag in (clusters, pods, spec)]

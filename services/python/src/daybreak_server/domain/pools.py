@@ -97,7 +97,8 @@ class GroupRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolReport:
-    """The Kubernetes operator's report on a pool. It says what groups cannot say, because there may be no group yet."""
+    """The report on a pool by the Kubernetes operator or by ``daybreakd up``. It says what groups cannot say, because
+    there may be no group yet."""
 
     phase: str
     """The phase of the GeneratorPool: ``Ready``, ``Waking``, ``Blocked``, …"""
@@ -106,7 +107,7 @@ class PoolReport:
     message: str = ""
     """The problem in a sentence: its cause, and what to do."""
     wanted: int = 0
-    """The number of groups that the operator wants."""
+    """The number of groups that should run."""
     wake_phase: str = WakePhase.ZERO
     wake_since_ms: int | None = None
     wake_began_ms: int | None = None
@@ -136,7 +137,7 @@ class PoolView:
     wake_phase: str = WakePhase.ZERO
     wake_since_ms: int | None = None
     report: PoolReport | None = None
-    """Present if an operator manages the groups."""
+    """Present if an operator manages the groups, and under ``daybreakd up`` while no group is ready."""
     failure: Cause | None = None
     """The cause of the most recent end of a rank; cleared when a group is ready."""
     cordoned: tuple[str, ...] = ()

@@ -221,7 +221,7 @@ def _ended(cluster: FaultCluster, task: str) -> dict[str, object]:
 
 @scenario(
     "store-away",
-    "nobody reaches the server for 2 × lease: no lease ends; later only the groups do not: they lose their tasks",
+    "nobody reaches the server for 2 × lease: no lease ends; later only groups cannot reach it: they lose their tasks",
 )
 def store_disconnect(context: ScenarioContext) -> list[Row]:
     """First no component can reach the server. Later, only the groups cannot reach it."""

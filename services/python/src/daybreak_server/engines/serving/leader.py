@@ -328,7 +328,10 @@ def _failed(report: RankReport) -> Failed:
 
 
 def _device_setter(device: str) -> Callable[[], None]:
-    """Return a function that other threads call to get this thread's CUDA device. Each thread has its own."""
+    """Return a function that makes the calling thread use this thread's CUDA device.
+
+    CUDA selects the device for each thread separately.
+    """
     if device != "cuda" or "torch" not in sys.modules:
         return lambda: None
     cuda = sys.modules["torch"].cuda
