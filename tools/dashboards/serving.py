@@ -207,8 +207,10 @@ _GROUPS = Row(
         ),
         Panel(
             title="Answers of groups",
-            shows="Requests per second that ended in groups, by outcome. `busy`, `draining` and `other` (meant for a "
-            "group that had this address before) were refused without being run, so the router tries other groups.",
+            shows="Requests per second that ended in groups, by outcome. `busy` and `other` (meant for a group that "
+            "had this address before): the group refused the request without running it. `draining`: the group "
+            "refused the request, or stopped it because the group left or broke. The router tries such requests on "
+            "other groups, unless their answer has begun.",
             bad="`failed`: the workload raises errors, or requests hang. `gone`: clients do not wait for answers.",
             unit=Unit.PER_SECOND,
             runbook="daybreakrequestsfail",

@@ -64,7 +64,7 @@ def test_no_script_defines_a_constant(file: str) -> None:
 
 @pytest.mark.parametrize("file", sorted(LUA))
 def test_scripts_read_arguments_by_name(file: str) -> None:
-    """A script reads no argument by its position. It reads only fields that a layout defines."""
+    """A script reads no argument by its position. It uses only the layouts that ``arguments.py`` defines."""
     text = code(LUA[file])
     assert not re.search(r"\bARGV\[\d", text)
     layouts = set(re.findall(r"function read\.(\w+)", lua_arguments()))
