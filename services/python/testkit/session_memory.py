@@ -194,7 +194,7 @@ class MemorySessions:
         """See the port."""
         found = self._sessions[session]
         while True:
-            # Registered before the read: another event may be added while the caller handles one.
+            # Register before the read, so that an event added while the caller handles earlier events ends the wait.
             changed = asyncio.Event()
             found.waiters.append(changed)
             for event in await self.session_events(session, after=after):

@@ -43,9 +43,9 @@ def _batches(tasks: Sequence[NewTask]) -> Iterator[tuple[str, list[NewTask]]]:
 
 
 class RedisStore:
-    """The ``TaskStore``, ``Housekeeper``, ``GroupStore``, ``DemandStore`` and ``Measurements`` on Redis ≥ 7 or Valkey.
+    """The ``TaskStore``, ``Housekeeper``, ``GroupStore``, ``DemandStore``, ``BatchingStore`` and ``Measurements``.
 
-    For coroutines of one event loop.
+    Needs Redis ≥ 7 or Valkey. For coroutines of one event loop.
 
     ``max_queued``: pool → how many of its tasks may wait. Pools without an entry have the limit ``MAX_QUEUED``.
     ``target_loads``: pool → the requests or sessions that one of its groups should have, for each pool of kind
@@ -241,7 +241,7 @@ class RedisStore:
             )
 
     async def set_batching(self, pool: str, changes: Mapping[str, Any]) -> None:
-        """Change values of the pool's setting ``batching``. See the port.
+        """Change values of the pool's settings ``batching`` and ``sessions``. See the port.
 
         The new value ``None`` restores the value that the settings have.
         """
