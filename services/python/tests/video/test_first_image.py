@@ -223,7 +223,7 @@ def test_a_picture_of_the_videos_size_keeps_every_pixel() -> None:
 
 
 def test_a_very_narrow_picture_is_cropped_before_it_is_scaled() -> None:
-    """If a picture of 1 x 30,000 pixels were first scaled and then cropped, the scaled one would need 50 gigabytes."""
+    """If this picture of 1 x 30,000 pixels were scaled first, the scaled picture would have about 50 billion pixels."""
     data = file(Image.new("RGB", (1, 30_000), GREEN))
     assert close(colours(data, 1280, 704), [GREEN] * 4, within=1)
 

@@ -63,7 +63,7 @@ class Access:
             raise ApiError(
                 ErrorCode.NO_KEY,
                 "This server has no token for workers and models. So only clients on its own machine may change them, "
-                "and they must send no token. Set workers.token or admin.token on the server, and send it as "
+                "and workers there must send no token. Set workers.token or admin.token on the server, and send it as "
                 "Authorization: Bearer ….",
                 headers={"WWW-Authenticate": "Bearer"},
             )
