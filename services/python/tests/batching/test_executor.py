@@ -91,7 +91,7 @@ def test_what_arrives_while_a_batch_runs_becomes_the_next_batch(start: Start) ->
 
 
 def test_an_item_that_raises_fails_only_its_own_caller(start: Start) -> None:
-    """The batch is computed again without that item."""
+    """Each half of the batch is computed again, and so on, until the item that raises is alone in a batch."""
     executor, run = start()
     run.go.clear()
     with ThreadPoolExecutor(8) as callers:

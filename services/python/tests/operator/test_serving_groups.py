@@ -69,7 +69,7 @@ def two_groups(video: GeneratorPool, a: GroupRecord, b: GroupRecord) -> Observed
 
 
 def test_of_two_busy_groups_the_one_with_fewer_requests_is_drained() -> None:
-    """The number of requests decides, although the group with more requests has been busy for a shorter time."""
+    """The group ``many`` has been busy for a shorter time, which counts only if the numbers of requests are equal."""
     video = pool(replicas=1)
     few = serving("few", "a0", requests=2, since_ms=int((NOW - 500) * 1000))
     many = serving("many", "b0", requests=7, since_ms=int((NOW - 5) * 1000))

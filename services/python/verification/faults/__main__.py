@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
     mixed.add_argument("--watchdogs", action="store_true", help="give leaders watchdogs, as in production")
     mixed.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     mixed.add_argument(
-        "--cut", type=float, default=0.05, help="chance that a stream is cut before a chunk (default 0.05)"
+        "--cut", type=float, default=0.05, help="chance that a stream is cut at a chunk (default 0.05)"
     )
     named = commands.add_parser("scenario", help="run scenarios by name")
     named.add_argument("names", nargs="+", metavar="NAME")

@@ -278,7 +278,7 @@ def _without_login(value: str) -> str:
 def _readable(
     root: type[BaseModel], error: Any, *, file: ConfigFile, variables: Mapping[tuple[str, ...], str]
 ) -> str:
-    """One of pydantic's errors as a line: the setting, what is wrong, the value, and where it came from."""
+    """One of pydantic's errors as one or more lines: the setting, what is wrong, the value, and where it came from."""
     path = tuple(str(part) for part in error["loc"] if part != "[key]")
     name = ".".join(path)
     place = _place(path, file, variables)
