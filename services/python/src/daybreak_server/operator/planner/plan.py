@@ -240,10 +240,10 @@ def _plan_cluster(
 def _application(before: PoolStatus, current: ClusterState | None, revision: str) -> Application:
     """The number of the Serve application's deploy attempt, which ``serve`` may increase.
 
-    Each revision counts its own deploy attempts, so no revision backs off because another one failed. If the pool
-    returns to an earlier revision, the RayCluster of that revision still runs an application, and the number of that
-    application is used. Until Serve on that RayCluster answers, this number is unknown, and the status keeps the number
-    of the revision that the pool leaves.
+    Each revision counts its own deploy attempts, so no revision backs off because another revision failed. If the pool
+    returns to an earlier revision whose RayCluster still exists, the number comes from the application on that
+    RayCluster. Until Serve on that RayCluster answers, the status keeps the number of the revision that the pool
+    leaves.
     """
     counted = before.application.revision or before.revision
     if counted in {"", revision}:
