@@ -3,7 +3,8 @@
 ``ports/session_tracing.py`` does the same for streaming sessions.
 
 Without tracing, :data:`NO_TRACING` takes the place of a tracer: a caller's trace context is stored and returned as it
-is, and nothing is recorded. No method here raises or blocks, so tracing can neither fail nor delay any work.
+is, and nothing is recorded. No method here raises. Only ``flush`` and ``close`` block; they are called when the work
+has ended. So tracing can neither fail nor delay any work.
 """
 
 from __future__ import annotations

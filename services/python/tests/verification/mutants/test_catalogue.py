@@ -41,7 +41,7 @@ def test_a_bug_without_a_unique_place_is_an_error(text: str) -> None:
 
 
 def test_a_bug_that_breaks_the_syntax_is_an_error(tmp_path: Path) -> None:
-    """Python would not even import such a file, so no test could catch the bug."""
+    """Python cannot import such a file, so its tests fail. Such a failure does not show that a test catches the bug."""
     (tmp_path / "f.py").write_text("if x:\n    y()\n")
     bug = Mutant("empty-block", "y is not called", (Edit("f.py", "    y()\n", ""),), ("test_it.py",))
     with pytest.raises(MisplacedError, match=r"f\.py with this bug is not Python"):

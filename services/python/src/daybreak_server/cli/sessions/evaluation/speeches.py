@@ -13,8 +13,8 @@ RATE = 16_000
 SAMPLE_BYTES = 2
 _PAUSE_S = 1.0
 VOICES = 3
-"""The number of different recordings. Users share the recordings, so that the model has to write at most this many
-references."""
+"""The number of different recordings, which the users share. If the recordings are noise, the model must first write a
+reference for each of them, so the number is small."""
 
 
 @dataclass(frozen=True, slots=True)
