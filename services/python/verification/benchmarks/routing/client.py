@@ -98,8 +98,8 @@ class _Stream(_Caller):
             self._buffer = self._buffer[cut:]
         elif b"\r\n\r\n" in self._buffer and not self._buffer.startswith(b"HTTP/1.1 200"):
             self._load.fail(self._buffer)
-            # Nothing else may end this caller: the answer may have no last chunk, and the router keeps the
-            # connection open.
+            # Close the connection, or this caller might never end: the answer may have no last chunk, and the router
+            # keeps the connection open.
             self._transport.close()
             return
         if self._buffer.endswith(_LAST_CHUNK):

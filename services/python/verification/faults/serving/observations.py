@@ -106,7 +106,8 @@ class ServingObservations:
 
     def group_kills(self, leader: int) -> Sequence[float]:
         """When any rank of this leader's group was killed, which ends the whole group. If ``leader`` is the process of
-        an engine: when the engine or its worker was killed. A restarted process has another PID than ``leader``.
+        an engine: when the engine or its worker was killed. After a restart, the leader or the engine is a process
+        with another PID. Kills of that process are not included.
         """
         group = self.replicas.get(leader)
         return [

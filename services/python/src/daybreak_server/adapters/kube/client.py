@@ -73,7 +73,8 @@ class KubeCluster:
         """Check whether KubeRay is installed. Call this before the watches start.
 
         If KubeRay is installed later, :meth:`observe` notices this with the next full list, and calls ``on_kuberay``.
-        If KubeRay is installed after this check but before the watches start, the call is not needed, but does no harm.
+        If KubeRay is installed after this check but before the watches start, ``on_kuberay`` is called too. That
+        call is not needed, but does no harm.
         """
         list_objects = self._custom.list_namespaced_custom_object
         try:
