@@ -46,7 +46,10 @@ def may_select(expression: str, text: str) -> bool:
 
 
 def _selects(expression: str, marks: set[str]) -> bool:
-    """Whether the expression selects a test with exactly these marks. Such an expression is also one of Python."""
+    """Whether the expression selects a test with exactly these marks.
+
+    The expression has only names of marks, ``and``, ``or``, ``not`` and parentheses, so Python can evaluate it.
+    """
     return bool(eval(expression, {"__builtins__": {}}, {mark: mark in marks for mark in MARKS}))
 
 
