@@ -113,7 +113,11 @@ def several(url: str, group: str, events: int, *, batch: int, consumers: int) ->
                 assert child.stdout.readline() == b"ready\n", "a consumer did not start"
             began = time.perf_counter()
             for child in children:
-                child.communicate(b"\n", timeout=300)
+                assert child.stdin is not None
+                child.stdin.write(b"\n")
+                child.stdin.flush()
+            for child in children:
+                child.wait(300)
                 assert child.returncode == 0, f"a consumer failed with exit code {child.returncode}"
             return share * consumers / (time.perf_counter() - began)
         finally:
