@@ -87,7 +87,7 @@ def build_queue(
 
 
 def shared_queue(settings: Settings, pool: str) -> Callable[[], WorkQueue]:
-    """A factory of queues that share a connection, for several groups of ``pool`` in this process.
+    """A function that returns the queue that all groups of ``pool`` in this process share.
 
     Tasks that these groups settle at the same time share one call to Redis.
     """

@@ -183,7 +183,8 @@ def test_a_model_without_mixed_steps_reads_whole_turns() -> None:
 def test_the_simulated_model_takes_its_own_cost_once_in_a_step(
     prefill: list[int], decode: int, expected_ms: float
 ) -> None:
-    """Reading a turn in pieces costs the fixed time of a call several times, and the time of each block once."""
+    """A step takes one fixed time: that of its phase, or the longer of the two if it has both phases. The time of each
+    block and each token is added. So a turn that is read in three steps takes the fixed time three times."""
     slept: list[float] = []
     model = SimulatedSpeech(sleep=slept.append)
     costs = {"prefill_ms": 3.0, "prefill_item_ms": 0.5, "decode_ms": 1.0, "decode_item_ms": 0.25}

@@ -29,8 +29,8 @@ from verification.benchmarks.sessions.measured.speakers import References, Speak
 from verification.benchmarks.sessions.outcome import Outcome
 
 LATE_SHARE = 0.05
-"""A run stops when more than this share of its turns are too late. The 95th percentile of the lag is then above the
-limit."""
+"""A run stops when more than this share of the turns in its last two thirds are too late. The 95th percentile of the
+lag is then above the limit."""
 
 
 class PacedRun:
