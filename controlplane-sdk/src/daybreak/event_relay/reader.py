@@ -11,8 +11,9 @@ sources that applies:
 3. New entries. The same transaction reads the counters of the stream and of the group, which show whether entries were
    trimmed before the group received them. If so, a :class:`~daybreak.errors.RelayGapError` comes before the entries.
 
-A buffer that is older than ``idle_s / 2`` is dropped, because another consumer may have claimed its entries. The
-entries that still belong to this consumer come back from source 1.
+A buffer that is older than ``idle_s / 2`` is dropped, because another consumer may have claimed its entries. If the
+buffer was filled from source 2, its entries come back from source 2. Otherwise, the entries that still belong to this
+consumer come back from source 1.
 
 After the start, every command runs through ``_with_retries``, which waits until an outage of Redis is over and
 recreates a group that was deleted. redis-py's own retries are off, because a repeated ``XREADGROUP`` returns later
@@ -188,8 +189,8 @@ class Relay:
     def _drop_stale_buffer(self) -> None:
         """Drop entries that another consumer may have claimed.
 
-        Those that nobody has claimed are read again. If this consumer had claimed them itself, it claims them again
-        once they have been idle for ``idle_s``.
+        If this consumer had claimed the entries (source 2), they can be claimed again once they have been idle for
+        ``idle_s``. Otherwise, the entries that still belong to this consumer are read again (source 1).
         """
         if self._buffer and time.monotonic() - self._buffered_at > self._idle_s / 2:
             self._buffer = deque(item for item in self._buffer if isinstance(item, RelayGapError))

@@ -79,7 +79,7 @@ def test_only_items_of_similar_length_are_batched_together() -> None:
 
 
 def test_a_better_priority_goes_first_and_others_fill_its_batch() -> None:
-    """Bulk work fills the places that interactive callers leave free."""
+    """Items of a worse priority fill the free places of the batch."""
     rules = Rules(max_batch_size=3)
     batcher = filled(rules, *(item(key, priority=9) for key in range(4)), item(9, at=1.0))
     assert [keys(batcher.next(1.0).batch) for _ in range(2)] == [[9, 0, 1], [2, 3]]
