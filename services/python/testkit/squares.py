@@ -24,8 +24,8 @@ NAN = 1_000_002
 HELD = 1500
 """While the file that the option `hold` names exists, a batch with this or a larger number takes `_CRAWL_S` longer."""
 _CRAWL_S = 0.3
-"""Long enough for a test to kill the process during a batch, and short enough that the next step ends soon. Each
-step reports the checkpoints that were stored before it."""
+"""Long enough for a test to kill the process during a batch, and short enough that each step ends soon, because the
+test first waits until a step reports a checkpoint."""
 
 
 class Squares:

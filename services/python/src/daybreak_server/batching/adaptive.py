@@ -5,8 +5,8 @@ twice as long or, with padding and a full cache, even longer. So this module mea
 separately for each bucket of items of similar length. Sizes are rounded down to powers of two. The rate of a size, in
 items per second, is an exponentially weighted mean. The limit of the batch size is the size with the best rate. The
 limit doubles while each doubling raises the rate by more than ``GAIN``. Rates may change with time, so now and then a
-batch tries the next smaller or larger size. A try is expected to cost some extra time. It waits until the bucket's
-batches have run for a hundred times as long since the last try.
+batch tries the next smaller or larger size. A try is expected to cost some extra time. A new try starts only
+if, since the last try, the bucket's batches have run for at least a hundred times this extra time.
 """
 
 from __future__ import annotations

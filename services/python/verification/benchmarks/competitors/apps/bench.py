@@ -1,7 +1,7 @@
 """What the apps of the compared queues share: the settings of the run, the counter, and the producer's two modes.
 
-This module imports only the standard library, because each app runs in the virtual environment of its queue. The app's
-working directory has the settings and the counter.
+Besides the module ``counter``, this module imports only the standard library, because each app runs in the virtual
+environment of its queue. The app's working directory has the settings and the counter's files.
 """
 
 from __future__ import annotations
