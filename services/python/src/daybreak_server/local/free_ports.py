@@ -2,8 +2,8 @@
 
 A port that is free now may be taken before the server listens on it: by another process that chooses a port, or by a
 client's connection, whose port the kernel chooses. So ports come from below the range that the kernel chooses from. A
-lock on one byte of a shared file (at the port's number) reserves a port for this process until the process ends; the
-kernel then releases the lock, however the process ends. So a server can also restart on its port.
+lock on one byte of a shared file (at the port's number) reserves a port for this process, so the port stays reserved
+while its server restarts. When the process ends, in whatever way, the kernel releases the lock.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that is free now. While this process lives, no other process of this user on this machine gets it from
-    this function, and no other call of this process.
+    """A port that is free now. While this process lives, no other call of this function returns the port, in this
+    process or in another process of this user on this machine.
 
     :raises OSError: when ``host`` is no address of this machine, or no free port is found.
     """

@@ -64,7 +64,7 @@ def _streams(rng: random.Random) -> Wish:
 
 
 @scenario(
-    "streams", "groups and gateways are killed in the middle of streams: no part of an answer looks complete"
+    "streams", "groups and gateways are killed in the middle of streams: no cut-off answer looks complete"
 )
 def run_streams(context: ScenarioContext) -> list[Row]:
     """Kill leaders and gateways while nearly every request is in the middle of its answer."""

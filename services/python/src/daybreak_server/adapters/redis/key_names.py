@@ -119,8 +119,8 @@ SINGLE = {
     ),
     "session_timers": Key(
         "zset",
-        "sessions by the time at which they end unless audio or a ping arrives or, after the end of the input, the "
-        "model works on them",
+        "sessions by the end of their timeout. Audio and pings restart the timeout; after the end of the input, the "
+        "model's work restarts it instead",
     ),
     "session_tenants": Key("hash", "the tenant of each open session"),
     "session_wakeup": Key("list", "wake-ups for groups with room for a session (BLPOP)"),

@@ -150,8 +150,8 @@ class LeaseRenewer:
         self.drain = False
         """Whether the store has marked the group to drain."""
         self.batching: Mapping[str, Any] = {}
-        """An administrator's changes of the setting ``batching``. After the first call of :meth:`report`, each
-        refresh reads them."""
+        """An administrator's changes to the pool's settings ``batching`` and ``sessions``. After the first call of
+        :meth:`report`, each refresh reads them."""
 
     def start(self) -> None:
         """Start the thread, and the watchdog."""

@@ -66,8 +66,8 @@ def _next_attempt(state: ClusterState, application: Application, now: float) -> 
 
 
 def _target(pool: GeneratorPool, state: ClusterState, target: int) -> tuple[Action, ...]:
-    """Raise the target at once. Lower it only after the number of running ranks has fallen to the new target: otherwise
-    Serve would choose which ranks to stop. Lower it to 0 only while no group is busy."""
+    """Raise the target at once. Lower it to 0 only while no group is busy. Lower it to another number only after the
+    number of running ranks has fallen to that number: otherwise Serve would choose which ranks to stop."""
     view = state.serve
     if view is None or view.target == target:
         return ()

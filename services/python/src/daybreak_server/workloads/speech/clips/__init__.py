@@ -18,7 +18,7 @@ class Clip:
     path: Path
     spoken: str
     references: dict[str, str]
-    """The expected translations, by language code."""
+    """The expected texts, by language code: the translations and, in English, the spoken words."""
 
     def audio(self) -> bytes:
         """The samples: 16-bit PCM at 16 kHz."""
