@@ -96,8 +96,8 @@ def _record() -> TaskRecord:
 def record_session(tracing: OpenTelemetryTracing, context: TraceContext) -> None:
     """Record every kind of span of streaming sessions.
 
-    One request opens a session, a second one repeats the first, and a third one fails. Two groups claim the session,
-    one after the other. The end of the session is recorded twice, once without an error and once with one.
+    One request opens a session, a second one repeats the first, and a third one fails. The session has two attempts;
+    the second follows the loss of a group. The end is recorded twice, once without an error and once with an error.
     """
     opening = tracing.opening(
         context, method="POST", route="/v1/sessions", scheme="http", path="/v1/sessions"

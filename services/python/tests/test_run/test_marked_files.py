@@ -1,4 +1,4 @@
-"""Tests of the plugin that imports no test file of which `-m` deselects every test."""
+"""Tests of the plugin that does not import a test file if `-m` deselects all of its tests."""
 
 from __future__ import annotations
 

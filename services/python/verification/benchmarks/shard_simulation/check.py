@@ -31,8 +31,9 @@ def predicted_handoff_s(costs: Costs) -> float:
     """Seconds from submit to claim.
 
     A hand-off consists of two messages through the server: from the submit to the wake-up, and from the claim to its
-    reply. Each counts with the time of a message that runs no script. The time of the two scripts is added. A claim is
-    assumed to cost half of a settle that claims the next task.
+    reply. Each message runs one script. The predicted time of a message is the measured time from an RPUSH to a BLPOP,
+    where no script runs, plus the cost of the message's script. A claim is assumed to cost half of a settle that claims
+    the next task.
     """
     return 2 * costs.handoff_raw + costs.submit + costs.settle / 2
 
