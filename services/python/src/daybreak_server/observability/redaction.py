@@ -155,7 +155,7 @@ def _without_quoted(text: str, words: frozenset[str]) -> str:
     kept, at = [], 0
     for quote in _QUOTE.finditer(text):
         start = quote.end()
-        if start <= at:  # this quote ends the text that was replaced last
+        if start <= at:  # this quote is inside the text that was replaced last
             continue
         for end in range(start + SHORTEST, min(start + WINDOW, len(text))):
             if text[end] == quote[0] and text[start:end] in words:
