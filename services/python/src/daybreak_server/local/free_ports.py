@@ -100,7 +100,7 @@ def _reserve(port: int) -> bool:
 
 
 def _open_locks() -> int:
-    path = Path(tempfile.gettempdir()) / f"daybreak-ports-{os.getuid()}"
+    path = Path(tempfile.gettempdir()) / f".daybreak-ports-{os.getuid()}"
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError:  # a folder that is read-only, or a file of somebody else: ports are chosen without locks
