@@ -1,8 +1,11 @@
 """When each alert fires and when it is quiet, for series in the format of ``promtool test rules``.
 
 ``0+1x9`` is 0, 1, … 9, one value per minute; ``_x9`` is nine missing values. All series have the label
-``namespace="n"``. For each alert, :data:`CASES` has a fault that makes it fire. :data:`MORE_CASES` has
-situations in which an alert could wrongly fire or stay quiet, for example while gateways are replaced.
+``namespace="n"``. For each alert of this module, :data:`CASES` has a fault that makes it fire. :data:`MORE_CASES`
+has situations in which an alert could wrongly fire or stay quiet, for example while gateways are replaced.
+
+The cases of the alerts about serving pools, batches, models and sessions are in modules of their own, such as
+``serving_rule_cases``.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ MODEL = "model"
 READY_S = 180.0
 """How long a busy machine may take to restart killed processes. Requests have a separate deadline."""
 _ENGINE_END_S = 15.0
-"""How long the engines of a dead worker may take to end. A guardian gives its engine 5 s, and then kills it."""
+"""How long the engines of a dead worker may take to end. A guardian gives its engine 3 s (``stop_s``), and then kills
+it."""
 
 
 class Fleet:
