@@ -1,4 +1,4 @@
-"""A pytest plugin that imports no test file of which `-m` deselects every test.
+"""A pytest plugin that does not import a test file if `-m` deselects all of its tests.
 
 pytest deselects tests only after it has imported their files. Some files import Ray or torch, and each worker of a
 parallel run imports all files. So `make test` would import what only `make test-systems` needs, and vice versa.

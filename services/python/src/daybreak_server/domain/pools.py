@@ -164,7 +164,7 @@ class PoolView:
 
         A group that cannot load its model reports why, leaves, and tries again after a growing delay. Between two
         attempts the pool has no group, and the reason of its last failure is ``MODEL_MISSING``. While a group starts,
-        work waits for it. If an operator manages the pool, work always waits, because the operator starts groups with a
+        work waits for it. If there is a report on the pool, work always waits, because an operator starts groups with a
         corrected model only while work waits.
         """
         if self.failure is None or self.failure.reason != Reason.MODEL_MISSING or self.report is not None:

@@ -23,6 +23,8 @@ from daybreak_server.settings.tree import Settings
 
 _DAYBREAKD = "from daybreak_server.cli.main import run; run()"
 _STOP_S = 10.0
+_APART_S = 0.2
+"""The time between two signals to the same process. Signals that arrive together count as one."""
 _LAST_LINES = 5
 
 
@@ -79,6 +81,8 @@ class Workers:
         """Stop all workers. A second SIGTERM tells them not to wait for requests."""
         for process in self._processes.values():
             process.send_signal(signal.SIGTERM)
+        time.sleep(_APART_S)
+        for process in self._processes.values():
             process.send_signal(signal.SIGTERM)
         end = time.monotonic() + _STOP_S
         for process in self._processes.values():
