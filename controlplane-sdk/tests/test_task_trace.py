@@ -82,8 +82,8 @@ def test_a_retried_task_has_its_waits_attempts_and_phases() -> None:
         (PartKind.ATTEMPT, 18000, 24000),
     ]
     queued, first, pause, second = trace.parts
-    # The group became ready one second before the attempt began, which was eight seconds after the submit. Its wake
-    # took six seconds, so the wake began two seconds after the submit.
+    # The attempt began nine seconds after the submit. The group had become ready one second earlier. Its wake took six
+    # seconds, so the wake began two seconds after the submit.
     assert _pieces(queued) == [("queue", 2.0), ("pods", 2.0), ("model", 4.0), ("queue", 1.0)]
     assert _pieces(first) == [("load", 1.0), ("denoise", 2.0), ("silent", 3.0)]
     assert (first.pieces[1].first_step, first.pieces[1].last_step, first.pieces[1].steps) == (1, 4, 20)

@@ -16,8 +16,8 @@ from daybreak_server.domain.tasks import Priority, State
 NEW = "new"
 """In transitions, the state of a task before it is accepted."""
 OTHER = "other"
-"""The label of all tenants after the first ``tenants_max``, and of reasons that this version does not know. Where tasks
-are counted by tenant, also the label of the tenants beyond those that one call of the script examines."""
+"""The label of all tenants after the first ``tenants_max``, and of reasons that this version does not know. In
+:attr:`PoolTotals.queue`, the label of the waiting tasks of tenants that one call of the script does not examine."""
 DELETED = "deleted"
 """The label of the GPU time of tenants that were deleted. The pool's totals include this time."""
 WASTES = {"cancel": State.CANCELLED, "expiry": State.EXPIRED, "failure": State.FAILED}

@@ -43,7 +43,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def tenths_range(values: Sequence[float], share: float) -> tuple[float, float]:
-    """Divide the run into tenths, and return the smallest and the largest of their quantiles."""
+    """Compute the quantile at ``share`` for each tenth of the run. Return the smallest and the largest result."""
     size = max(1, len(values) // 10)
     parts = [quantile(values[at : at + size], share) for at in range(0, len(values), size)]
     return min(parts), max(parts)

@@ -44,7 +44,7 @@ class TokenKind(StrEnum):
 
 
 class RequestMetrics:
-    """The metrics ``daybreak_rank_request…`` of one leader. Without a meter, nothing is measured."""
+    """The metrics of the requests of one leader. Without a meter, nothing is measured."""
 
     def __init__(self, meter: Meter | None = None, *, pool: str = "") -> None:
         self._meter = meter or NoMeter()

@@ -88,8 +88,8 @@ class RedisSessionWork:
         self._read_to = "0-0"
         self._look_at = 0.0
         self._unknown: set[SessionId] = set()
-        """Sessions that the inbox has named before the caller asked for them. Each is kept for two full reads, because
-        the caller may ask for it only after the first full read."""
+        """Sessions that the inbox has named before the caller asked for them. Each is kept until all sessions have been
+        read twice, because the first of these reads may come before the caller asks for the session."""
         self._old_unknown: frozenset[SessionId] = frozenset()
 
     def claim_sessions(
