@@ -62,7 +62,7 @@ _EXIT_CODE = 70
 class RankReplica:
     """One rank of a group of any pool: a Serve replica whose gang is one process group.
 
-    The rank works on a thread of its own, so that ``check_health`` always answers.
+    The rank works on a thread of its own, so that ``check_health`` can answer during a step.
     """
 
     def __init__(self, settings: str, pool: str) -> None:
@@ -168,7 +168,7 @@ def api_app(settings: Settings) -> Any:
     deployment = serve.deployment(
         serve.ingress()(APIEntrypoint),
         name="APIEntrypoint",
-        # With Serve's default of 5, the sixth stream would block all other requests.
+        # With Serve's default of 5, five open streams would block all other requests.
         max_ongoing_requests=settings.http.max_streams + _STREAM_MARGIN,
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=settings.http.drain_s + _DRAIN_MARGIN_S,
@@ -190,8 +190,8 @@ def pool_app(settings: Settings, pool: str, *, groups: int | None = None, gpus: 
         gang_scheduling_config=GangSchedulingConfig(gang_size=options.ranks),
         ray_actor_options=_resources(options, on_gpu=on_gpu),
         health_check_period_s=_HEALTH_PERIOD_S,
-        # A step may keep a rank from answering for up to stall_s. Only three failed checks in a row restart a gang, so
-        # half of stall_s is enough for one check.
+        # A step that holds Python's lock (GIL) may keep a rank from answering for up to stall_s. Only three failed
+        # checks in a row restart a gang, so half of stall_s is enough for one check.
         health_check_timeout_s=max(_HEALTH_TIMEOUT_S, options.lease.stall_s / 2),
         graceful_shutdown_timeout_s=_SHUTDOWN_S,
         graceful_shutdown_wait_loop_s=0.1,

@@ -1,7 +1,7 @@
 """The arguments of the scripts by name, defined once for Python and Lua.
 
 Redis passes a script one flat list of arguments. Each class here names a run of consecutive arguments: a Python module
-of ``lua/`` or ``sessions/`` builds the run, and the script reads it as a table with the same field names::
+of ``adapters.redis`` builds the run, and the script reads it as a table with the same field names::
 
     Call("renew", keys, Renewal(task=…, token=…, lease_ms=…))     local a = read.renewal(ARGV, 1)  -- a.task, a.token, …
 

@@ -71,7 +71,7 @@ class HeartbeatSnapshot:
 
 
 class SharedHeartbeat:
-    """The shared memory. The leader writes it, and the watchdog reads it."""
+    """The shared memory. The leader writes it, and the watchdog reads it. Only ``polled_at`` goes the other way."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
