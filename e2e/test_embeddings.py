@@ -1,8 +1,8 @@
 """Pools that embed and rerank wake for the first request, batch the texts of many callers, and return to zero.
 
 The tests write tiny models with random weights into the bucket. The ranks run on CPUs.
-``deploy/helm/daybreak/ci/embed-values.yaml`` has the same pools on GPUs, and ``test_embed_values.py`` in
-``services/python/tests/deploy`` checks that the fractional GPUs reach Ray.
+``deploy/helm/daybreak/ci/embed-values.yaml`` has pools of the same names on GPUs, where each rank reserves
+half a GPU. ``services/python/tests/deploy/test_embed_values.py`` checks that this fraction reaches Ray.
 
 As in ``test_serving``, the tests share one deployment and run in order, but each can run alone.
 """

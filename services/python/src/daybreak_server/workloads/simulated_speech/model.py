@@ -1,6 +1,7 @@
-"""A model for sessions. It sleeps for as long as a real model would compute. Its words depend only on the audio.
+"""A model for sessions. It sleeps for as long as a real model would compute.
 
-It has no caches; the memory that it reports is a fixed number of bytes for each session.
+The words of a session depend only on its audio and its target language. The model has no caches. The memory that it
+reports is a fixed number of bytes for each session.
 """
 
 from __future__ import annotations

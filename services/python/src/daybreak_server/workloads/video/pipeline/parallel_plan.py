@@ -62,7 +62,8 @@ class ParallelPlan:
 
         * ``even``: the tokens divide into equal parts.
         * ``uneven``: the parts have different lengths. This needs NCCL, because gloo gathers only equal sizes. It also
-          needs a plan without Ulysses or without ring, because diffusers does not support such parts for both together.
+          needs a plan without Ulysses or without ring, because diffusers cannot combine these two if the parts have
+          different lengths.
         * ``whole``: every rank computes all tokens, which is slower but always works.
         """
         if tokens % self.sequence == 0:
