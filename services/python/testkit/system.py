@@ -29,7 +29,7 @@ _PATIENCE_S = 60.0
 
 
 def request(url: str, body: dict[str, Any] | None = None, **headers: str) -> Any:
-    """The JSON response to a GET, or to a POST if there is a body. Like :func:`read`, it sends a request again."""
+    """The JSON response to a GET, or to a POST if there is a body. The request is sent again after a 503."""
     sent = _json_request(url, body, {"idempotency-key": uuid.uuid4().hex, **headers})
     return json.loads(read(sent))
 
