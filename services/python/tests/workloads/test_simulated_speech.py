@@ -150,7 +150,10 @@ def test_a_batch_gives_the_tokens_of_each_session_alone() -> None:
 
 
 def test_no_turn_has_more_tokens_than_its_shape_says() -> None:
-    """A session fails if a turn has more tokens than 4 × ``max_turn_tokens`` × the latency multiplier."""
+    """A turn of one block has at most ``max_turn_tokens`` tokens.
+
+    The engine fails a session only if a turn has more than 4 × ``max_turn_tokens`` × the latency multiplier.
+    """
     bound = model().shape.max_turn_tokens
     assert max(len(tokens) for tokens in turns(speech(400))) <= bound
 

@@ -2,8 +2,8 @@
 
 The meter holds all numbers, and ``prometheus_client`` only renders what :meth:`PrometheusMeter.collect` returns. A
 gateway counts every request. With the series of ``prometheus_client``, which have a lock for each bucket, this would
-take three times as long. Here one lock protects all series. A thread holds this lock only while it changes a number,
-copies the numbers of a series, or adds or removes a series.
+take three times as long. Here one lock protects all series. A thread holds this lock only while it changes numbers,
+copies the numbers of a series, or lists, adds or removes series.
 
 The series that count requests change most often. So a series from :meth:`PrometheusMeter.counted` first puts each
 observation into a deque. When :data:`WAITING_MAX` observations wait, or when the metrics are read, the meter counts

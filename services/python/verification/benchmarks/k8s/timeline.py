@@ -22,7 +22,10 @@ METRICS_PORT = 9090
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WakeCycle:
-    """A pool's way from zero to a running task and back. All times but ``gone_s`` are seconds from the POST."""
+    """A pool's way from zero to a running task and back.
+
+    ``detected_s``, ``patched_s`` and ``formed_s`` are seconds from the POST.
+    """
 
     detected_s: float
     """Until KEDA has raised the pool's ``replicas``."""
