@@ -27,7 +27,8 @@ _reserving = threading.Lock()
 _files: dict[int, int] = {}
 """The descriptor of the file with the locks, by process id: a forked process needs its own locks. -1 without a file."""
 _reserved: set[int] = set()
-"""The ports that this process has reserved. Its own locks do not keep it from reserving a port again."""
+"""The ports that this process has reserved. A lock does not block the process that holds it, so the locks alone would
+let this process reserve a port twice."""
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
@@ -91,9 +92,9 @@ def _reserve(port: int) -> bool:
         if file >= 0:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
-            except (
-                OSError
-            ):  # another process has it; some file systems have no locks, but /tmp of Linux and macOS has
+            except OSError:
+                # Another process holds the lock. (A file system without locks also raises OSError, but /tmp on Linux
+                # and macOS has locks.)
                 return False
         _reserved.add(port)
         return True

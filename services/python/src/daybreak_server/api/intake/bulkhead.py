@@ -1,8 +1,8 @@
 """Limits the number of concurrent calls to the store (a bulkhead). Further calls wait, but not forever.
 
 Without the limit, ten thousand streams that reconnect after a restart would open ten thousand connections to the store.
-A tick does not go through the bulkhead, so it never waits for other calls. After each tick, the ticker reads the pool's
-view and the queue positions. These reads go through the bulkhead, and the next tick begins only after these reads.
+A tick itself does not go through the bulkhead. But after each tick, the ticker reads the pool's view and the queue
+positions. These reads go through the bulkhead, so they can delay the next tick.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ class _AnyGroup:
 
 
 class LeastLoaded(_AnyGroup):
-    """The free group with the smallest share of its capacity in use; of groups without a capacity, the group with the
-    fewest requests. This request counts as one of the group's requests. Equal groups take turns."""
+    """The free group with the smallest load. The load is the number of the group's requests, divided by its capacity if
+    it has one. The request to be sent counts as one of the group's requests. Equal groups take turns."""
 
     def choose(self, groups: Sequence[Candidate], request: RoutingRequest, choices: int) -> Candidate | None:
         """See the protocol."""

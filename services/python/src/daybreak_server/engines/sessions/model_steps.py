@@ -5,9 +5,9 @@ a call for each phase. A model that inherits ``step``, but overrides ``prefill``
 phase too.
 
 If a call raises, it is repeated for each of its sessions alone. If the model raises again for a session, that session
-gets the error as its result. A call of two or more sessions is different if every session would get an error, and the
-model raised at least one of these errors. The sessions are then not the cause, so :meth:`ModelSteps.run` raises the
-model's error, and other groups get the sessions.
+gets the error as its result. But if all sessions of a call (two or more) would get an error, and the model raised at
+least one of these errors, the sessions are not the cause. :meth:`ModelSteps.run` then raises the model's error, and
+other groups get the sessions.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ from verification.benchmarks.sessions.measured.speakers import References, Speak
 from verification.benchmarks.sessions.outcome import Outcome
 
 LATE_SHARE = 0.05
-"""A run stops when more than this share of the turns in its last two thirds are too late. The 95th percentile of the
-lag is then above the limit."""
+"""Only the turns of the last two thirds of a run count. The run stops early when more than this share of them are too
+late. The 95th percentile of the lag is then above the limit."""
 
 
 class PacedRun:

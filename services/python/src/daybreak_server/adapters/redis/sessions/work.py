@@ -88,8 +88,9 @@ class RedisSessionWork:
         self._read_to = "0-0"
         self._look_at = 0.0
         self._unknown: set[SessionId] = set()
-        """Sessions that the inbox has named before the caller asked for them. Each is kept until all sessions have been
-        read twice, because the first of these reads may come before the caller asks for the session."""
+        """Sessions that the inbox has named before the caller asked for them. A session stays here until the
+        caller asks for it, but only until all sessions of the caller have been read twice. One read is not enough,
+        because it may come just before the caller asks."""
         self._old_unknown: frozenset[SessionId] = frozenset()
 
     def claim_sessions(
