@@ -3,6 +3,7 @@ replicas stop."""
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
@@ -125,6 +126,7 @@ def test_a_model_that_no_worker_has_room_for_says_why(start_models):
     assert int(response.headers["retry-after"]) >= 1
     assert error["wake"]["phase"] == "placing"
     assert "No worker is registered" in error["message"]
+    assert re.search(r"\w\. (A replica .*\w\. )?Retry later", error["message"])
     models.start_worker("w1")
     wait_until(lambda: "needs 1000000.0 GB" in models.show("big")["reason"], 30, "the reason to change")
     response = models.ask("big", headers={"Daybreak-Deadline-S": "0.5"})
@@ -146,7 +148,7 @@ def test_a_model_whose_engine_keeps_dying_says_why(start_models, tmp_path):
         "The model is failed: Worker w1 could not start it: The engine test exited with code 3"
         in error["message"]
     )
-    assert "in a row): CUDA out of memory, as it were." in error["message"]
+    assert "in a row): CUDA out of memory, as it were. " in error["message"]
     assert error["wake"]["phase"] == "failed"
     broken.unlink()
     models.wait_for("bad", "ready")

@@ -108,6 +108,20 @@ def test_a_window_stays_open_until_each_caller_had_an_answer() -> None:
     assert len(samples.latencies_ms) >= 8
 
 
+def test_answers_to_rare_requests_do_not_close_the_window() -> None:
+    def answer(body: bytes) -> bytes:
+        if b"rare" not in body:
+            time.sleep(0.2)
+        return GOOD
+
+    window = Window(seconds=0.0, warm_s=0.0, rare_s=0.001)
+    with answering(answer) as port:
+        samples = client.load(
+            port, [client.render("a")], clients=2, window=window, rare=[client.render("rare")]
+        )
+    assert len(samples.latencies_ms) >= 2
+
+
 @pytest.mark.parametrize("body", [b'{"error": "full"}', None], ids=["an error", "a closed connection"])
 def test_a_server_that_does_not_answer_vectors_ends_the_run(body: bytes | None) -> None:
     """Errors are fast, but a server that answers with errors must not look fast."""

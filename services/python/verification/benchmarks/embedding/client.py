@@ -120,7 +120,8 @@ class _Caller(asyncio.Protocol):
             self._load.fail(AnswerError(f"status {status}: {body[:400]!r}"))
         else:
             self._kept.extend((now, now - self._began))
-            self._load.answered()
+            if not self._pause_s:  # the answers of the caller with rare requests do not count
+                self._load.answered()
         if self._load.over:
             self._transport.close()
         elif self._pause_s:
@@ -147,7 +148,7 @@ class _Load:
         self._ended = asyncio.Event()
 
     def answered(self) -> None:
-        """Record an answer."""
+        """Count an answer."""
         self.count += 1
 
     def fail(self, error: BaseException) -> None:

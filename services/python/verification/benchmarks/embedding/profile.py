@@ -13,11 +13,11 @@ import re
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
@@ -33,6 +33,7 @@ from verification.benchmarks.embedding.contenders import DAYBREAK, HERE
 from verification.benchmarks.embedding.texts import texts
 from verification.results import Report, Row
 
+T = TypeVar("T")
 PROFILER = ENVIRONMENTS / "py-spy"
 CLIENTS = 32
 SETTLE_S = 5.0
@@ -109,21 +110,21 @@ def json_ms(chosen: list[str]) -> float:
     """CPU milliseconds for reading a request and writing its answer, as the group does it."""
     vector = np.linspace(-0.1, 0.1, 384, dtype=np.float32)
 
-    def both(text: str) -> None:
-        body = json.dumps({"input": text, "encoding_format": "base64"}).encode()
+    def both(body: bytes) -> None:
         request = Request(method="POST", path="/v1/embeddings", body=body)
         wanted = read_openai(request, max_inputs=2048, dimensions=384)
         answer(wanted, [vector], model="minilm", tokens=9, cut=[])
 
-    return _timed_ms(both, chosen)
+    bodies = [json.dumps({"input": text, "encoding_format": "base64"}).encode() for text in chosen]
+    return _timed_ms(both, bodies)
 
 
-def _timed_ms(work: Callable[[str], Any], chosen: list[str]) -> float:
-    for text in chosen:
-        work(text)
+def _timed_ms(work: Callable[[T], Any], chosen: Sequence[T]) -> float:
+    for item in chosen:
+        work(item)
     began = time.process_time()
-    for text in chosen:
-        work(text)
+    for item in chosen:
+        work(item)
     return 1000 * (time.process_time() - began) / len(chosen)
 
 

@@ -48,9 +48,10 @@ def _measure_all(out: Path, *, quick: bool) -> None:
     torch.cuda.set_device(device)
     report: dict[str, Any] = {"machine": machine(), "rows": [], "group": None}
     results: list[Result] = []
-    for row in ROWS[:QUICK] if quick else ROWS:
+    rows = ROWS[:QUICK] if quick else ROWS
+    for row in rows:
         results.append(measure(row, device))
-        print(f"{len(results)}/{len(ROWS)} {results[-1]}", file=sys.stderr, flush=True)
+        print(f"{len(results)}/{len(rows)} {results[-1]}", file=sys.stderr, flush=True)
         report["rows"] = [result.as_json() for result in results]
         # Written after each row, so that an interrupted run keeps its rows.
         out.write_text(json.dumps(report, indent=1))

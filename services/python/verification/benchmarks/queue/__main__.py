@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fill", action="store_true", help="only fill --data to the largest depth")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the JSON")
     args = parser.parse_args(arguments)
+    if args.fill and args.data is None:
+        parser.error("--fill needs --data, the folder to fill")
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(143)
     )  # exit normally, so that the started processes end too

@@ -179,7 +179,7 @@ class ModelRouters:
         shown = replace(shown, reason=public_reason(record, shown.reason))
         wake = wake_of(self._view, alias, shown)
         eta_s = wake.get("eta_s")
-        reason = f": {shown.reason}" if shown.reason else "."
+        reason = f": {shown.reason.removesuffix('.')}." if shown.reason else "."
         estimate = f" A replica should be ready in about {eta_s:.0f} s." if isinstance(eta_s, float) else ""
         return ApiError(
             ErrorCode.NOT_READY,
