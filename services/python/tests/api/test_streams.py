@@ -68,7 +68,10 @@ def test_sse_and_websocket_send_the_same_objects(api: Api, leader: FakeLeader) -
 
 
 def test_a_stream_resumes_after_an_id(api: Api, leader: FakeLeader) -> None:
-    """SSE continues after `Last-Event-ID` or `?after=`, a WebSocket after `?after=`. Nothing follows the last event."""
+    """SSE continues after `Last-Event-ID` or `?after=`, a WebSocket after `?after=`.
+
+    After the id of the task's last event, a stream is empty and ends.
+    """
     task = api.submit()
     claim = leader.claim()
     write(leader, claim, 5)
@@ -249,7 +252,7 @@ def _opens(api: Api, path: str) -> bool:
 def test_a_websocket_closes_with_the_code_of_the_error(
     api: Api, task: str | None, query: str, code: int, reason: str
 ) -> None:
-    """The reason of the close is the code that an HTTP response with this error would have."""
+    """The reason in the close frame is Daybreak's error code, which an HTTP response has in its JSON."""
     with (
         socket(api, task or api.submit()["id"], query) as connection,
         pytest.raises(ConnectionClosed) as closed,

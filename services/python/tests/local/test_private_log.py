@@ -71,7 +71,9 @@ def test_a_log_has_no_text_of_an_input_and_no_password(start_system: Callable[..
     lines = log_of(system)
     messages = [line["message"] for line in lines]
     assert any("cost function failed" in message for message in messages), "the API's traceback is in the log"
-    assert any("truncated" in message for message in messages), "the lines of the library are in the log"
+    assert any("truncated" in message for message in messages), (
+        "the lines that the workload logs are in the log"
+    )
     assert any("KeyError" in line.get("exception", "") for line in lines)
     for marker in (*MARKERS, PASSWORD):
         assert marker not in system.output_text()

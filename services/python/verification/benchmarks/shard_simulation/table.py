@@ -44,8 +44,8 @@ def _check(costs: Costs) -> list[Row]:
     return [
         Row(
             "Check: no-op tasks on one shard, predicted rate", tasks, "tasks/s", costs.tasks_s, "measured",
-            note="each client's CPU time was measured for submits alone and for settles alone; the rate with both at "
-            "the same time is predicted",
+            note="the clients' CPU time per submit and per settle comes from runs with submits alone and with settles "
+            "alone; predicted is the rate of a run with both",
         ),
         Row(
             "Check: enqueue → claim, predicted delay", handoff * 1e3, "ms", costs.handoff * 1e3, "measured",

@@ -154,7 +154,7 @@ class TcpProxy:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
     async def _end(self) -> None:
-        self._server.close()  # here, on the event loop, no connection can end during this call
+        self._server.close()  # runs on the event loop, so no connection ends while the server closes
         await self._cut()
 
     def _change(self, conditions: Conditions) -> None:

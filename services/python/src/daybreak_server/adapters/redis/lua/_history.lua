@@ -29,7 +29,7 @@ end
 
 local function succeeded_data(r, shown) return '{"artifacts":' .. shown .. ',' .. usage(r) .. '}' end
 
--- Adds an event to the pool's stream, which has every event of every task.
+-- Adds an event to the pool's stream, which has the newest events of all its tasks.
 local function announce(r, kind, data)
   return call('XADD', K_events, 'MAXLEN', '~', EVENTS_MAX, '*',
     'task', r.id, 'type', kind, 'attempt', r.attempt or '0', 'data', data)
@@ -39,8 +39,8 @@ end
 -- `final_event_id`).
 local function emit_in_record(r, field, kind, data) set(r, field, announce(r, kind, data)) end
 
--- Until the next event, the record implies the first `started` event. When the next event comes, `emit` adds the
--- `started` event to the list, because from then on the record may name another group.
+-- The first `started` event is not in the list at first, because the record implies it. When the next event comes, `emit`
+-- adds the `started` event to the list, because from then on the record may name another group.
 local function started_entry(r)
   return entry(r.started_event_id, 'started', '1', started_data(r.group, r.ranks) .. '}')
 end

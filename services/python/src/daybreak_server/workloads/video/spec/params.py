@@ -209,7 +209,11 @@ def _nearest(value: int, multiple: int, least: int = 1) -> int:
 
 
 def cost(params: VideoParams) -> float:
-    """Thousands of token-steps. The run time is proportional to this in a pool, where all tokens have the same size."""
+    """Thousands of token-steps, if a token is a block of 16 x 16 pixels.
+
+    Some models have larger blocks. All groups of a pool have the same model, so their run times are roughly
+    proportional to this number. It cannot be compared between pools.
+    """
     tokens = (params.width / 16) * (params.height / 16) * ((params.frames - 1) // 4 + 1)
     passes: Literal[1, 2] = 2 if params.guidance > 1 else 1
     return tokens * params.steps * passes / 1000
