@@ -140,8 +140,8 @@ def invalid_field(field: str, message: str) -> ApiError:
 def from_validation(exc: ValidationError, *, within: str = "") -> ApiError:
     """Pydantic's errors, with paths such as ``input.frames``; ``within`` is the path's first part.
 
-    If a field may have several types, pydantic adds the type that it tried to the path. Daybreak gives these types names
-    in angle brackets. They are left out, because the client's JSON has no such field.
+    If a field may have several types, pydantic adds the type that it tried to the path. Daybreak gives these types
+    names in angle brackets. They are left out, because the client's JSON has no such field.
     """
     found = exc.errors(include_url=False, include_context=False, include_input=False)
     return invalid([_field_error(e, within) for e in found[:MAX_FIELD_ERRORS]])
