@@ -131,6 +131,11 @@ def test_the_example_of_the_documentation_is_a_task_that_the_pool_takes(bulk_api
         assert bulk_api.client.post("/v1/tasks", json=examples[pool]["value"]).status_code == 202, examples
 
 
+def _constant(shown: dict[str, Any]) -> dict[str, Any]:
+    """What is shown of a queued task, without its wait for a group, which changes with time."""
+    return {name: value for name, value in shown.items() if name not in {"queue", "wake"}}
+
+
 @pytest.mark.parametrize("batch", [False, True])
 def test_a_repeated_submit_returns_the_first_task_also_if_its_file_is_gone(
     bulk_api: Api, leader: FakeLeader, batch: bool
@@ -142,9 +147,9 @@ def test_a_repeated_submit_returns_the_first_task_also_if_its_file_is_gone(
         path, sent = ("/v1/tasks:batch", {"tasks": [body]}) if batch else ("/v1/tasks", body)
         answer = bulk_api.client.post(path, json=sent, headers={"Idempotency-Key": key})
         if not batch:
-            return answer.status_code, answer.json()
+            return answer.status_code, _constant(answer.json())
         (item,) = answer.json()["results"]
-        return item["status"], item.get("task") or item["error"]
+        return item["status"], _constant(item.get("task") or item["error"])
 
     source, _ = finished(bulk_api, leader)
     body = {"file": {"task": source, "artifact": "texts.jsonl"}}
