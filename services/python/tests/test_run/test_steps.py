@@ -1,4 +1,4 @@
-"""Tests of ``.ci/steps``: the table at the end of a CI run, and the steps that run in the background."""
+"""Tests of ``.ci/steps``: the table at the end of a CI run, and the step that runs in the background."""
 
 from __future__ import annotations
 
@@ -36,18 +36,8 @@ def rows_of(output: str) -> list[tuple[int | None, str]]:
 
 
 def test_the_table_has_every_step_and_the_background_step(tmp_path: Path) -> None:
-    code, rows = run("beside image 'the image' true; step tests true; step 'the rest' join image", tmp_path)
-    assert (code, rows) == (0, ["tests", "the image", "the rest", "total"])
-
-
-def test_steps_in_the_background_run_together_and_are_joined_in_any_order(tmp_path: Path) -> None:
-    """Each waits for a file of the other, and the output of each comes when it is joined."""
-    both = "meet() { touch $1; until [ -e $2 ]; do sleep 0.02; done; echo met by $1; }; "
-    both += "beside a first meet a b; beside b second meet b a; step one join b; step two join a"
-    result = bash(both, tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert [name for _, name in rows_of(result.stdout)] == ["second", "one", "first", "two", "total"]
-    assert result.stdout.index("met by b") < result.stdout.index("met by a")
+    code, rows = run("beside image true; step tests true; step 'the rest' join", tmp_path)
+    assert (code, rows) == (0, ["tests", "image", "the rest", "total"])
 
 
 def test_a_failed_step_ends_the_run_and_is_marked_in_the_table(tmp_path: Path) -> None:
@@ -56,17 +46,14 @@ def test_a_failed_step_ends_the_run_and_is_marked_in_the_table(tmp_path: Path) -
 
 
 def test_a_failed_background_step_fails_the_run_when_it_is_joined(tmp_path: Path) -> None:
-    script = (
-        "bad() { false; true; }; beside image 'the image' bad; step tests true; step 'the rest' join image"
-    )
-    assert run(script, tmp_path) == (1, ["tests", "the image", "the rest: FAILED", "total"])
+    script = "bad() { false; true; }; beside image bad; step tests true; step 'the rest' join"
+    assert run(script, tmp_path) == (1, ["tests", "image", "the rest: FAILED", "total"])
 
 
-def test_all_background_steps_are_stopped_when_another_step_fails(tmp_path: Path) -> None:
-    """The shell waits for the background steps to end before it prints the table."""
-    code, rows = run("beside a one sleep 600; beside b two sleep 600; step tests false", tmp_path)
-    assert (code, rows[0], rows[3:]) == (1, rows[0], ["total"])
-    assert sorted(rows[:3]) == ["one: STOPPED", "tests: FAILED", "two: STOPPED"]
+def test_the_background_step_is_stopped_when_another_step_fails(tmp_path: Path) -> None:
+    """The shell waits for the background step to end before it prints the table."""
+    code, rows = run("beside image sleep 600; step tests false", tmp_path)
+    assert (code, rows) == (1, ["image: STOPPED", "tests: FAILED", "total"])
 
 
 def test_the_table_says_how_busy_the_processors_were(tmp_path: Path) -> None:
