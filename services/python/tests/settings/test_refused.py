@@ -145,6 +145,13 @@ def test_a_wrong_url_of_an_s3_server_is_refused(name: str, url: str) -> None:
     assert "http://" in message or "AWS variables" in message
 
 
+def test_an_invisible_character_in_a_url_is_named() -> None:
+    """It often comes from a copied text, and no terminal shows it."""
+    url = "http://min\u200bio:9000"
+    (message,) = problems(DAYBREAK_ARTIFACTS__S3__ENDPOINT_URL=url, DAYBREAK_ARTIFACTS__URL="s3://bucket/x")
+    assert r"it contains the unprintable character '\u200b'; remove it" in message
+
+
 @pytest.mark.parametrize(
     "url",
     ["http://minio:9000", "https://s3.eu-central-1.amazonaws.com", "http://[::1]:9000", "http://h/base/"],
