@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import socket
 import subprocess
@@ -84,6 +86,18 @@ def test_the_kernel_does_not_give_a_clients_connection_one_of_these_ports() -> N
     if int(first) < free_ports._LAST:
         pytest.skip(f"on this machine, the kernel chooses from {first} to {last}")
     assert all(port < int(first) for port in ports)
+
+
+def test_without_locks_the_ports_of_this_process_still_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network file systems have no locks."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    monkeypatch.setattr(free_ports, "_files", {os.getpid(): 0})
+    monkeypatch.setattr(free_ports, "_reserved", set())
+    assert len({free_port() for _ in range(50)}) == 50
 
 
 def test_an_address_of_another_machine_is_an_error_that_names_the_reason() -> None:

@@ -25,7 +25,7 @@ _DRAWS = 2_000
 
 _reserving = threading.Lock()
 _files: dict[int, int] = {}
-"""The descriptor of the file with the locks, by process id: a forked process needs its own locks. -1 without a file."""
+"""The descriptor of the file with the locks, by process id: a forked process needs its own locks. -1 without locks."""
 _reserved: set[int] = set()
 """The ports that this process has reserved. A lock does not block the process that holds it, so the locks alone would
 let this process reserve a port twice."""
@@ -92,10 +92,10 @@ def _reserve(port: int) -> bool:
         if file >= 0:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
-            except OSError:
-                # Another process holds the lock. (A file system without locks also raises OSError, but /tmp on Linux
-                # and macOS has locks.)
+            except (BlockingIOError, PermissionError):  # another process holds the lock
                 return False
+            except OSError:  # a file system without locks
+                _files[os.getpid()] = -1
         _reserved.add(port)
         return True
 
