@@ -69,7 +69,7 @@ def sticky_port(file: Path, *, host: str = "127.0.0.1") -> int:
         port = int(file.read_text())
     except (OSError, ValueError):
         port = 0
-    ours = port in _reserved or (_FIRST <= port < _LAST and _reserve(port))
+    ours = _FIRST <= port < _LAST and (_reserve(port) or port in _reserved)
     if not ours or not is_free(port, host):
         port = free_port(host)
         write_atomically(file, str(port))
