@@ -45,7 +45,7 @@ def test_an_endless_sse_event_is_rejected() -> None:
     """A server that never ends an event cannot fill the client's memory."""
     for chunk in (b"data: " + b"x" * 2000, b"data: x\n" * 300):
         with pytest.raises(errors.ProtocolError, match="larger than 1000"):
-            SseParser(max_event_bytes=1000).feed(chunk)
+            SseParser(max_event_characters=1000).feed(chunk)
 
 
 def test_event_ids_sort_as_numbers() -> None:

@@ -193,4 +193,4 @@ def _explained(event: SessionEvent) -> str:
     if event.type is SessionEventType.WAITING:
         return f"waiting for a group: {event.data.get('reason', '')}"
     lag, multiplier = event.data.get("lag_ms", "?"), event.data.get("latency_multiplier", "?")
-    return f"the model is {lag} ms behind, and works in turns of {multiplier} blocks from now on"
+    return f"the model works in turns of {multiplier} blocks from now on (lag of its group: {lag} ms)"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from daybreak.errors import ProtocolError
 
-MAX_EVENT_BYTES = 4 << 20
+MAX_EVENT_CHARACTERS = 4 << 20
 """Daybreak's events are smaller. A larger one comes from another server and must not fill the memory."""
 
 
@@ -23,9 +23,9 @@ class SseMessage:
 class SseParser:
     """Turns chunks of bytes, split at any position, into messages. Use one parser per connection."""
 
-    def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+    def __init__(self, *, max_event_characters: int = MAX_EVENT_CHARACTERS) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
-        self._max = max_event_bytes
+        self._max = max_event_characters
         self._tail = ""
         self._size = 0
         self._event = ""
@@ -41,7 +41,7 @@ class SseParser:
         self._tail = lines.pop() + ("\r" if ends_in_cr else "")
         messages = [message for line in lines if (message := self._parse_line(line)) is not None]
         if self._size + len(self._tail) > self._max:
-            raise ProtocolError(f"the stream sent an event larger than {self._max} bytes")
+            raise ProtocolError(f"the stream sent an event larger than {self._max} characters")
         return messages
 
     def _parse_line(self, line: str) -> SseMessage | None:

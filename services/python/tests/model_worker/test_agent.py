@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from testkit.waiting import wait_until
@@ -238,17 +239,24 @@ def test_a_second_signal_ends_a_worker_at_once(gateway: WorkerGateway, start_rea
         assert worker.process.wait(60) == 0
 
 
-def test_a_replica_starts_once_its_gpu_is_free(gateway: WorkerGateway, start_worker: Start) -> None:
+def test_a_replica_starts_once_its_gpu_is_free(
+    gateway: WorkerGateway, start_worker: Start, tmp_path: Path
+) -> None:
     gateway.want("w1", model("a", gpus=[0]))
     worker = start_worker()
     gateway.wait_for("w1", "a", "ready")
+    guardians = psutil.Process(worker.process.pid).children()
+    may_end = tmp_path / "may-end"
     with worker.client() as client:
-        body = {"model": "a", "stream": True, "tokens": 20, "pause": 0.1}
+        body = {"model": "a", "stream": True, "until": str(may_end)}
         with client.stream("POST", "/v1/chat/completions", json=body) as answer:
             gateway.want("w1", model("b", gpus=[0, 1]))
             waiting = gateway.wait_for("w1", "b", "starting")
             assert {found.alias: found.state for found in waiting.models}["a"] == "draining"
-            assert len(worker.events("pid")) == 1
+            later = len(gateway.heartbeats["w1"]) + 3
+            wait_until(lambda: len(gateway.heartbeats["w1"]) >= later, 60, "three more heartbeats")
+            assert psutil.Process(worker.process.pid).children() == guardians, "b started beside a"
+            may_end.touch()
             answer.read()
     gateway.wait_for("w1", "b", "ready")
     assert gateway.state("w1", "a") is None

@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seconds = time.perf_counter() - began
     survivors = [run for run in runs if run.caught_by is None]
     print(f"{len(runs) - len(survivors)} of {len(runs)} planted bugs caught in {seconds:.0f} s")
+    if survivors:  # repeated here, because the end of a long log is what people see
+        print("Not caught:", *(run.line for run in survivors), sep="\n  ")
     if options.share != (0, 1):
         print(f"This was share {options.share[0]} of {options.share[1]}; the saved report is unchanged.")
     elif not options.only:
