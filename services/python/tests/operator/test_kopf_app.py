@@ -26,6 +26,14 @@ def body(world: World) -> dict[str, Any]:
     }
 
 
+class NeverDue(Reconciler):
+    """Its next step is due in an hour, so a step in these tests shows that something has woken the loop."""
+
+    async def step(self, name: str, manifest: Any) -> float:
+        await super().step(name, manifest)
+        return 3600.0
+
+
 def remembered(loops: kopf_app.Loops, reconciler: Reconciler) -> dict[str, Any]:
     """Everything that the operator remembers of pools, by table."""
     tables = {name: getattr(loops, name) for name in ("_tasks", "_dirty", "_stepping_since")}
@@ -41,7 +49,7 @@ async def test_a_burst_of_events_is_one_step_and_a_deleted_pool_ends_its_loop() 
     async def read_pool(name: str) -> dict[str, Any]:
         return body(world)
 
-    reconciler = Reconciler(ports, ports, ports, read_pool, OperatorMetrics(NoMeter()))
+    reconciler = NeverDue(ports, ports, ports, read_pool, OperatorMetrics(NoMeter()))
     loops = kopf_app.Loops(reconciler, cache)
     loops.enqueue("unknown")
     assert loops.liveness() == {"pools": 0}
@@ -109,7 +117,7 @@ async def test_a_pool_whose_deletion_the_watch_missed_ends_its_loop() -> None:
         return body(world)
 
     cache.pool(body(world), gone=False)
-    reconciler = Reconciler(ports, ports, ports, read_pool, OperatorMetrics(NoMeter()))
+    reconciler = NeverDue(ports, ports, ports, read_pool, OperatorMetrics(NoMeter()))
     loops = kopf_app.Loops(reconciler, cache)
     loops.enqueue(POOL)
 

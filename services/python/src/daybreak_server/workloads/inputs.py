@@ -19,6 +19,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
@@ -92,9 +93,15 @@ def refuse_unusable(spec: WorkloadSpec[Any]) -> None:
             " give secrets to the ranks by the environment or a file, and refer to them by name in the input"
         )
     try:
-        params.model_json_schema()
+        _make_schema(params)
     except Exception as exc:
         raise UnusableSpecError(f"workload {spec.name}: Params has no JSON schema: {exc}") from exc
+
+
+@cache
+def _make_schema(params: type[BaseModel]) -> None:
+    """Make the JSON schema, once for each type that has one."""
+    params.model_json_schema()
 
 
 def changed_field(before: BaseModel, after: BaseModel) -> str | None:

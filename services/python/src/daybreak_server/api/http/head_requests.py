@@ -6,6 +6,8 @@ whether the stream exists, and does not open it.
 
 from __future__ import annotations
 
+import copy
+
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
@@ -16,12 +18,7 @@ def add_head_routes(router: APIRouter) -> APIRouter:
     with_head = {route.path for route in routes if "HEAD" in (route.methods or ())}
     for route in routes:
         if "GET" in (route.methods or ()) and route.path not in with_head:
-            router.add_api_route(
-                route.path,
-                route.endpoint,
-                methods=["HEAD"],
-                status_code=route.status_code,
-                response_model=None,
-                include_in_schema=False,
-            )
+            head = copy.copy(route)  # a new route would analyse its endpoint again
+            head.methods, head.include_in_schema = {"HEAD"}, False
+            router.routes.append(head)
     return router
