@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
-from daybreak_server.domain.causes import Cause
+import pytest
+
+from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.domain.causes import Cause, Reason
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
-from daybreak_server.local.wake_status import WakeTracker
+from daybreak_server.local import wake_status
+from daybreak_server.local.wake_status import WakeReporter, WakeTracker
+from daybreak_server.settings.tree import Settings
+from testkit.pools import Pool
+from testkit.valkey import start_valkey
+from testkit.waiting import wait_until
 
 LOADING = GroupRecord(id=GroupId("g-1"), state=GroupState.LOADING, phase="model")
 
@@ -37,3 +47,27 @@ def test_a_lost_group_does_not_end_the_wait() -> None:
         "ModelMissing",
         "no such folder",
     )
+
+
+def test_a_pool_whose_model_is_missing_refuses_work_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work would wait for a pool with a report, so the report ends."""
+    monkeypatch.setattr(wake_status, "POLL_S", 0.05)
+    monkeypatch.setattr(wake_status, "REPORT_TTL_S", 1.0)
+    server = start_valkey(tmp_path / "valkey")
+    settings = Settings.model_validate(
+        {"redis": {"url": server.url}, "pools": {"echo": {"groups": 1}}, "data_dir": tmp_path}
+    )
+    missing = Cause(reason=Reason.MODEL_MISSING, message="no such folder")
+    queue, reporter = RedisQueue(server.url, pool="echo"), WakeReporter(settings)
+    try:
+        with closing(Pool(settings)) as pool:
+            reporter.start()
+            wait_until(lambda: pool.view().report, 60, "a report")
+            queue.report_failure(missing)
+            wait_until(lambda: pool.view().start_failure == missing, 60, "the pool to refuse work")
+    finally:
+        reporter.stop()
+        queue.close()
+        server.stop()

@@ -298,16 +298,19 @@ def _wait_groups(plan: StartPlan, supervisor: ProcessSupervisor, stopping: threa
 
 def _raise_if_broken(plan: StartPlan) -> None:
     report = _read(plan.report)
-    for pool, failure in report.get("failures", {}).items():
-        if failure["count"] >= _MAX_FAILURES:
+    failures = report.get("failures", {})
+    # Serve's status says that a pool is broken, but only the pool's rank knows why.
+    broken = {
+        name: app
+        for name, app in report.get("apps", {}).items()
+        if app["status"] in ("DEPLOY_FAILED", "UNHEALTHY") and name in plan.settings.pools
+    }
+    for pool, failure in failures.items():
+        if failure["count"] >= _MAX_FAILURES or pool in broken:
             raise InstanceError(f"rank {failure['rank']} of pool {pool} cannot start: {failure['message']}")
-    for name, app in report.get("apps", {}).items():
-        if app["status"] in ("DEPLOY_FAILED", "UNHEALTHY") and name in plan.settings.pools:
-            messages = [
-                app["message"],
-                *(deployment["message"] for deployment in app["deployments"].values()),
-            ]
-            raise InstanceError(f"pool {name} cannot start: {' '.join(filter(None, messages)).strip()}")
+    for name, app in broken.items():
+        messages = [app["message"], *(deployment["message"] for deployment in app["deployments"].values())]
+        raise InstanceError(f"pool {name} cannot start: {' '.join(filter(None, messages)).strip()}")
 
 
 def _keep_ray_logs(plan: StartPlan) -> None:

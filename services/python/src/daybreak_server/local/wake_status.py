@@ -2,7 +2,9 @@
 the operator does it.
 
 A group publishes its phases itself, but it exists only after Ray has started its processes. Without this report,
-waiting clients would see no progress until then.
+waiting clients would see no progress until then. A pool whose groups cannot load their model has no report. So the
+gateway refuses its requests and sessions with the reason (:attr:`PoolView.start_failure`). If there were a report, they
+would wait.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from daybreak_server import wiring
+from daybreak_server.domain.causes import Reason
 from daybreak_server.domain.pools import GROUP_PHASES, GroupState, PoolReport, PoolView, WakePhase
 from daybreak_server.ports.pools import GroupStore
 from daybreak_server.ports.store_errors import StoreError
@@ -113,8 +116,11 @@ class WakeReporter:
         if failure and failure != self._failures.get(name):
             self._say(f"pool {name} has a problem: {failure}")
         self._failures[name] = failure
+        is_ready = any(group.state.ready for group in view.groups)
+        if view.failure is not None and view.failure.reason == Reason.MODEL_MISSING and not is_ready:
+            return
         if name not in self._wakes:
-            if any(group.state.ready for group in view.groups):
+            if is_ready:
                 return
             self._wakes[name] = WakeTracker(began_ms=_now_ms())
         report = self._wakes[name].update(view, _now_ms(), wanted=wanted)
