@@ -89,7 +89,7 @@ def serve() -> Iterator[Callable[..., Rank]]:
         rank.stop(timeout_s=5)
 
 
-def test_an_upload_longer_than_a_stalled_step_is_not_a_stall(
+def test_an_upload_longer_than_stall_s_is_not_a_stall(
     pools: Callable[..., Pool], serve: Callable[..., Rank]
 ) -> None:
     """The steps are done and only the upload is slow, so the task succeeds without a strike."""
