@@ -91,7 +91,7 @@ def build_request(http: httpx2.Client | httpx2.AsyncClient, request: HttpRequest
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the host is this machine."""
+    """Whether the host is `localhost` or a loopback address."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -24,7 +24,7 @@ def test_the_queue_is_shown_by_priority_with_its_oldest_wait(driver: Driver) -> 
 
 
 def test_the_oldest_wait_of_a_released_task_begins_with_its_release(driver: Driver) -> None:
-    """The time before the release counts neither for the oldest wait nor in the histogram of waits."""
+    """The time before the release does not count."""
     claim = start(driver)
     driver.pass_time(8_000)
     driver.settle(claim.lease, Released())

@@ -159,7 +159,7 @@ def test_a_wrong_request_is_422_and_names_the_field(start_whole: Start, cross_en
         problem = response.json()
         assert (problem["errors"][0]["field"], problem["code"]) == (field, code), body
         assert (code == "too_long") == ("tokens with its query; " in problem["detail"]), (
-            "a detail has this phrase exactly if the code is too_long"
+            "only the detail of too_long counts the tokens with the query"
         )
 
 
@@ -206,7 +206,7 @@ def test_a_model_that_does_not_rank_is_refused(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({}, "the pool has no model"),
-        ({"model": "/nowhere"}, "has no config.json"),
+        ({"model": "/nowhere"}, "has neither config.json nor modules.json"),
     ],
 )
 def test_a_group_without_a_model_says_what_to_do(options: dict[str, Any], message: str) -> None:

@@ -46,7 +46,7 @@ _now = time.time
 Facts = tuple[float, tuple[str, ...]]
 """What a line is made from: the time of the event, in seconds since 1970, and texts."""
 _AT_ONCE = 64
-"""How many lines the thread writes before it releases the lock, for which other threads may wait."""
+"""How many parts of the buffer the thread writes before it releases the lock, for which other threads may wait."""
 
 
 class LineWriter:
@@ -130,7 +130,7 @@ class LineWriter:
             self._put(b"".join(lines), len(lines))
 
     def _put(self, data: bytes, lines: int = 1) -> None:
-        """Write whole lines, or keep them. The caller holds the lock."""
+        """Write the lines, keep their rest, or drop them if the buffer is full. The caller holds the lock."""
         if not data:
             return
         if not self._buffer and (rest := self._write(data)) == b"":

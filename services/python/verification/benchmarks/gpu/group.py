@@ -1,4 +1,4 @@
-"""Measures all GPUs of this machine as one NCCL group, with the plan that Daybreak chooses for it."""
+"""Measures a group of ranks, each with a GPU of this machine, with the plan that Daybreak chooses for the group."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from verification.benchmarks.gpu.shapes import SHAPES, build
 def measure_group(
     model: str, size: str, frames: int, world: int, device: str = "cuda", steps: int = 4
 ) -> Any:
-    """The group's seconds per step, its plan and the number of collectives of each rank.
+    """The seconds per step, the most memory that a rank used, the plan, and the numbers of collectives of the ranks.
 
     :raises RuntimeError: with the error of a rank that failed.
     """

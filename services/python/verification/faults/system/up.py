@@ -122,7 +122,7 @@ class Up:
             return file.read()
 
     def wait_ready(self, timeout_s: float = 400.0) -> float:
-        """Wait until the output says `ready` and all groups are ready. :returns: the seconds since the start."""
+        """Wait until the output says that all groups are ready. :returns: the seconds since the start."""
 
         ray_at = 0.0
 
@@ -177,7 +177,7 @@ class Up:
             return json.load(response)
 
     def try_get(self, path: str) -> Any:
-        """The JSON response to a GET, or ``None`` when the gateway does not respond."""
+        """The JSON response to a GET, or ``None`` when the gateway does not respond, or responds with an error."""
         with contextlib.suppress(OSError, ValueError, urllib.error.URLError):
             return self.call(path)
         return None
@@ -189,7 +189,7 @@ class Up:
         return {}
 
     def groups(self, pool: str) -> list[dict[str, Any]] | None:
-        """The groups that are not lost, as the API shows them; ``None`` when the gateway does not respond."""
+        """The groups that are not lost, as the API shows them; ``None`` without a response of the gateway."""
         view = self.try_get(f"/v1/pools/{pool}")
         return None if view is None else [group for group in view["groups"] if group["state"] != "lost"]
 

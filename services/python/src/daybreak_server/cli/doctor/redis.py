@@ -87,8 +87,8 @@ def _failover(found: RedisFacts, wait_replicas: int) -> Check:
     what = "redis failover"
     if not found.replicas:
         advice = (
-            "start a replica, or connect one to the master: without a replica, nothing can take over from the "
-            "master, and with wait_replicas no task is accepted"
+            "start a replica, or connect one to the master: without a replica, nothing can take over from the master "
+            "(and if wait_replicas is set, no task is accepted)"
         )
         return warning(what, "no replica is connected to the master", advice)
     if not wait_replicas:

@@ -34,7 +34,9 @@ def folder_of(model: str | None, group: Group) -> str:
     if not model:
         raise ModelMissingError("the pool has no model; set `pools.<name>.model` to the folder of a model")
     if not any((Path(model) / name).is_file() for name in ("config.json", "modules.json")):
-        raise ModelMissingError(f"the folder {model} has no config.json, so it is not the folder of a model")
+        raise ModelMissingError(
+            f"the folder {model} has neither config.json nor modules.json, so it is not the folder of a model"
+        )
     return model
 
 
