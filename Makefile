@@ -190,7 +190,7 @@ chart: setup  ## Regenerate the files in deploy/, then lint and test the chart (
 	@$(BIN)/python tools/crd.py && $(BIN)/python tools/chart.py && $(BIN)/python tools/manifests.py
 	@$(BIN)/python -m pytest services/python/tests/deploy $(PYTEST)
 
-e2e: setup  ## Run the most important end-to-end tests on the cluster in KUBECONFIG (at most 15 minutes)
+e2e: setup  ## Run the most important end-to-end tests on the cluster in KUBECONFIG (about 15 minutes)
 	@$(BIN)/python -m e2e --core --image $(IMAGE) --engine-image $(ENGINE_IMAGE) $(PYTEST)
 
 # The upgrade test upgrades to this image. It is another build, or the same build under another name.

@@ -19,7 +19,7 @@ def main() -> int:
     mode = parser.add_mutually_exclusive_group(required=True)
     mode.add_argument("--list", action="store_true", help="list the tests and what each of them proves")
     mode.add_argument(
-        "--core", action="store_true", help="run the tests that every change must pass (at most 15 minutes)"
+        "--core", action="store_true", help="run the tests that every change must pass (about 15 minutes)"
     )
     mode.add_argument("--full", action="store_true", help="run all tests")
     options, pytest_options = parser.parse_known_args()

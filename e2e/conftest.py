@@ -5,7 +5,6 @@ After a failed test, the folder build/e2e/<test>/ has the logs, Events, objects 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -24,7 +23,8 @@ from testkit.log import elapsed_s, log
 
 OUT = Path(__file__).parents[1] / "build" / "e2e"
 CORE_S = 900
-"""The time limit of the core tests, from the first import until their namespace is gone. Only CI enforces it."""
+"""How long the core tests should take, from the first import until their namespace is gone. A slow or busy machine
+needs longer, so this is no limit."""
 _deployments = pytest.StashKey[list[Deployment]]()
 _skipped = pytest.StashKey[list[str]]()
 
@@ -130,13 +130,14 @@ def pytest_runtest_makereport(
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the run if a skipped test is not listed in e2e/skips.py, or, in CI, if the core tests took too long."""
+    """Fail the run if a skipped test is not listed in e2e/skips.py. Print how long the run took."""
     unexpected = [name for name in session.config.stash[_skipped] if name not in ALLOWED]
     if unexpected:
         log(f"FAILED: skipped but not listed in e2e/skips.py: {', '.join(unexpected)}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     core, total_s = session.config.option.markexpr == "core", elapsed_s()
-    log(f"core: {total_s:.0f} s of at most {CORE_S}" if core else f"total: {total_s:.0f} s")
-    if core and total_s > CORE_S and os.environ.get("CI"):
-        log(f"FAILED: the core took longer than {CORE_S} s")
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    log(
+        f"core: {total_s:.0f} s (on two free processors at most {CORE_S} s)"
+        if core
+        else f"total: {total_s:.0f} s"
+    )

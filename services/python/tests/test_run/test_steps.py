@@ -56,6 +56,12 @@ def test_the_background_step_is_stopped_when_another_step_fails(tmp_path: Path) 
     assert (code, rows) == (1, ["image: STOPPED", "tests: FAILED", "total"])
 
 
+def test_the_times_do_not_jump_with_the_clock_of_the_shell(tmp_path: Path) -> None:
+    result = bash("jump() { SECONDS=5000; }; step one jump", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "83:2" not in result.stdout
+
+
 def test_the_table_says_how_busy_the_processors_were(tmp_path: Path) -> None:
     """Processes that have left their parents count too."""
     burn = f"burn() {{ {sys.executable} -c 'import time\nwhile time.process_time() < 1.2: pass'; }}; "
