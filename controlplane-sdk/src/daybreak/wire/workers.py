@@ -29,12 +29,13 @@ class WorkerModelState(StrEnum):
     """What a replica of a model does on its worker."""
 
     STARTING = "starting"
-    """Its engine loads the model, or waits for a GPU that another model still has."""
+    """Its engine loads the model, or the replica waits for a GPU that another replica still has."""
     READY = "ready"
     DRAINING = "draining"
     """It finishes the requests that it has, gets no more, and then stops."""
     FAILED = "failed"
-    """Its engine has ended or cannot be started. The worker tries again, after longer and longer pauses."""
+    """Its engine has ended or cannot be started, or fails again and again. The worker starts it again, after longer and
+    longer pauses."""
 
 
 class WorkerGpu(RequestModel):

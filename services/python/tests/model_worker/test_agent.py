@@ -184,7 +184,7 @@ def test_requests_end_before_a_model_or_the_worker_stops(
 ) -> None:
     gateway.want("w1", model("m"), model("n"))
     worker = start_worker(engine={"stop_s": 0.1})
-    # If an engine were stopped before its requests have ended, it would cut its answers off within this time.
+    # The requests stay open for this long. An engine that did not wait for them would cut their answers off sooner.
     too_early_s = 1.0
     for alias in ("m", "n"):
         gateway.wait_for("w1", alias, "ready")

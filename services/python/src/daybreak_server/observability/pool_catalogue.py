@@ -119,8 +119,8 @@ TASK_CANCEL_STEPS = _pool_histogram(
 GPU_USED = _pool_counter(
     "daybreak_gpu_used_seconds_total",
     "GPU-seconds (seconds × ranks) that had a result: those of tasks that succeeded (without those that earlier "
-    "attempts lost), plus those of groups while they hold a request. The time of groups that serve sessions is not "
-    "included. Measured on the lease clock.",
+    "attempts lost), plus those of groups while they hold a request and do not drain. The time of groups that serve "
+    "sessions is not included. Measured on the lease clock.",
 )
 GPU_WASTED = _pool_counter(
     "daybreak_gpu_wasted_seconds_total",
@@ -132,7 +132,8 @@ GPU_WASTED = _pool_counter(
 )
 GPU_IDLE = _pool_counter(
     "daybreak_gpu_idle_seconds_total",
-    "GPU-seconds of groups that hold no task and no request. Groups that serve sessions always count as idle.",
+    "GPU-seconds of groups that hold no task and no request. Groups that serve sessions always count as idle, and so "
+    "do groups without a task that drain.",
 )
 TENANT_GPU = _pool_counter(
     "daybreak_tenant_gpu_seconds_total",

@@ -1,4 +1,4 @@
-"""A caller that waits for a change sees it at once. A new load of a worker does not count as a change."""
+"""A caller that waits for a change sees it at once. Another load in a heartbeat does not count as a change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from testkit.registry_driver import RegistryDriver, model, plan_with, report, wo
 from testkit.valkey import Server
 
 PATIENCE_S = 60.0
-"""How long a test waits: much longer than it takes to see a change, and much shorter than the timeout of ``wait``."""
+"""How long a test waits: much longer than it takes to see a change. A call of ``wait`` that must return before its own
+timeout gets a timeout ten times as long."""
 VISIBLE: dict[str, Callable[[Registry], Awaitable[object]]] = {
     "a model": lambda registry: registry.add_model(model("new")),
     "a deleted model": lambda registry: registry.mark_deleted("chat"),
@@ -150,7 +151,7 @@ async def test_a_registry_that_has_lost_its_data_begins_again(driver: RegistryDr
 
 
 async def test_the_stream_of_changes_stays_short(driver: RegistryDriver) -> None:
-    """Redis trims a stream only by whole nodes of the stream's tree. By default, such a node has 100 entries."""
+    """Trimming is approximate: Redis removes only whole nodes of the stream's tree, by default of 100 entries each."""
     await begin(driver)
     for number in range(4 * CHANGES_MAX):
         await driver.registry.hold_placement(f"m{number}", priority=number, ttl_s=15)

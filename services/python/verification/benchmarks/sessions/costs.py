@@ -44,7 +44,7 @@ model for a turn of 0.48 s. A decode runs the language model for one token. An e
 was measured, not the one in the package."""
 
 FLAT = Costs(prefill=((1, 31.0), (32, 62.0)), decode=((1, 15.0), (32, 18.0)))
-"""Assumed, not measured. A device with idle units, such as a GPU, takes hardly longer for a larger step."""
+"""Assumed, not measured. A device with idle units, such as a GPU, takes little longer for a much larger step."""
 
 
 def _interpolated(points: Points, size: float) -> float:

@@ -59,7 +59,7 @@ def _shares(observations: Observations, pool: str) -> Iterator[Violation]:
         weight = float(store["weights"].get(tenant, 1))
         share = float(store["shares"].get(tenant, 0))
         if share < total / weight - 0.01:
-            what = f"tenant {tenant} of {pool} has a share of {share:.3f} s, but its tasks used {total:.3f} s"
+            what = f"tenant {tenant} of {pool}: share {share:.3f} s is less than {total:.3f} s used / weight {weight:g}"
             yield Violation(kind="charge", task=None, what=what)
 
 

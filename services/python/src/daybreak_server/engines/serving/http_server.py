@@ -69,7 +69,7 @@ class HttpServer:
 
     @property
     def running(self) -> bool:
-        """Whether the server answers requests."""
+        """Whether the thread of the server runs."""
         return self._thread.is_alive()
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ class HttpServer:
         self._socket.close()
 
     def stop(self, *, wait: bool = True) -> None:
-        """Close the port and all connections."""
+        """Close the port, and all connections once their answers have ended or a few seconds have passed."""
         self._server.should_exit = True
         if wait and self._thread.ident is not None and threading.current_thread() is not self._thread:
             self._thread.join(_GRACE_S + 5)
