@@ -14,6 +14,10 @@ class Kernel(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[Any] = []
+        self.closing = False
+
+    def is_closing(self) -> bool:
+        return self.closing
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.calls.append(bytes(data))
@@ -25,8 +29,8 @@ class Kernel(asyncio.Transport):
         self.calls.append("abort")
 
 
-async def _gathering() -> tuple[GatheringTransport, list[Any]]:
-    kernel = Kernel()
+async def _gathering(kernel: Kernel | None = None) -> tuple[GatheringTransport, list[Any]]:
+    kernel = kernel or Kernel()
     return GatheringTransport(kernel, asyncio.get_running_loop()), kernel.calls
 
 
@@ -61,6 +65,17 @@ async def test_an_aborted_connection_sends_nothing() -> None:
     transport.abort()
     await asyncio.sleep(0)
     assert calls == ["abort"]
+
+
+async def test_nothing_is_written_to_a_connection_that_has_ended() -> None:
+    """uvloop raises an error then."""
+    kernel = Kernel()
+    transport, calls = await _gathering(kernel)
+    transport.write(b"late")
+    kernel.closing = True
+    await asyncio.sleep(0)
+    transport.close()
+    assert calls == ["close"]
 
 
 async def test_much_is_written_at_once_so_that_the_transport_can_pause_its_writer() -> None:

@@ -20,6 +20,16 @@ EDGES: tuple[Mutant, ...] = (
         tests=f"{TESTS}/api/test_submit.py::test_tenants_do_not_see_each_other",
     ),
     mutant(
+        "tenant-of-unknown-address",
+        "a local client that has reset its connection submits as the tenant `default`",
+        (
+            f"{SERVER}/api/auth/principal.py",
+            'if connection.scope.get("client") is None and',
+            "if False and",
+        ),
+        tests=f"{TESTS}/api/test_gone_clients.py",
+    ),
+    mutant(
         "tenant-not-checked-on-preview",
         "one route does not check whose task it is",
         (

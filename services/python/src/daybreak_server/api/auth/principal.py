@@ -82,8 +82,18 @@ async def principal(connection: HTTPConnection) -> Principal:
     name another tenant with the header ``Daybreak-Tenant``. Local clients are administrators, and so is every client
     that sends ``admin.token``. Any other token is ignored, because OpenAI's clients always send one.
 
-    :raises ApiError: ``bad_header`` if a local client's ``Daybreak-Tenant`` is malformed.
+    The address of a client is unknown if it reset its connection before the server accepted it. Then the client may
+    have been local, and may have named a tenant, so its request must not run as ``default``.
+
+    :raises ApiError: ``bad_header`` if a local client's ``Daybreak-Tenant`` is malformed, or if a client whose address
+        is unknown sent one.
     """
+    if connection.scope.get("client") is None and _requested_tenant(connection) is not None:
+        raise ApiError(
+            ErrorCode.BAD_HEADER,
+            "The server does not know the address of this client, so the client may not send the header "
+            "Daybreak-Tenant. The client has probably closed the connection already.",
+        )
     if not is_local(connection):
         return _ADMIN if has_token(connection, connection.app.state.admin_token) else _ANYONE
     tenant = _requested_tenant(connection)

@@ -42,12 +42,13 @@ class GatheringTransport(asyncio.Transport):
             self.flush()
 
     def flush(self) -> None:
-        """Write the gathered data."""
+        """Write the gathered data. If the connection has ended by now, drop the data, as asyncio's transports do."""
         if self._parts:
             joined = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
             self._parts.clear()
             self._bytes = 0
-            self.inner.write(joined)
+            if not self.inner.is_closing():
+                self.inner.write(joined)
 
     def close(self) -> None:
         """Write the gathered data, then close."""

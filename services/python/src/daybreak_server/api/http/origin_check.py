@@ -143,9 +143,12 @@ def _names_loopback(host: str) -> bool:
 
 
 def _is_from_this_machine(scope: Scope) -> bool:
-    """Whether the connection is local. Forwarding headers do not count, because a page can send them."""
+    """Whether the connection is or may be local. Its address is unknown if the client has already reset it.
+
+    Forwarding headers do not count, because a page can send them.
+    """
     client = scope.get("client")
-    return client is not None and is_loopback(client[0])
+    return client is None or is_loopback(client[0])
 
 
 def _host_name(host: str) -> str | None:
