@@ -193,7 +193,7 @@ def test_every_query_that_needs_kubernetes_has_data(run: Observed) -> None:
 def _needs_the_cluster(query: Query) -> bool:
     names = promql.metric_names(query.expression)
     of_ray = any(name.startswith("ray_") for name in names)
-    # Ray exports its metrics every 10 s, so one short task gives no rate.
+    # Ray exports its metrics every 10 s, so the few seconds of a short task give no rate.
     ranks = {name for name in names if name.startswith("daybreak_rank_")} - _OF_OTHER_KINDS
     of_ranks = "rate(" not in query.expression and bool(ranks)
     return query.no_data == KUBERNETES or ((of_ray or of_ranks) and not query.no_data)

@@ -29,12 +29,15 @@ LOCK = ROOT / "requirements.lock"
 SERVER = ROOT / "services/python"
 UV = Path(sys.executable).with_name("uv")
 TESTS = (
-    "test_fast_start.py",
-    "test_deployments.py",
-    "test_ray_start.py",
-    "test_stock_ray.py",
-    "test_cluster_table.py",
-    "test_whole.py",
+    "local/test_fast_start.py",
+    "local/test_deployments.py",
+    "local/test_ray_start.py",
+    "local/test_stock_ray.py",
+    "local/test_cluster_table.py",
+    "local/test_ray_metrics.py",
+    "local/test_ray_manager.py",
+    "local/test_whole.py",
+    "operator/test_serve_rest.py",
 )
 
 
@@ -81,7 +84,7 @@ def main(wanted: str, *options: str) -> int:
         return 0
     print(f"Ray {version} ({wanted}) instead of {locked()}, in build/ray-{wanted}", flush=True)
     python = install(version, ROOT / "build" / f"ray-{wanted}")
-    tests = [SERVER / "tests" / "local" / name for name in TESTS]
+    tests = [SERVER / "tests" / name for name in TESTS]
     # The folder of this Python is first on PATH, so that the tests start the programs in this folder.
     environment = {**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}"}
     command = [python, "-m", "pytest", *tests, *options]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,9 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import redis
 
 from daybreak_server.local import reaper
+from daybreak_server.local.embedded_valkey import url_in
 from daybreak_server.local.instance import Instance, instance_tag
+from testkit.valkey import wait_until_written
 from testkit.waiting import wait_until
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -149,6 +153,16 @@ class System:
         ended = wait_until(look, timeout, f"the end of {task}")
         assert ended["state"] == state, ended
         return ended
+
+    def kill_valkey(self) -> int:
+        """Send SIGKILL to the embedded Valkey once its file has all that it has answered. :returns: its pid."""
+        url = url_in(self.folder)
+        assert url is not None
+        with redis.Redis.from_url(url, socket_timeout=5) as client:
+            wait_until_written(client)
+        pid = int(self.state()["pids"]["valkey"])
+        os.kill(pid, signal.SIGKILL)
+        return pid
 
     def remaining_processes(self) -> list[int]:
         return reaper.tagged(instance_tag(self.folder))

@@ -31,6 +31,18 @@ def binary(flavour: str = "valkey") -> Path | None:
     return Path(program) if program else None
 
 
+def wait_until_written(client: redis.Redis) -> None:
+    """Wait until the append-only file has all writes that the server has answered. If it does not respond, do not wait.
+
+    While the disk is busy with an earlier fsync, a server with ``everysec`` keeps writes in memory for up to two
+    seconds. A kill in this time would lose them. So call this before a kill that must lose nothing.
+    """
+    with contextlib.suppress(redis.RedisError):
+        wait_until(
+            lambda: not client.info("persistence").get("aof_buffer_length"), 30, "the writes to the file"
+        )
+
+
 class Server:
     """A server. ``stop`` saves all data and shuts it down; ``kill`` sends SIGKILL."""
 
@@ -86,18 +98,10 @@ class Server:
             self._process = None
 
     def kill(self) -> None:
-        """Wait until the append-only file has all writes that the server has answered, then send SIGKILL.
-
-        While the disk is busy with an earlier fsync, a server with ``everysec`` keeps writes in memory for up to two
-        seconds. A kill in this time would lose them.
-        """
+        """Wait until the append-only file has all writes that the server has answered, then send SIGKILL."""
         if self._process is not None:
-            with contextlib.suppress(redis.RedisError), self.client(socket_timeout=5) as client:
-                wait_until(
-                    lambda: not client.info("persistence").get("aof_buffer_length"),
-                    30,
-                    "the writes to the file",
-                )
+            with self.client(socket_timeout=5) as client:
+                wait_until_written(client)
             self._process.kill()
             self._process.wait(60)
             self._process = None

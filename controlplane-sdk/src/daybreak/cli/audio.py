@@ -40,7 +40,8 @@ class Audio:
 
 
 def open_audio(name: str | None, *, rate: int, encoding: str, stopped: Callable[[], bool]) -> Audio:
-    """Open the audio ``name``: a file, ``-`` for stdin, or ``None`` for the microphone. Raises ``UsageError``."""
+    """Open the audio ``name``: a file, ``-`` for stdin, or ``None`` for the microphone. Raises ``UsageError``,
+    or ``OSError`` if the file cannot be read."""
     check_format(encoding, rate)
     if name is None:
         return _microphone(rate, stopped)

@@ -61,8 +61,8 @@ def download(
     """Download the artifact to ``path``: a file, or a folder (an existing one, or a path that ends with ``/``).
 
     Without ``path``, the file is created in the working directory, under the artifact's name. Symbolic links are
-    followed. Raises ``ArtifactNotFoundError`` if the artifact does not exist, and ``DownloadError`` if the number or
-    the SHA-256 of the bytes that arrived is wrong.
+    followed. Raises ``ArtifactNotFoundError`` if the artifact does not exist, ``DownloadError`` if too many bytes
+    arrived or their SHA-256 is wrong, and ``TransportError`` if too few arrived.
     """
     current = task if isinstance(task, Task) else (yield from request_with_retries(routes.get(task), retry))
     artifact = artifact_of(current, name)

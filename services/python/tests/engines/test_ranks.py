@@ -145,7 +145,7 @@ def test_a_step_that_stalls_is_a_strike_and_the_group_ends(
 def test_a_zombie_leader_abandons_a_task_that_another_group_has(
     pools: Callable, ranks: Callable[..., Ranks]
 ) -> None:
-    """A leader that was frozen for longer than its lease leaves no file behind, and stays alive."""
+    """A leader that was frozen for longer than its lease leaves no file but a checkpoint behind, and stays alive."""
     pool = pools(ranks=2, lease={"lease_s": 1.0, "stall_s": 60.0})
     frozen = ranks(pool)
     task = pool.submit(message="z", steps=150, step_s=0.02, all_ranks=True)

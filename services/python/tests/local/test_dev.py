@@ -61,10 +61,8 @@ def test_a_killed_valkey_restarts_on_its_port_with_its_data(dev: System) -> None
     """After a kill -9 of the store, the earlier task still exists and new tasks run."""
     task = dev.submit(message="before", steps=1)
     dev.wait(task)
-    pid = dev.state()["pids"]["valkey"]
     port = (dev.folder / "valkey" / "port").read_text()
-    # Valkey writes each change to its file at once, unless the disk is slow. So this kill of Valkey loses no change.
-    os.kill(pid, signal.SIGKILL)
+    dev.kill_valkey()
     wait_until(lambda: try_request(f"{dev.url}/v1/tasks/{task}"), 60, "the store to restart")
     assert request(f"{dev.url}/v1/tasks/{task}")["state"] == "succeeded"
     assert (dev.folder / "valkey" / "port").read_text() == port

@@ -86,11 +86,10 @@ def test_the_log_of_a_rank_is_in_its_file(up: System) -> None:
 
 def test_a_running_task_survives_a_kill_of_valkey(up: System) -> None:
     """Valkey restarts on the same port with the same data, and the task needs no second attempt."""
-    before = up.state()["pids"]["valkey"]
     port = (up.folder / "valkey" / "port").read_text()
     task = up.submit(message="through", steps=40, step_s=0.1, all_ranks=True)
     wait_until(lambda: request(f"{up.url}/v1/tasks/{task}").get("progress"), 60, "the first step")
-    os.kill(before, signal.SIGKILL)
+    before = up.kill_valkey()
     restarted(up, "valkey", before)
     assert (up.folder / "valkey" / "port").read_text() == port
     finished = up.wait(task)

@@ -77,7 +77,7 @@ def test_attempts_are_counted_per_revision() -> None:
 
 
 def test_a_template_that_returns_keeps_its_application_although_its_head_is_silent_for_a_while() -> None:
-    """The deploy attempts of the abandoned template do not count for the template that returns. Deploying the
+    """The deploy attempts of the template in between do not count for the template that returns. Deploying the
     application again would stop all groups."""
     before = PoolStatus(application=Application(attempt=5, since=NOW - 10), revision="another")
     video = pool(replicas=1, status=before)

@@ -57,7 +57,11 @@ def test_anchors_and_merges_may_be_used(config: Path) -> None:
             "line 1, column 14: cannot be read: there is no anchor with this name",
         ),
         (f"redis: {{url: !{SECRET} x}}", "line 1: a tag is unknown; put a value that starts with"),
-        (f"redis: {{url: &a {SECRET}, prefix: &a x, b: !!python/none x}}", "line 1"),
+        (
+            f"redis: {{url: &a {SECRET}, prefix: &a x}}",
+            "line 1, column 34: cannot be read: an anchor is defined twice; put a value",
+        ),
+        (f"redis: {{url: {SECRET}, b: !!python/none x}}", "line 1"),
         ("http: {port: 1}\n---\nhttp: {port: 2}\n", "line 2, column 1: cannot be read: a second document"),
         ("1: x", "line 1: a key is not text"),
         ("http: {yes: 1}", "line 1: a key is not text"),

@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("loop", ["daybreak", "diffusers"])
 def test_a_row_of_each_loop_is_measured(loop: str) -> None:
-    """Both loops report a time per step. Only Daybreak's loop also reports the times of decode and encode."""
+    """Both loops report a time per step. Only Daybreak's loop also reports the time of the decode."""
     row = Row(model="tiny", size="32x32", frames=5, steps=3, loop=loop)
     result = measure(row, CPU)
     assert result.error is None

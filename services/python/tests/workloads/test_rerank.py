@@ -144,6 +144,12 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     ("/rerank", {"query": "a", "texts": "a"}, "texts", "invalid_input"),
     ("/rerank", {"query": "a", "texts": ["a"], "raw_scores": 1}, "raw_scores", "invalid_input"),
     ("/rerank", {"query": LONG, "texts": ["a"], "truncate": True}, "texts.0", "too_long"),
+    (
+        "/rerank",
+        {"query": "a", "texts": ["a"], "truncation_direction": "Left"},
+        "truncation_direction",
+        "invalid_input",
+    ),
     ("/reranker/api", {"questions": ["a", "a"], "texts": ["a"]}, "questions", "invalid_input"),
     ("/reranker/api", {"questions": [], "texts": ["a"]}, "questions", "empty_input"),
     ("/reranker/api", {"texts": ["a"]}, "questions", "invalid_input"),

@@ -227,11 +227,11 @@ class FaultCluster:
 
     # ── faults ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def kill(self, target: Target, *, down_s: float = 0.0) -> bool:
-        """Send SIGKILL and wait until the process is gone. Its replica restarts after ``down_s``.
-
-        :returns: whether the process existed.
-        """
+    def kill(self, target: Target, *, down_s: float = 0.0, written: bool = True) -> bool:
+        """Send SIGKILL and wait until the process is gone. Its replica restarts after ``down_s``. With ``written``, a
+        server is killed only once its file has what it has answered. :returns: whether the process existed."""
+        if target.kind == "server" and written:
+            server.wait_until_written(self.port)
         if down_s:
             self.hold(target.name.partition(".")[0], for_s=down_s)
         killed = kill_watchdog(target.pid) if target.kind == "watchdog" else self.processes.kill(target.pid)

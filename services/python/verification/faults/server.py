@@ -12,6 +12,7 @@ from pathlib import Path
 import redis
 
 from daybreak_server.local.embedded_valkey import server_program
+from testkit import valkey
 
 FLAVOURS = ("valkey", "redis")
 FSYNC = ("everysec", "always", "no")
@@ -60,6 +61,12 @@ def answers(port: int) -> bool:
         return False
     finally:
         client.close()
+
+
+def wait_until_written(port: int) -> None:
+    """Call :func:`testkit.valkey.wait_until_written` for the server at this port."""
+    with contextlib.closing(redis.Redis(host="127.0.0.1", port=port, socket_timeout=5)) as client:
+        valkey.wait_until_written(client)
 
 
 def gateway_answers(port: int) -> bool:

@@ -61,7 +61,7 @@ EMBEDDING: tuple[Mutant, ...] = (
     ),
     mutant(
         "rerank-random-head",
-        "a model that computes no score for pairs ranks at random",
+        "a model that cannot score pairs is accepted, so its ranking is random",
         (f"{SERVER}/workloads/rerank/model.py", 'if options.kind == "auto" and names and', "if False and"),
         tests=f"{_RERANK_TESTS}::test_a_model_that_does_not_rank_is_refused",
     ),

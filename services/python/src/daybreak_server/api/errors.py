@@ -1,13 +1,13 @@
 """The errors that the API answers with, and the translation of other errors into them.
 
 Routes raise :class:`ApiError`. The errors of the ports, of pydantic and of Starlette's routing are translated by this
-module only: pydantic's errors about a body by :func:`from_validation`, and most others by :func:`to_api_error`::
+module only: pydantic's errors about a body by :func:`from_validation`, those about query parameters by
+:func:`from_query_errors`, and most others by :func:`to_api_error`::
 
     ApiError                     a stable code with its status, and a sentence for this one case
     ├─ StoreError                idempotency_mismatch, conflict, queue_full or store_unavailable;
     │                            for sessions also sessions_full or not_found
     ├─ BlobError                 no_such_artifact or store_unavailable
-    ├─ RequestValidationError    invalid_input, with the query parameters that are wrong
     └─ HTTPException             not_found, method_not_allowed or bad_header
 
 An exception that is none of these is a bug: it becomes ``internal``, a 500.
@@ -24,7 +24,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -225,9 +224,12 @@ def from_http(exc: HTTPException, path: str) -> ApiError:
     return ApiError(ErrorCode.BAD_HEADER, str(exc.detail), headers=dict(exc.headers or {}))
 
 
-def from_request_validation(exc: RequestValidationError) -> ApiError:
-    """Invalid query parameters. ``query.limit`` is named ``limit``, and ``query.state.0`` is named ``state``."""
-    found = [{**error, "loc": error["loc"][1:2]} for error in exc.errors()[:MAX_FIELD_ERRORS]]
+def from_query_errors(errors: Sequence[Mapping[str, Any]]) -> ApiError:
+    """Invalid query parameters, as pydantic describes them.
+
+    ``query.limit`` is named ``limit``, and ``query.state.0`` is named ``state``.
+    """
+    found = [{**error, "loc": error["loc"][1:2]} for error in errors[:MAX_FIELD_ERRORS]]
     return invalid([_field_error(error, "") for error in found])
 
 
@@ -240,8 +242,6 @@ def to_api_error(exc: Exception, path: str) -> ApiError | None:
             return from_store(exc)
         case BlobError():
             return from_blobs(exc)
-        case RequestValidationError():
-            return from_request_validation(exc)
         case HTTPException():
             return from_http(exc, path)
         case _:

@@ -152,6 +152,8 @@ def test_a_failed_task_has_used_all_its_strikes_and_is_one_dead_letter(story: St
     story.record.update(max_strikes=1)
     story.store["dead"] = [TASK]
     assert kinds(story) == set()
+    story.store["dead"] = [TASK, TASK]
+    assert kinds(story) == {"dead-letter"}
 
 
 def test_a_reader_may_miss_the_events_before_a_reset(story: Story) -> None:

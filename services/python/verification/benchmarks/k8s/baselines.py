@@ -56,7 +56,7 @@ class Baselines:
         self.whole_s.append(sum(self._run(self._templates[pool], WHOLE, pods=hosts)))
 
     def _run(self, template: dict[str, Any], script: str, *, pods: int = 1) -> tuple[float, float]:
-        """Seconds until the pods run, and from then until their scripts have ended."""
+        """Seconds until the pods run, and from then until their scripts have printed that they are done."""
         core, namespace = self._deployment.kube.core, self._deployment.kube.namespace
         names = [f"{NAME}-{number}" for number in range(pods)]
         began = time.monotonic()

@@ -85,7 +85,7 @@ def hosts(what: str, cycles: Sequence[WakeCycle], whole_s: Sequence[float]) -> I
 def _formed(
     what: str, cycles: Sequence[WakeCycle], *, baseline_s: float | None, baseline_what: str, note: str
 ) -> Row:
-    """The time until the group formed. If there is a baseline, the row has a target."""
+    """The time until a group has formed and has claimed a task. If there is a baseline, the row has a target."""
     groups = [cycle.group_s for cycle in cycles]
     return Row(
         what=f"{what}: from the RayCluster's patch until the group has a task",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -130,10 +131,12 @@ def dead_letters(observations: Observations) -> Iterator[Violation]:
     for pool, store in observations.stores.items():
         dead = store["dead"]
         failed = {t for t, r in observations.finals.items() if r["pool"] == pool and r["state"] == "failed"}
-        if len(dead) != len(set(dead)) or set(dead) != failed:
-            for task in sorted(set(dead) ^ failed):
-                yield Violation(
-                    kind="dead-letter",
-                    task=task,
-                    what="failed without a dead letter, or has a dead letter without having failed",
-                )
+        for task in sorted(set(dead) ^ failed):
+            yield Violation(
+                kind="dead-letter",
+                task=task,
+                what="failed without a dead letter, or has a dead letter without having failed",
+            )
+        for task, count in Counter(dead).items():
+            if count > 1:
+                yield Violation(kind="dead-letter", task=task, what=f"has {count} dead letters")

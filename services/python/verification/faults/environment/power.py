@@ -51,7 +51,7 @@ def _round(cluster: FaultCluster, disk: Disk, stats: CrashStats, *, busy_s: floa
         cluster.hold("server")
         (target,) = cluster.targets("server")
         cut = time.monotonic()
-        cluster.kill(target)
+        cluster.kill(target, written=False)
         stats.forgotten_bytes += disk.crash()
     cluster.release("server")
     wait_until(lambda: server.answers(cluster.port), 60, "the server after the crash")

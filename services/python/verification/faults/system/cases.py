@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from testkit.valkey import wait_until_written
 from testkit.waiting import wait_until
 from verification.faults.scenario_catalogue import ViolatedError
 from verification.faults.system import processes
@@ -129,6 +130,9 @@ def _component_killed(
     bench.busy("echo", task, step=20)
     (old,) = bench.up.find(component)
     with bench.with_other_tasks():
+        if component == "valkey":
+            with bench.up.client() as client:
+                wait_until_written(client)
         at = kill(bench, [old], component)
         wait_until(
             lambda: _other(bench, component, old, back), LATEST_S, f"another {name}; see {bench.up.logs()}"

@@ -14,7 +14,14 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from daybreak.wire import ErrorCode
-from daybreak_server.api.errors import ApiError, ErrorRenderer, record_code, request_id_of, to_api_error
+from daybreak_server.api.errors import (
+    ApiError,
+    ErrorRenderer,
+    from_query_errors,
+    record_code,
+    request_id_of,
+    to_api_error,
+)
 from daybreak_server.ports.blobs import BlobError
 from daybreak_server.ports.store_errors import StoreError
 
@@ -25,7 +32,10 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 def error_response(request: Request, exc: Exception, render: ErrorRenderer) -> Response:
     """The response to an exception. An exception that is a bug is raised again."""
-    error = to_api_error(exc, request.url.path)
+    if isinstance(exc, RequestValidationError):  # FastAPI validates only query parameters
+        error: ApiError | None = from_query_errors(exc.errors())
+    else:
+        error = to_api_error(exc, request.url.path)
     if error is None:
         raise exc
     if error.code is ErrorCode.METHOD_NOT_ALLOWED:

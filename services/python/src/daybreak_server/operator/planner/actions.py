@@ -64,7 +64,8 @@ class ScaleDown:
 
     Preconditions:
     * Every pod of ``named_pods`` still exists. Otherwise KubeRay would delete another pod.
-    * At most ``max_remaining`` replicas remain. Otherwise KubeRay would delete the excess.
+    * Besides the replicas to remove, at most ``max_remaining`` exist. Otherwise KubeRay would also delete replicas that
+      it chooses itself.
     * Every group on the replicas to remove has drained, or is in ``overdue``.
     """
 

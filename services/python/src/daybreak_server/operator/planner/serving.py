@@ -50,7 +50,7 @@ def serve(
 
 
 def _next_attempt(state: ClusterState, application: Application, now: float) -> Application:
-    """The deploy attempt after a failure: the present one during the backoff, then the next one.
+    """The deploy attempt after a failure: the next one once the backoff is over and no group is busy.
 
     Serve stops retrying after a few failed starts. It starts the application again only with new arguments, here the
     number of the deploy attempt.

@@ -111,7 +111,7 @@ def _syntax_error(exc: yaml.YAMLError, name: str) -> str:
         return f"{where}: cannot be read: it contains a control character; remove it"
     if "alias" in problem:
         return f"{where}: cannot be read: there is no anchor with this name; {_IN_QUOTES}"
-    if "anchor" in problem:
+    if "anchor" in str(getattr(exc, "context", None) or ""):
         return f"{where}: cannot be read: an anchor is defined twice; {_IN_QUOTES}"
     if "single document" in problem or "another document" in problem:
         return f"{where}: cannot be read: a second document starts here; keep one document"

@@ -62,6 +62,11 @@ def read_tei(request: Request, *, max_inputs: int) -> RerankRequest:
     """The request of ``/rerank``. :raises RequestError: if it is wrong."""
     body = body_of(request)
     query, texts = text_of(body, "query"), texts_of(body.get("texts"), "texts", max_texts=max_inputs)
+    if body.get("truncation_direction") not in (None, "right", "Right"):
+        wrong(
+            "truncation_direction",
+            "truncation_direction must be Right, because texts are cut only at their end.",
+        )
     return RerankRequest(
         api="tei",
         pairs=[(query, text) for text in texts],

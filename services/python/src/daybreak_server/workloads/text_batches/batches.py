@@ -92,8 +92,8 @@ class TextBatches(Generic[P, R]):
         """The results of a task's inputs, in their order. Inputs of requests go first.
 
         :param cancelled: whether nobody waits for the results any more. It is called only if no batch runs, or if
-            a batch has ended since the last call. So each call also shows that the work advances, even if all batches
-            hold only inputs of requests.
+            a batch has ended since the last call. So each call also shows that the group works, even while inputs of
+            requests fill all batches and this task's own inputs wait.
         :raises RetryableError: if nobody waits, or the group leaves. If the model raises an error for one input, this
             error is raised.
         """

@@ -21,14 +21,15 @@ CLIENTS, QUICK_CLIENTS = (1, 2, 4, 8), (1, 2)
 SPEECH_S, QUICK_SPEECH_S = 20.0, 5.0
 APART_S = 0.3
 TARGET = "en"
-ABOUT = """Each client speaks {speech_s:g} s of English in real time, in pieces of 100 ms, and reads the \
+ABOUT = """Each client speaks at least {speech_s:g} s of English in real time, in pieces of 100 ms, and reads the \
 transcription. *Lag*: each text covers the audio up to some point. Its lag is the time from the speaking of that \
 point to the arrival of the text. The server says which audio a text covers. For text that never comes, the lag \
-runs until the client stops waiting. *WhisperLive*: version {version}, its faster-whisper backend on the CPU, one \
-model for all clients, with its own settings except voice activity detection, which is off; with *batched*, it \
-computes the audio of several clients in one batch. Its model is Whisper base, with 74 million parameters, for any \
-words. *Daybreak*: `daybreakd up` with the tiny speech model, with 1.4 million parameters, for some fifty words. So \
-do not compare the lags of the two servers. Compare how each server's lag grows with the number of its clients \
+runs until the client stops waiting; a client that was refused has no lags. *WhisperLive*: version {version}, its \
+faster-whisper backend on the CPU, one model for all clients, with its own settings except voice activity \
+detection, which is off; with *batched*, it computes the audio of several clients in one batch. Its model is Whisper \
+base, with 74 million parameters, for any words. *Daybreak*: `daybreakd up` with the tiny speech model, with 1.4 \
+million parameters, for some fifty words. So do not compare the lags of the two servers. Compare how each server's \
+lag grows with the number of its clients \
 (*ratio*)."""
 
 

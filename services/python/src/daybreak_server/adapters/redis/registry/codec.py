@@ -1,4 +1,4 @@
-"""The JSON in which the registry keeps its records. Readers ignore fields that only a newer version knows."""
+"""The JSON in which the registry keeps its records. Readers ignore fields that only a newer version gives an object."""
 
 from __future__ import annotations
 

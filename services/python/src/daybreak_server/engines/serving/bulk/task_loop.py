@@ -5,8 +5,7 @@ progress, checkpoints, artifacts, settlements and traces are the same code. Thre
 
 * The *workload* is a :class:`~daybreak_server.engines.serving.bulk.run.BulkRun`.
 * The *state* of the group in its record belongs to the loop of requests; this loop changes only ``tasks`` and
-  ``detail``. The store itself treats a group that holds a task as busy, so the task is live and the group's host is not
-  removed as idle.
+  ``detail``. The store itself treats a group that holds a task as busy, so the group's host is not removed as idle.
 * The *heartbeat* is the task's own. The loop of requests calls :meth:`TaskThread.stalled`. If the task has stalled,
   that loop breaks the group, as it does for a request that stalls.
 
@@ -38,11 +37,12 @@ from daybreak_server.workloads.base import WorkloadSpec
 from daybreak_server.workloads.bulk import BulkWorkload
 
 _STORE_S = 10.0
-"""The longest time that a snapshot waits until its part of the output is stored."""
+"""How long a snapshot waits at most until the newest results are stored. After that, it covers only the stored ones."""
 
 
 class BesideRequests:
-    """Implements :class:`~daybreak_server.engines.gang.task_leases.TaskLeases`, but never changes the group's state."""
+    """Implements :class:`~daybreak_server.engines.gang.task_leases.TaskLeases`, without storing the state that the loop
+    of tasks gives to the group."""
 
     def __init__(self, leases: TaskLeases) -> None:
         self._leases = leases
