@@ -5,14 +5,20 @@ from __future__ import annotations
 import io
 import struct
 import sys
+import threading
+import time
 from array import array
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from daybreak.cli.audio import Audio, open_audio
 from daybreak.cli.exit_codes import UsageError, exit_code
+from daybreak.cli.output import Output
+from daybreak.cli.speak import _translate
 from daybreak.errors import ArgumentError
 
 PCM = array("h", [0, 8191, -16384, 24575] * 1000).tobytes()
@@ -93,3 +99,27 @@ def test_options_of_samples_are_checked_before_anything_is_read() -> None:
         opened("-", encoding="mp3")
     with pytest.raises(ArgumentError, match="is not a sample rate"):
         opened("-", rate=0)
+
+
+def test_the_microphone_is_closed_before_the_command_ends() -> None:
+    """Otherwise Python may exit while another thread is inside PortAudio, and hang."""
+    stopped, opened_it, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def pieces() -> Iterator[bytes]:
+        opened_it.set()
+        try:
+            while True:
+                yield b"\0\0"
+                time.sleep(0.01)
+        finally:
+            time.sleep(0.2)
+            closed.set()
+
+    def events() -> Iterator[Any]:
+        opened_it.wait(60)
+        yield from ()
+
+    live = SimpleNamespace(events=events, send=lambda piece, pace: None, end=lambda: None)
+    audio = Audio(pieces=pieces(), sample_rate=16_000, live=True)
+    _translate(cast("Any", live), audio, Output(as_json=True), stopped, pace=False)
+    assert closed.is_set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import Annotated
 
@@ -22,6 +22,8 @@ from daybreak.sync import Client
 from daybreak.wire import SessionEvent, SessionEventType
 
 _NO_TEXT = "No text: the model heard no words that it knows."
+_MICROPHONE_CLOSES_S = 5.0
+"""How long the command waits at its end until the microphone is closed."""
 
 
 def speak(
@@ -106,18 +108,24 @@ def _translate(
     events = live.events()
     printer = Printer(output)
     interrupted = False
-    while True:
-        try:
-            for event in events:
-                printer.show(event)
-            break
-        except KeyboardInterrupt:
-            if interrupted:
-                raise
-            interrupted = True
-            stopped.set()
-            events = live.events()
-            live.end()
+    try:
+        while True:
+            try:
+                for event in events:
+                    printer.show(event)
+                break
+            except KeyboardInterrupt:
+                if interrupted:
+                    raise
+                interrupted = True
+                stopped.set()
+                events = live.events()
+                live.end()
+    finally:
+        # If Python exits while the other thread closes the microphone, both call PortAudio, and the command may hang.
+        stopped.set()
+        if audio.live:
+            sender.join(_MICROPHONE_CLOSES_S)
     if failures and not interrupted:
         raise failures[0]
     return printer.exit_code
@@ -127,7 +135,7 @@ def _send_all(
     live: LiveSession, audio: Audio, stopped: threading.Event, failures: list[Exception], *, pace: bool
 ) -> None:
     try:
-        for piece in _until(audio.pieces, stopped):
+        for piece in _until(stopped, audio.pieces):
             live.send(piece, pace=pace)
     except (DaybreakError, OSError) as error:
         if not stopped.is_set():
@@ -135,11 +143,13 @@ def _send_all(
     live.end()
 
 
-def _until(pieces: Iterator[bytes], stopped: threading.Event) -> Iterator[bytes]:
+def _until(stopped: threading.Event, pieces: Iterator[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         if stopped.is_set():
-            return
+            break
         yield piece
+    if isinstance(pieces, Generator):
+        pieces.close()  # this closes a microphone
 
 
 class Printer:
