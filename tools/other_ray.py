@@ -36,6 +36,7 @@ TESTS = (
     "local/test_cluster_table.py",
     "local/test_ray_metrics.py",
     "local/test_ray_manager.py",
+    "local/test_serving_on_ray.py",
     "local/test_whole.py",
     "operator/test_serve_rest.py",
 )

@@ -21,7 +21,7 @@ from daybreak_server.workloads.speech.attention import (
 
 pytestmark = [
     pytest.mark.heavy,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed: apt-get install g++"),
 ]
 PAGES_EACH, PAGE_SIZE, HEADS, WIDTH = 5, 16, 2, 16

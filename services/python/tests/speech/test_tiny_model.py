@@ -105,7 +105,7 @@ def test_nothing_is_written_when_nobody_speaks(model: Speech, sound: str) -> Non
 
 
 @pytest.mark.heavy
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_thirty_minutes_in_one_session_stay_right_in_the_same_memory(model: Speech) -> None:
     pair = next(pair for pair in model.shape.pairs if pair.target == "zh")
     pause = bytes(32_000 // 2)

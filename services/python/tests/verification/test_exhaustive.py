@@ -27,7 +27,7 @@ from verification.exhaustive.machine import LEASE, Move, Store
 from verification.exhaustive.search import Found, endless, explore
 from verification.exhaustive.server_walks import LETTERS, TICK_MS, ServerWalk, walks
 
-pytestmark = pytest.mark.timeout(900)  # on an idle core, the whole search takes about ten seconds
+pytestmark = pytest.mark.timeout(1800)  # on an idle core, the whole search takes about ten seconds
 WALKS = 250
 """How many walks of each world run on a real server. With `--hypothesis-profile long`, all walks run."""
 

@@ -19,7 +19,7 @@ from verification.tiny_wan.shapes import SUBJECTS
 
 
 @pytest.mark.heavy
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_workload_follows_all_sixty_prompts_of_the_tiny_model(tmp_path: Path) -> None:
     """Each prompt has its own seed, from 0 to 59. Of the 60 videos, at least 57 have the right colour, at least 57 the
     right direction, and at least 48 (80 %) the right shape.
