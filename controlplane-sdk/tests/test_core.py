@@ -72,6 +72,14 @@ def test_an_argument_of_the_wrong_type_raises_an_error_that_names_it(
         routes.submit_body("echo", **({"input": {}} | given))
 
 
+@pytest.mark.parametrize("value", [{1}, b"x", datetime(2026, 1, 1, tzinfo=UTC), 1j, object()])
+def test_a_value_that_json_cannot_represent_raises_an_error_that_says_where_it_is(value: object) -> None:
+    with pytest.raises(
+        errors.ArgumentError, match=rf"^input\.shots\[1\] is of type {type(value).__name__}, "
+    ):
+        routes.submit_body("echo", {"shots": ["a", value]})
+
+
 def test_only_a_failed_task_reports_its_error(make: Any) -> None:
     """An expired task may carry the error of an earlier attempt, but the deadline ended the task."""
     error = {"code": "echo_failed", "message": "as asked"}

@@ -103,7 +103,7 @@ _STREAMS = Row(
         ),
         Panel(
             title="Events and resets",
-            shows="Events sent to subscribers per second, and subscribers that were reset to a snapshot.",
+            shows="Events sent to subscribers per second, and subscribers that missed some and got the state instead.",
             bad="Resets: subscribers read too slowly, or the gateway is overloaded.",
             unit=Unit.PER_SECOND,
             runbook="daybreakstreamresets",

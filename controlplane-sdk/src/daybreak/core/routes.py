@@ -1,4 +1,4 @@
-"""The routes of tasks and pools. Each function builds the :class:`ApiRequest` of one route, and sends nothing.
+"""The routes of tasks and pools. A function with the name of a route builds its :class:`ApiRequest`, and sends nothing.
 
 :func:`list_tasks` is the exception: it needs several requests, so it is an :class:`Operation`.
 """
@@ -89,6 +89,13 @@ def require_json(value: Any, name: str) -> None:
         case list() | tuple():
             for index, inner in enumerate(value):
                 require_json(inner, f"{name}[{index}]")
+        case None | bool() | int() | float() | str():
+            pass
+        case _:
+            raise ArgumentError(
+                f"{name} is of type {type(value).__name__}, which JSON cannot represent: "
+                "convert it to text, a number, a list or a dict"
+            )
 
 
 def submit_body(
@@ -108,7 +115,7 @@ def submit_body(
     checks only the following:
 
     :raises ArgumentError: if JSON cannot represent a value.
-    :raises TypeError: if an argument has the wrong type.
+    :raises TypeError: if ``input``, ``metadata`` or ``start_at`` has the wrong type.
     :raises ValueError: if ``start_at`` has no time zone.
     """
     if not isinstance(input, Mapping):

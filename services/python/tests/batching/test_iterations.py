@@ -280,8 +280,10 @@ def test_rules_become_settings_and_come_back() -> None:
 
 
 def calls_of_a_step(waiting: int) -> int:
-    """Count the calls and returns of functions in three steps and one ``forget``. ``waiting`` sessions are in each
-    queue."""
+    """Count the calls and returns of functions in three steps and one ``forget``.
+
+    ``waiting``: the number of sessions in each queue.
+    """
     scheduler: Scheduler[str] = Scheduler(IterationRules(max_batch_size=4))
     for number in range(waiting):
         scheduler.decode_ready(f"d{number}", 0.0)

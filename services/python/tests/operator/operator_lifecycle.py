@@ -102,7 +102,10 @@ def run_operator(config: dict[str, str]) -> None:
 
 
 def main() -> int:
-    """Run until SIGTERM. Slow imports happen once; each run is a fork of this process."""
+    """Run until SIGTERM, or until a run ends in another way than by its failpoint.
+
+    Slow imports happen once, because each run is a fork of this process.
+    """
     config = json.loads(Path(sys.argv[1]).read_text())
     log_to_stderr()
     logging.getLogger("kopf").setLevel(logging.WARNING)

@@ -1,4 +1,5 @@
-"""Pools whose groups answer requests: what protects a group from removal, which group is removed first, and when."""
+"""Pools whose groups answer requests or hold sessions: what protects a group from removal, and which group is removed
+first, and when."""
 
 from __future__ import annotations
 

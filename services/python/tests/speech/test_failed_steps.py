@@ -89,6 +89,7 @@ def serve(model: Speech) -> dict[str, list[int | None]]:
     return written
 
 
+@pytest.mark.heavy
 def test_a_step_that_fails_anywhere_changes_no_token(
     model: Speech, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -83,6 +83,7 @@ def test_sessions_of_a_batch_write_what_each_writes_alone(model: Speech) -> None
     assert any(any(turn) for turn in alone), "the model wrote no token, so nothing was compared"
 
 
+@pytest.mark.heavy
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_flex_attention_computes_what_the_gathered_pages_do(folder: Path) -> None:
     gather, flex = (loaded(folder, cache_mb=2, attention=name) for name in ("gather", "flex"))

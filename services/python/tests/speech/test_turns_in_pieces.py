@@ -109,6 +109,7 @@ def compare(model: Speech, streams: Sequence[tuple[bytes, int]], seed: int) -> N
     assert model.memory()[0] == 0
 
 
+@pytest.mark.heavy
 def test_any_cuts_give_the_same_tokens_in_batches_of_both_phases(folder: Path) -> None:
     model = loaded(folder, cache_mb=4)
     streams = [
@@ -119,6 +120,7 @@ def test_any_cuts_give_the_same_tokens_in_batches_of_both_phases(folder: Path) -
         compare(model, streams, seed)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["layer", "whisper"])
 def test_the_encoders_of_transformers_give_the_same_tokens(tmp_path: Path, kind: str) -> None:
     """These encoders read each block with the audio before it, wherever the turn was cut."""

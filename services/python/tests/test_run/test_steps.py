@@ -1,5 +1,5 @@
-"""Tests of ``.ci/steps``: the table at the end of a CI run, the step that runs in the background, and commands with a
-small share of the processors."""
+"""Tests of ``.ci/steps``: the table at the end of a CI run, steps that run in the background, and commands with a small
+share of the processors."""
 
 from __future__ import annotations
 
@@ -39,9 +39,20 @@ def rows_of(output: str) -> list[tuple[int | None, str]]:
     return [(int(busy) if busy else None, name.strip()) for busy, name in rows]
 
 
-def test_the_table_has_every_step_and_the_background_step(tmp_path: Path) -> None:
-    code, rows = run("beside image true; step tests true; step 'the rest' join", tmp_path)
-    assert (code, rows) == (0, ["tests", "image", "the rest", "total"])
+def test_the_table_has_every_step_and_the_steps_in_the_background(tmp_path: Path) -> None:
+    code, rows = run(
+        "beside a image true; beside b docs true; step tests true; step 'the docs' join b; step 'the rest' join a",
+        tmp_path,
+    )
+    background = ["docs, in the background", "the docs", "image, in the background", "the rest"]
+    assert (code, rows) == (0, ["tests", *background, "total"])
+
+
+def test_each_step_in_the_background_has_its_own_output(tmp_path: Path) -> None:
+    """It is printed when the step is joined."""
+    result = bash("beside a one echo first; beside b two echo second; join b; echo then; join a", tmp_path)
+    printed = [line for line in result.stdout.splitlines() if line in ("first", "second", "then")]
+    assert (result.returncode, printed) == (0, ["second", "then", "first"])
 
 
 def test_a_failed_step_ends_the_run_and_is_marked_in_the_table(tmp_path: Path) -> None:
@@ -50,14 +61,15 @@ def test_a_failed_step_ends_the_run_and_is_marked_in_the_table(tmp_path: Path) -
 
 
 def test_a_failed_background_step_fails_the_run_when_it_is_joined(tmp_path: Path) -> None:
-    script = "bad() { false; true; }; beside image bad; step tests true; step 'the rest' join"
-    assert run(script, tmp_path) == (1, ["tests", "image", "the rest: FAILED", "total"])
+    script = "bad() { false; true; }; beside a image bad; step tests true; step 'the rest' join a"
+    assert run(script, tmp_path) == (1, ["tests", "image, in the background", "the rest: FAILED", "total"])
 
 
-def test_the_background_step_is_stopped_when_another_step_fails(tmp_path: Path) -> None:
-    """The shell waits for the background step to end before it prints the table."""
-    code, rows = run("beside image sleep 600; step tests false", tmp_path)
-    assert (code, rows) == (1, ["image: STOPPED", "tests: FAILED", "total"])
+def test_the_background_steps_are_stopped_when_another_step_fails(tmp_path: Path) -> None:
+    """The shell waits for the background steps to end before it prints the table."""
+    code, rows = run("beside a image sleep 600; beside b docs sleep 600; step tests false", tmp_path)
+    stopped = {f"{name}: STOPPED, in the background" for name in ("image", "docs")}
+    assert (code, set(rows[:2]), rows[2:]) == (1, stopped, ["tests: FAILED", "total"])
 
 
 def test_the_times_do_not_jump_with_the_clock_of_the_shell(tmp_path: Path) -> None:

@@ -251,6 +251,7 @@ def test_a_damaged_first_image_fails_the_task_permanently(folders: dict[str, Pat
     assert caught.value.code == "invalid_input"
 
 
+@pytest.mark.heavy
 def test_the_number_of_threads_does_not_change_the_video(folders: dict[str, Path], tmp_path: Path) -> None:
     """One, two and three threads give the same bytes (with MKL in its reproducible mode)."""
     before = torch.get_num_threads()

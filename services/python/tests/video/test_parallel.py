@@ -55,6 +55,7 @@ def replies(
         yield replies_by_case
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("name", "model", "world", "plan", "fields", "words"), CASES, ids=[case[0] for case in CASES]
 )

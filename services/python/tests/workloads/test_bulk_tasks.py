@@ -24,6 +24,7 @@ def lines_of(whole: Any, task: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in answer.text.splitlines()]
 
 
+@pytest.mark.heavy
 def test_a_task_embeds_each_line_as_a_request_would(start_whole: Start, tmp_path: Path) -> None:
     """Lines are texts, or objects with a text. A line that cannot be embedded gets an error as its result."""
     (tmp_path / "corpora").mkdir()

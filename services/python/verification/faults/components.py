@@ -1,4 +1,5 @@
-"""Runs a gateway or a rank in this process: Daybreak's own code, with failpoints around its ports.
+"""Runs a gateway or a rank in this process: Daybreak's own code, with failpoints before and after its calls
+to Redis and blobs.
 
 The fork server runs each component in a fork of itself. ``python -m verification.faults.components COMPONENT LOG``
 runs one in its own interpreter; COMPONENT is JSON.

@@ -124,7 +124,8 @@ class WorkerSettings(Section):
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         problems = [
-            f"engines: the name {name!r} cannot be used; write lower-case letters, digits, `.`, `_` and `-`"
+            f"engines: the name {name!r} cannot be used; write up to 31 lower-case letters, digits, `.`, `_` "
+            "and `-`, with a letter or digit first"
             for name in self.engines
             if not _NAME.fullmatch(name)
         ]

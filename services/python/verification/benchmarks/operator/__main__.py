@@ -41,8 +41,9 @@ from verification.results import FOLDER, Report, Row
 ABOUT = (
     "The API server, the scheduler and KubeRay are real. kwok simulates the nodes, and the benchmark simulates Ray's "
     "heads and Daybreak's groups, so that the figures show the operator alone. All pools change at once. All processes "
-    "share the machine's cores. In the first three rows, the figure is the time until the last pool has changed, in "
-    "its status and on its head, and the baseline is the time until the last pod has changed."
+    "share the machine's cores. In the first three rows, the figure is the time until the change has arrived "
+    "everywhere: in the status of each pool, and in the Serve application on the Ray head of each pool. The baseline "
+    "is the time until the last pod has changed."
 )
 WAIT_S = 1800.0
 IDLE_S, QUICK_IDLE_S = 330.0, 30.0

@@ -44,8 +44,8 @@ def _check(costs: Costs) -> list[Row]:
     return [
         Row(
             "Check: no-op tasks on one shard, predicted rate", tasks, "tasks/s", costs.tasks_s, "measured",
-            note="the clients' CPU time per submit and per settle comes from runs with submits alone and with settles "
-            "alone; predicted is the rate of a run with both",
+            note="two runs measured the clients' CPU time: one only submits, the other only settles. From both times, "
+            "the simulation predicts the rate of a run that does both",
         ),
         Row(
             "Check: enqueue → claim, predicted delay", handoff * 1e3, "ms", costs.handoff * 1e3, "measured",

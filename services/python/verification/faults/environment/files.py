@@ -27,7 +27,7 @@ from verification.results import Row
 LARGE = 9 << 20
 """A file of this many bytes is uploaded in more than one part."""
 FAULT_S = 5.0
-"""How long the folder's fault lasts after the first task has failed because of it."""
+"""How long the folder's fault lasts after the first task has got a strike because of it."""
 
 
 def _delete_all(cluster: FaultCluster, tenants: Sequence[str]) -> None:
@@ -184,12 +184,12 @@ def _folder_fault(cluster: FaultCluster, what: str, fault: Callable[[bool], obje
     with connection(cluster.urls[0]) as client:
         fault(True)
         tasks = [client.submit({**body, "metadata": {"n": str(number)}}) for number in range(6)]
-        failed = wait_until(
+        struck = wait_until(
             lambda: [task for task in get_tasks(cluster.urls, tasks).values() if task and task["strikes"]],
             30,
-            "a task to have failed",
+            "a task to have a strike",
         )
-        messages = {str(task["error"]["message"]) for task in failed}
+        messages = {str(task["error"]["message"]) for task in struck}
         time.sleep(FAULT_S)
         fault(False)
     fixed_at = time.monotonic()
@@ -210,9 +210,11 @@ def _folder_fault(cluster: FaultCluster, what: str, fault: Callable[[bool], obje
     return [
         Row(f"blob folder {what}: tasks that did not succeed once it was writable again", len(bad), "tasks", target="0",
             held=not bad,
-            note=f"of {len(tasks)}; their error ends with: {min(messages).rpartition('/')[2]}"),
+            note=f"of {len(tasks)}. While it was {what}, a task's error ended with: "
+            f"{min(messages).rpartition('/')[2]}"),
         Row(f"blob folder {what} for {FAULT_S:g} s: most strikes of a task", strikes,
-            "strikes", target="≤ 1: a group that cannot store files takes no other task", held=strikes <= 1),
+            "strikes", target="≤ 1: after one failure, a group takes no task until it can store files",
+            held=strikes <= 1),
         Row(f"blob folder {what}: artifacts that cannot be read or differ from their SHA-256", len(unreadable), "files",
             target="0", held=not unreadable, note="; ".join(unreadable[:1])),
         Row(f"blob folder {what}: time from when it is writable again until all tasks have ended", recovery_s, "s"),

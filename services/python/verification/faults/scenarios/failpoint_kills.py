@@ -42,7 +42,7 @@ def provoke(cluster: FaultCluster, load: Load, point: str) -> None:
 
 def _reach(cluster: FaultCluster, load: Load, point: str, before: int) -> None:
     if point in ("after-tick", "after-delete", "after-reap"):
-        # Only a lost attempt leaves files to delete or a lease to reap.
+        # A lost attempt leaves a lease to reap and files to delete.
         load.submit("solo", message=point, readers=1, **_TASK)
         cluster.arm("between-steps", passes=2)
     elif point == "follower-mid-step":
@@ -57,7 +57,7 @@ def _reach(cluster: FaultCluster, load: Load, point: str, before: int) -> None:
 
 @scenario(
     "named",
-    "kills a process at each failpoint in turn: claim, step, checkpoint, upload, settle, reply, tick",
+    "kills a process at each failpoint in turn: at claims, steps, uploads, settles, replies, ticks and others",
 )
 def run_named(context: ScenarioContext) -> list[Row]:
     """Kill a process at each failpoint once, or twelve times in a long run. Then check the history."""

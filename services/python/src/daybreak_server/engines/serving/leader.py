@@ -174,7 +174,7 @@ class ServingLeader:
         if self._tasks is not None and not self._tasks.left:
             self._tasks.release()
 
-    # ── one request, on a thread of its own ──────────────────────────────────────────────────────────────
+    # ── one request, on a thread for requests ────────────────────────────────────────────────────────────
 
     def _answer(self, exchange: Exchange) -> None:
         try:

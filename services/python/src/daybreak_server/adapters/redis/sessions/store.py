@@ -69,7 +69,7 @@ class RedisSessionStore:
         return codec.record([session, [word for pair in fields.items() for word in pair]])
 
     async def announce_progress(self, session: SessionId, *, tenant: str) -> SessionRecord:
-        """Return the session. The store announces the model's next progress, once. See the port."""
+        """Return the session, and ask the store to announce the model's next progress. See the port."""
         watching = SessionWatching(session=session, tenant=tenant)
         return calls.appended(
             await self._call(Call("session_watch", self._keys_of(session), watching)), session

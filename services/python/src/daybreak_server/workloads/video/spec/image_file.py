@@ -16,7 +16,7 @@ from urllib.parse import unquote
 Format = Literal["PNG", "JPEG", "WEBP"]
 
 MAX_PIXELS: Final = 4096 * 4096
-"""A picture with more pixels in its header is refused, because a few kilobytes of PNG can decode to gigabytes."""
+"""A picture with more pixels in its header is refused, because half a megabyte of PNG can decode to gigabytes."""
 
 CONVERT: Final = "Convert it to PNG, JPEG or WebP."
 
