@@ -92,7 +92,7 @@ def undeclared_makers(paths: Iterable[Path]) -> Iterator[str]:
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func).rpartition(".")[2]
                 if MAKERS.fullmatch(name) and (name in imported or "metrics." in ast.unparse(node.func)):
-                    yield f"{path}:{node.lineno} makes a metric: declare it in observability/catalogue.py"
+                    yield f"{path}:{node.lineno} makes a metric: declare it in a catalogue of observability"
 
 
 def names_in(text: str, declared: Mapping[str, Metric]) -> set[str]:

@@ -41,9 +41,9 @@ def test_sse_parsing_does_not_depend_on_chunk_boundaries(cuts: list[int]) -> Non
     assert found == MESSAGES
 
 
-def test_an_endless_sse_event_is_rejected() -> None:
+def test_an_sse_event_that_is_too_large_is_rejected() -> None:
     """A server that never ends an event cannot fill the client's memory."""
-    for chunk in (b"data: " + b"x" * 2000, b"data: x\n" * 300):
+    for chunk in (b"data: " + b"x" * 2000, b"data: x\n" * 300, b"data: " + b"x" * 2000 + b"\n\n"):
         with pytest.raises(errors.ProtocolError, match="larger than 1000"):
             SseParser(max_event_characters=1000).feed(chunk)
 

@@ -40,14 +40,18 @@ class SseParser:
         lines = (text[:-1] if ends_in_cr else text).replace("\r\n", "\n").replace("\r", "\n").split("\n")
         self._tail = lines.pop() + ("\r" if ends_in_cr else "")
         messages = [message for line in lines if (message := self._parse_line(line)) is not None]
-        if self._size + len(self._tail) > self._max:
-            raise ProtocolError(f"the stream sent an event larger than {self._max} characters")
+        self._check_size(self._size + len(self._tail))
         return messages
+
+    def _check_size(self, characters: int) -> None:
+        if characters > self._max:
+            raise ProtocolError(f"the stream sent an event larger than {self._max} characters")
 
     def _parse_line(self, line: str) -> SseMessage | None:
         if not line:
             return self._dispatch()
         self._size += len(line)
+        self._check_size(self._size)
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "data":

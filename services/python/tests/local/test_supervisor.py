@@ -68,9 +68,8 @@ def test_a_failed_start_is_reported_with_the_end_of_the_log(
     instance: Instance, supervise: Callable[..., ProcessSupervisor]
 ) -> None:
     broken = process(instance, "broken", "import sys; sys.exit('no such model')", ready=lambda: False)
-    supervisor = supervise(broken)
     with pytest.raises(ProcessFailedError, match="no such model"):
-        supervisor.wait_ready(stopping=lambda: False)
+        supervise(broken).wait_ready(stopping=lambda: False)
 
 
 def test_a_process_that_never_becomes_ready_is_ended(
@@ -78,10 +77,21 @@ def test_a_process_that_never_becomes_ready_is_ended(
 ) -> None:
     """The start fails after ``ready_s`` seconds."""
     silent = process(instance, "silent", "import time; time.sleep(600)", ready=lambda: False, ready_s=1.0)
-    supervisor = supervise(silent)
     with pytest.raises(ProcessFailedError, match="does not answer"):
-        supervisor.wait_ready(stopping=lambda: False)
+        supervise(silent).wait_ready(stopping=lambda: False)
     assert not reaper.tagged(instance.tag)
+
+
+def test_a_process_that_never_answers_is_not_tried_forever(
+    instance: Instance, supervise: Callable[..., ProcessSupervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Waiting for an answer for longer than a minute does not count as a minute of work."""
+    monkeypatch.setattr("daybreak_server.local.supervisor._STABLE_S", 0.2)
+    code = "import time; print('starting', flush=True); time.sleep(600)"
+    silent = process(instance, "silent", code, ready=lambda: False, ready_s=0.5, tries=3)
+    with pytest.raises(ProcessFailedError, match="does not answer"):
+        supervise(silent).wait_ready(stopping=lambda: False)
+    assert silent.log.read_text().count("starting") == 3
 
 
 def test_the_children_of_a_dead_process_are_ended_before_it_restarts(

@@ -241,7 +241,7 @@ SESSIONS: tuple[Mutant, ...] = (
             "SessionState.ACTIVE: overview.open - overview.waiting",
             "SessionState.ACTIVE: overview.open",
         ),
-        tests=f"{_TOTALS}::test_the_groups_that_take_sessions_are_the_room",
+        tests=f"{_TOTALS}::test_the_room_of_a_pool_is_that_of_the_groups_that_take_sessions",
     ),
     mutant(
         "session-trace-lost-in-the-record",

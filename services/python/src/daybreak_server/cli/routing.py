@@ -28,7 +28,7 @@ def change(settings: Settings, pool: str, policy: str | None) -> str:
     try:
         stored = asyncio.run(_change(settings, pool, policy))
     except StoreError as exc:
-        fail((f"cannot reach Redis: {exc}",), code=1)
+        fail((f"cannot use Redis: {exc}",), code=1)
     if stored is not None:
         return f"{pool}: {stored.value}, set with `daybreakd routing`"
     configured = settings.pools[pool].routing or settings.router.policy

@@ -3,7 +3,7 @@
 One thread polls all processes every tenth of a second, and starts a process once those in its ``after`` are ready. It
 restarts a process that exits, or that does not answer within ``ready_s`` of its start. Once a process has answered, the
 thread does not ask it again before its next start. The delay before a restart grows with failures in a row, and is
-short again after a process has run for a minute.
+short again after a process has answered and run for a minute.
 
 Until ``mark_started``, a process that fails for the ``tries``-th time before it is ready ends the whole start:
 ``wait_ready`` raises :class:`ProcessFailedError`. Afterwards the supervisor never gives up.
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 _POLL_S = 0.1
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STABLE_S = 60.0
-"""After running this long, a process restarts with the shortest delay."""
+"""After running this long, a process that has answered restarts with the shortest delay."""
 _LAST_LINES = 12
 
 Say = Callable[[str], None]
@@ -207,7 +207,7 @@ class ProcessSupervisor:
                 f"{spec.name} {why}; the end of {spec.log}:\n{managed.log_tail()}"
             )
             return
-        if time.monotonic() - managed.started > _STABLE_S:
+        if was_ready and time.monotonic() - managed.started > _STABLE_S:
             managed.failures = 0
         delay_s = _BACKOFF_S[min(managed.failures, len(_BACKOFF_S) - 1)]
         managed.failures += 1

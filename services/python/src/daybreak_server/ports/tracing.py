@@ -118,7 +118,7 @@ class Tracing(SessionTracing, Protocol):
 
 
 class NoAttemptTrace:
-    """Records nothing: the task belongs to no trace, or its trace is not sampled."""
+    """Records nothing: tracing is off, the task belongs to no trace, or its trace is not sampled."""
 
     def phase(self, phase: str) -> None:
         """Do nothing."""

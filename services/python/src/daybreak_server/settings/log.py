@@ -19,7 +19,8 @@ class LogSettings(Section):
     )
     level: Literal["debug", "info", "warning", "error"] = Field(
         "info",
-        description="Least severe level that is logged. Unless it is `debug`, libraries log only warnings and errors.",
+        description="Least severe level that is logged. Unless it is `debug`, libraries log at most warnings and "
+        "errors.",
     )
     container: Literal["auto", "always", "never"] = Field(
         "auto",

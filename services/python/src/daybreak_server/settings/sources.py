@@ -201,7 +201,7 @@ def _kind(root: type[BaseModel], path: list[str]) -> type[Any] | None:
 
 
 def _plain(annotation: Any) -> Any:
-    """An annotation without ``Annotated``, ``| None`` and the like; for a single setting, always ``str``."""
+    """The annotation of a section, without ``Annotated``, ``| None`` and the like. For a single setting, ``str``."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _plain(get_args(annotation)[0])

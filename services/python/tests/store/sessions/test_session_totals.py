@@ -48,7 +48,7 @@ async def test_waits_of_new_and_of_moved_sessions_are_counted_separately(session
     }
 
 
-async def test_the_groups_that_take_sessions_are_the_room(sessions: Sessions) -> None:
+async def test_the_room_of_a_pool_is_that_of_the_groups_that_take_sessions(sessions: Sessions) -> None:
     await sessions.open()
     await sessions.open()
     first, second = sessions.group(), sessions.group()

@@ -307,7 +307,7 @@ class HttpConnection(asyncio.Protocol):
     # ── the parser's callbacks ────────────────────────────────────────────────────────────────────────────
 
     def on_message_begin(self) -> None:
-        """The head of an answer begins. If no request waits for an answer, this answer belongs to no request."""
+        """The head of an answer begins. If no request waits for an answer, note that this one is surplus."""
         if self._answer is None or self._answer.complete:
             self._surplus = True
 

@@ -21,7 +21,7 @@ def debug_at_zero(entry: PoolEntry, view: PoolView, now_ms: int) -> dict[str, An
     shown = {"pool": entry.name, **health.model_dump(mode="json", exclude_none=True), "groups_ready": 0}
     if entry.spec.batches:
         shown["batching"] = batching_values(entry, view.batching)
-    message = f"No group of the pool {entry.name} is ready. A request to the pool starts one, but GET /debug does not."
+    message = f"No group of the pool {entry.name} is ready. Requests to the pool start groups, but GET /debug does not."
     return {**shown, "message": message}
 
 

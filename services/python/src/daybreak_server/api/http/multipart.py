@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from daybreak.wire import ErrorCode
 from daybreak_server.api.errors import ApiError, invalid_field
 
-MAX_PARTS = 100
+MAX_FIELDS = 100
 _BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,200})"|([^;\s]{1,200}))', re.IGNORECASE)
 _PARAMETER = re.compile(rb'\b(name|filename)="((?:[^"\\]|\\.)*)"', re.IGNORECASE)
 
@@ -31,13 +31,15 @@ def read_form(body: bytes, content_type: str) -> Mapping[str, FormField]:
     if not content_type.lower().startswith("multipart/form-data") or found is None:
         raise ApiError(
             ErrorCode.UNSUPPORTED_MEDIA_TYPE,
-            "The body is not a form. Send multipart/form-data, as OpenAI's clients do.",
+            "The body is not a form, or its Content-Type names no boundary. Send multipart/form-data with a boundary, "
+            "as OpenAI's clients do.",
         )
     delimiter = b"\r\n--" + (found[1] or found[2]).encode("latin-1", "replace")
     # Each delimiter begins with a line break. Only a delimiter at the start of the body may lack it, so add one there.
-    pieces = (b"\r\n" + body).split(delimiter, MAX_PARTS + 1)
-    if len(pieces) > MAX_PARTS + 1:
-        raise invalid_field("body", f"The form has more than {MAX_PARTS} fields.")
+    around = 2  # the pieces before the first delimiter and after the last one
+    pieces = (b"\r\n" + body).split(delimiter, MAX_FIELDS + around)
+    if len(pieces) > MAX_FIELDS + around:
+        raise invalid_field("body", f"The form has more than {MAX_FIELDS} fields.")
     if len(pieces) < 2 or not pieces[-1].startswith(b"--"):
         raise invalid_field("body", "The form is cut off: its last boundary is missing.")
     return dict(_part(piece) for piece in pieces[1:-1])

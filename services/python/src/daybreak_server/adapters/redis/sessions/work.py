@@ -88,9 +88,9 @@ class RedisSessionWork:
         self._read_to = "0-0"
         self._look_at = 0.0
         self._unknown: set[SessionId] = set()
-        """Sessions that the inbox has named before the caller asked for them. A session stays here until the
-        caller asks for it, but only until all sessions of the caller have been read twice. One read is not enough,
-        because it may come just before the caller asks."""
+        """Sessions that the inbox has named before the caller asked for them. A session leaves this set when the
+        caller asks for it. If the caller never does, the session leaves at the second read of all sessions. The first
+        read would be too early, because it may come just before the caller asks."""
         self._old_unknown: frozenset[SessionId] = frozenset()
 
     def claim_sessions(

@@ -2,8 +2,8 @@
 
 The ratio of the output rate to the input rate is ``up / down``. Output sample ``n`` lies at input position
 ``n * down / up``. Its value is a weighted sum of the input samples around that position. The weights are values of
-a windowed sinc. An output sample can have only ``up`` different distances from the grid of the input. Each
-distance is a *phase*, whose weights are computed once. The filter is symmetric, so it does not shift the
+a windowed sinc. An output sample lies some distance after an input sample, and this distance has only ``up`` possible
+values. Each of them is a *phase*, whose weights are computed once. The filter is symmetric, so it does not shift the
 audio in time.
 
 A resampler may begin at any position that is a multiple of ``down``. Its first output samples then lack the
@@ -21,10 +21,10 @@ from operator import mul
 from daybreak_server.domain.sessions import SAMPLE_RATE
 
 _CROSSINGS = 10
-"""Zero crossings of the sinc on each side. More of them make the transition band narrower, but the filter
-slower."""
-_PASSED = 0.90
-"""The filter passes this share of the band of the input or of the output, whichever is narrower."""
+"""The number of zero crossings on each side of a sinc without a margin (:data:`_CUTOFF`). More of them make the
+transition band narrower, but the filter slower."""
+_CUTOFF = 0.90
+"""The cutoff of the filter, as a share of the band of the input or of the output, whichever is narrower."""
 _KAISER_BETA = 7.0
 
 
@@ -34,7 +34,7 @@ def _weights(up: int, down: int) -> tuple[tuple[float, ...], ...]:
 
     Sample 0 is the last input sample that does not lie after the output sample.
     """
-    cutoff = _PASSED * min(1.0, up / down)
+    cutoff = _CUTOFF * min(1.0, up / down)
     half = half_width(up, down)
     phases = []
     for phase in range(up):

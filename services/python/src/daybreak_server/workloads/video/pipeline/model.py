@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from daybreak_server.workloads.base import ModelMissingError, PermanentError
-from daybreak_server.workloads.video.pipeline import weights
+from daybreak_server.workloads.video.pipeline import scipy_import, weights
 from daybreak_server.workloads.video.spec import model_folder
 from daybreak_server.workloads.video.spec.model_folder import ModelInfo
 from daybreak_server.workloads.video.spec.options import Dtype, VideoOptions
@@ -151,17 +151,19 @@ def load(options: VideoOptions, device: torch.device, *, leader: bool = True) ->
 
     :raises ModelError: if the model in the folder or an option cannot be used.
     """
-    from diffusers import UniPCMultistepScheduler, WanTransformer3DModel
-
     folder = options.folder
     try:
         info = model_folder.read(folder)
         index = model_folder.read_json(folder / "model_index.json")
+        scheduler_config = model_folder.read_json(folder / "scheduler" / "scheduler_config.json")
     except model_folder.FolderError as exc:
         raise ModelError(str(exc)) from exc
     scheduler = model_folder.component_class(index, "scheduler")
     if scheduler != "UniPCMultistepScheduler":
         raise ModelError(f"{folder} has the scheduler {scheduler}; use Wan 2.2's UniPCMultistepScheduler.")
+    scipy_import.avoid_scipy(scheduler_config)
+    from diffusers import WanTransformer3DModel
+
     dtype = dtype_of(options.dtype, device)
 
     home = torch.device("cpu") if options.offload != "none" else device
@@ -178,9 +180,7 @@ def load(options: VideoOptions, device: torch.device, *, leader: bool = True) ->
         transformer=transformer("transformer"),
         transformer_2=transformer("transformer_2") if info.experts == 2 else None,
         boundary_ratio=index.get("boundary_ratio") if info.experts == 2 else None,
-        scheduler_config=dict(
-            UniPCMultistepScheduler.load_config(folder / "scheduler", local_files_only=True)
-        ),
+        scheduler_config=scheduler_config,
         text_length=_text_length(folder),
         offload=options.offload if device.type == "cuda" else "none",
     )
