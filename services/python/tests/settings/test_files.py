@@ -58,6 +58,14 @@ def test_anchors_and_merges_may_be_used(config: Path) -> None:
         ),
         (f"redis: {{url: !{SECRET} x}}", "line 1: a tag is unknown; put a value that starts with"),
         (
+            "redis: {password: *}\n",
+            "line 1, column 20: cannot be read: an anchor's name must be here; put a value",
+        ),
+        (
+            "redis: {password: &!x}\n",
+            "line 1, column 20: cannot be read: an anchor's name must be here; put a value",
+        ),
+        (
             f"redis: {{url: &a {SECRET}, prefix: &a x}}",
             "line 1, column 34: cannot be read: an anchor is defined twice; put a value",
         ),
@@ -102,8 +110,8 @@ def test_aliases_that_expand_to_too_many_values_are_refused(config: Path) -> Non
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     config.write_text("\n".join(lines))
-    too_many = f"{config}: it has more than 100000 keys and values, counting each use of an alias; use fewer"
-    assert problems(config) == (too_many,)
+    (problem,) = problems(config)
+    assert problem.startswith(f"{config}: it has more than 100000 keys and values; make it smaller")
 
 
 def test_a_long_file_without_aliases_is_not_refused_for_its_aliases(
@@ -112,8 +120,8 @@ def test_a_long_file_without_aliases_is_not_refused_for_its_aliases(
     """The file is refused because it has too many keys and values. The message says how many are allowed."""
     monkeypatch.setattr(config_file, "MAX_VALUES", 20)
     config.write_text("a: [x, x, x, x, x, x, x, x, x, x]\nb: [x, x, x, x, x, x, x, x, x]")
-    too_many = f"{config}: it has more than 20 keys and values, counting each use of an alias; use fewer"
-    assert problems(config) == (too_many,)
+    (problem,) = problems(config)
+    assert problem.startswith(f"{config}: it has more than 20 keys and values; make it smaller")
 
 
 def test_the_levels_of_an_alias_count_where_it_is_used(config: Path) -> None:

@@ -24,7 +24,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 MAX_BYTES: Final = 1 << 20
 MAX_VALUES: Final = 100_000
-"""The maximum number of keys and values, counting each use of an alias."""
+"""The maximum number of keys and values. An alias counts as all that it stands for."""
 MAX_DEPTH: Final = 50
 _MERGE = "tag:yaml.org,2002:merge"
 _IN_QUOTES = "put a value that starts with `*`, `&` or `!` in quotes"
@@ -106,18 +106,22 @@ def _text(path: Path) -> str:
 def _syntax_error(exc: yaml.YAMLError, name: str) -> str:
     mark = getattr(exc, "problem_mark", None)
     where = f"{name}, line {mark.line + 1}, column {mark.column + 1}" if mark is not None else name
-    problem = str(getattr(exc, "problem", None) or "")
+    problem, context = (str(getattr(exc, part, None) or "") for part in ("problem", "context"))
     if isinstance(exc, yaml.reader.ReaderError):
-        return f"{where}: cannot be read: it contains a control character; remove it"
-    if "alias" in problem:
-        return f"{where}: cannot be read: there is no anchor with this name; {_IN_QUOTES}"
-    if "anchor" in str(getattr(exc, "context", None) or ""):
-        return f"{where}: cannot be read: an anchor is defined twice; {_IN_QUOTES}"
-    if "single document" in problem or "another document" in problem:
-        return f"{where}: cannot be read: a second document starts here; keep one document"
-    if "\\t" in problem:
-        return f"{where}: cannot be read: a tab is used for indentation; indent with spaces"
-    return f"{where}: cannot be read: {_without_quotes(problem) or 'it is not YAML'}; correct the YAML there"
+        why = "it contains a control character; remove it"
+    elif "alias" in problem:
+        why = f"there is no anchor with this name; {_IN_QUOTES}"
+    elif "duplicate anchor" in context:
+        why = f"an anchor is defined twice; {_IN_QUOTES}"
+    elif "scanning an alias" in context or "scanning an anchor" in context:
+        why = f"an anchor's name must be here; {_IN_QUOTES}"
+    elif "single document" in problem or "another document" in problem:
+        why = "a second document starts here; keep one document"
+    elif "\\t" in problem:
+        why = "a tab is used for indentation; indent with spaces"
+    else:
+        why = f"{_without_quotes(problem) or 'it is not YAML'}; correct the YAML there"
+    return f"{where}: cannot be read: {why}"
 
 
 def _without_quotes(problem: str) -> str:
@@ -154,7 +158,8 @@ def _check_size(root: Node, name: str) -> None:
 
     if size(root, 0)[0] > MAX_VALUES:
         raise ConfigFileError(
-            f"{name}: it has more than {MAX_VALUES} keys and values, counting each use of an alias; use fewer"
+            f"{name}: it has more than {MAX_VALUES} keys and values; make it smaller (an alias counts as all that it "
+            "stands for)"
         )
 
 
@@ -173,8 +178,8 @@ _Lines = dict[tuple[str, ...], int]
 def _check_keys(node: Node, path: tuple[str, ...], problems: list[str], name: str) -> dict[str, _Lines]:
     """Check the keys below ``node`` and add a sentence to ``problems`` for each problem.
 
-    :returns: for each key of ``node``, its line and the lines of all keys below it. A mapping may have a key itself and
-        also get this key from a merge (``<<``). Then the result has only the mapping's own key and the keys below it.
+    :returns: for each key of ``node``, its line and the lines of all keys below it. A mapping may set a key itself and
+        also get this key from a merge (``<<``). For such a key, the lines are those of the mapping's own value.
     """
     if isinstance(node, SequenceNode):
         for item in node.value:

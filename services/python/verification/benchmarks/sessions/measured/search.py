@@ -58,9 +58,9 @@ def climb(
 
 
 def most(tried: list[tuple[int, Outcome]], *, limit_s: float) -> tuple[int, Outcome | None]:
-    """The highest number of users up to which every tried number was sustained, and the outcome of that run.
+    """The last number of users before the first one that was not sustained, and the outcome of its run.
 
-    0 and ``None`` if the lowest tried number was not sustained.
+    ``tried`` is in the order of the numbers. Returns 0 and ``None`` if the first one was not sustained.
     """
     best: tuple[int, Outcome | None] = (0, None)
     for users, outcome in tried:
