@@ -90,7 +90,7 @@ def test_debug_describes_a_pool_at_zero(api: Api, query: str) -> None:
     assert shown.items() >= {"pool": "vectors", "workload": "embed", **COSTS}.items()
     assert shown["batching"]["max_batch_size"] == 8
     assert shown["wake"]["phase"] == "zero"
-    assert "starts one" in shown["message"]
+    assert "start groups" in shown["message"]
 
 
 def test_debug_shows_what_was_changed_while_the_pool_was_at_zero(api: Api) -> None:
@@ -137,7 +137,7 @@ def test_debug_describes_a_pool_whose_last_group_has_just_left(
             backend.kill()
         shown = get(api, f"/debug?model=answers&refuse={how}")
         assert shown["pool"] == "answers"
-        assert "starts one" in shown["message"]
+        assert "start groups" in shown["message"]
         assert get(api, "/v1/pools/answers")["requests"] == 0
         queue.deregister(record)
 
