@@ -228,8 +228,9 @@ class FaultCluster:
     # ── faults ───────────────────────────────────────────────────────────────────────────────────────────
 
     def kill(self, target: Target, *, down_s: float = 0.0, written: bool = True) -> bool:
-        """Send SIGKILL and wait until the process is gone. Its replica restarts after ``down_s``. With ``written``, a
-        server is killed only once its file has what it has answered. :returns: whether the process existed."""
+        """Send SIGKILL and wait until the process is gone. Its replica restarts after ``down_s``.
+        ``written``: before Valkey is killed, wait until its file has every write that it has acknowledged.
+        :returns: whether the process existed."""
         if target.kind == "server" and written:
             server.wait_until_written(self.port)
         if down_s:

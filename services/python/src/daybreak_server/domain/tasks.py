@@ -123,7 +123,7 @@ class CheckpointRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRecord:
-    """Everything that the store knows about a task. ``None`` means not (yet) applicable."""
+    """What the store returns about a task. ``None`` means not (yet) applicable."""
 
     id: TaskId
     pool: str

@@ -1,9 +1,9 @@
 """Measures what the scripts of the hot path cost the server (CPU of its main thread) and the client for each task.
 
 ``python -m verification.benchmarks.queue.scripts_cpu [--tasks 5000] [--batch 50] [--flavour valkey]`` submits tasks in
-batches. Then groups settle each task and claim the next: first sixteen groups in each call, then one group in each
-call. If the machine has two cores or more, the server has one core to itself. The figures are microseconds per task,
-and show where time goes; ``verification.benchmarks.queue`` makes the published table.
+batches. Then groups settle each task and claim the next. At first, each call does so for sixteen groups, and later for
+one group. If the machine has two cores or more, the server has one core to itself. The figures are microseconds per
+task, and show where time goes; ``verification.benchmarks.queue`` makes the published table.
 """
 
 from __future__ import annotations
