@@ -72,6 +72,15 @@ def run_again_after_the_death_of_a_worker(history: RequestHistory) -> None:
     history.answered()
 
 
+def read_late_by_the_engine_of_a_killed_worker(history: RequestHistory) -> None:
+    for pid in (history.pid + 1, history.pid + 2):
+        history.line("component", "started", name=f"worker-{history.number}", pid=pid)
+    history.killed("worker", pid=history.pid + 2)
+    history.whole_run()
+    history.answered()
+    history.run("begin", pid=history.pid + 1)
+
+
 def sent_again_after_the_death_of_a_gateway(history: RequestHistory) -> None:
     history.run("begin", pid=history.pid + 1)
     history.killed("gateway")
@@ -96,6 +105,7 @@ GOOD: list[Script] = [
     run_again_after_the_death_of_a_follower,
     cut_by_the_death_of_its_engine,
     run_again_after_the_death_of_a_worker,
+    read_late_by_the_engine_of_a_killed_worker,
     sent_again_after_the_death_of_a_gateway,
     sent_again_after_a_gateway_said_that_it_closes,
 ]

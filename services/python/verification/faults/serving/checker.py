@@ -24,12 +24,14 @@ from itertools import pairwise
 from verification.faults.checker import Verdict
 from verification.faults.checks.observations import Violation
 from verification.faults.history import Line
-from verification.faults.serving.observations import Request, Send, ServingObservations, gather
+from verification.faults.serving.observations import Request, Run, Send, ServingObservations, gather
 
 MAX_TRIES = 3
 """The setting ``router.max_tries`` of the clusters."""
 NOTICED_S = 5.0
 """How long a client may take to notice a dead peer. Normally the kernel closes the connection at once."""
+LOGGED_S = 0.5
+"""A kill is logged at most this long after it has happened."""
 Rule = Callable[[ServingObservations], Iterator[Violation]]
 
 
@@ -112,17 +114,26 @@ def no_retry_after_first_byte(seen: ServingObservations) -> Iterator[Violation]:
             if send.began > first:
                 yield _violation("twice", request, "a client sent it again after the first byte")
         for run in request.runs:
-            if run.began > first:
+            if run.began > first and not _began_when_killed(seen, run):
                 yield _violation(
                     "twice", request, f"process {run.pid} ran it after the first byte of its answer"
                 )
+
+
+def _began_when_killed(seen: ServingObservations, run: Run) -> bool:
+    """Whether the process began to run a request after it or its worker had been killed.
+
+    The engine of a killed worker lives for a moment longer. A request that it reads in this time may already have been
+    answered by another process.
+    """
+    return any(at - LOGGED_S <= run.began <= at + NOTICED_S for at in seen.group_kills(run.pid))
 
 
 def alive_stays(seen: ServingObservations) -> Iterator[Violation]:
     """After a group has begun to run a request, no other group runs it, unless the first group was killed or the client
     sent the request again. It does not matter how slow the first group is."""
     for request in seen.requests.values():
-        for run, following in pairwise(request.runs):
+        for run, following in pairwise(run for run in request.runs if not _began_when_killed(seen, run)):
             if run.send != following.send:
                 continue  # the client sent the request again, so another group may run it
             kills = seen.group_kills(run.pid)
