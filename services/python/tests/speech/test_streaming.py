@@ -40,6 +40,7 @@ class _Recorder:
         return self.logits[-1]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("blocks", [1, 2, 4])
 def test_a_stream_equals_the_whole_computation_also_after_turns_have_left_the_window(
     model: Speech, blocks: int

@@ -147,6 +147,7 @@ def test_another_group_continues_in_the_middle_of_a_turn(model: Speech, kept: in
     assert continued == expected[cut:]
 
 
+@pytest.mark.heavy
 def test_transformers_reads_the_language_model(model: Speech) -> None:
     from transformers import AutoModelForCausalLM
 

@@ -37,6 +37,7 @@ def errors(folder: Path) -> list[str]:
     return [finding.message for finding in verify(folder) if finding.level == "error"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_complete_folder_of_transformers_passes(hub: dict[str, Path], kind: str) -> None:
     (finding,) = verify(hub[kind])

@@ -63,6 +63,7 @@ def ours(workload: Any, params: Any) -> torch.Tensor:
     return denoiser.result()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("kind", "fields"),
     [

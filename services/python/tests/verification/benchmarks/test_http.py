@@ -12,7 +12,7 @@ from verification.benchmarks.http.parts import Cores
 from verification.results import load as load_report
 
 
-@pytest.mark.heavy
+@pytest.mark.system
 def test_a_quick_run_writes_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every row has a figure; the first two rows also have a target."""
     assert main(["--quick", "--out", str(tmp_path)]) == 0

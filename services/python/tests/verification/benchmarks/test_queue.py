@@ -18,7 +18,7 @@ from verification.results import Report
 CORES = set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else {0}
 
 
-@pytest.mark.heavy
+@pytest.mark.system
 def test_the_queue_benchmark_measures_every_row_of_its_table(tmp_path: Path) -> None:
     """Hand-off, costs and rates are measured on a real server, and the rows can be merged and saved."""
     with BenchServer(tmp_path / "server") as server:

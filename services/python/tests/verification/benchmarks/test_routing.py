@@ -23,7 +23,7 @@ MEASURES = (
 )
 
 
-@pytest.mark.heavy
+@pytest.mark.system
 @pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.name)
 def test_every_row_of_a_router_is_measured(contender: Contender, tmp_path: Path) -> None:
     """Each router runs as a real process, and its answers come from the back ends."""

@@ -105,7 +105,6 @@ def test_gathering_sustains_more_than_one_turn_at_a_time() -> None:
     assert gathers.sustains(2.0)
 
 
-@pytest.mark.heavy
 def test_a_quick_run_leaves_rows_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The table has a row for each strategy and scene. The saved file also has rows with details."""
     monkeypatch.setattr(program, "SCENES", SCENES[1:])

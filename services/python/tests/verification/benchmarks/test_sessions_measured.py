@@ -162,7 +162,7 @@ def test_throughput_at_a_lag_is_interpolated() -> None:
     assert search.throughput_at([], 1.0) == 0.0
 
 
-@pytest.mark.heavy
+@pytest.mark.system
 def test_a_short_run_leaves_rows_and_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run leaves no files of the parts ``simulated`` and ``second``."""
     monkeypatch.setattr(
