@@ -106,7 +106,7 @@ def test_an_unknown_place_is_refused_with_those_that_there_are(
 
 
 def test_an_error_in_the_file_names_the_field_that_the_client_has_sent(bulk_api: Api) -> None:
-    """`file` has two forms. The error names no class, and no field of the form that the client did not choose."""
+    """`file` has two forms. The error names only fields of the form that the client has used, and no Python class."""
     cases: list[tuple[Any, list[str]]] = [
         ({"place": "corpora"}, ["input.file.path"]),
         ({"path": "a.jsonl"}, ["input.file.place"]),

@@ -1,4 +1,5 @@
-"""The parts of the operator's benchmark that need no cluster: simulated heads on a real Valkey, waits and tables.
+"""The parts of the operator's benchmark that need no cluster: the wait for all pools, the tables, and simulated heads,
+with a real Valkey.
 
 ``make bench-k8s`` runs the benchmark on a cluster.
 """
