@@ -126,8 +126,12 @@ class Pool:
 def make_settings(
     server: Server, folder: Path, *, redis: Mapping[str, Any] | None = None, **pool: Any
 ) -> Settings:
-    """Settings with one pool, `echo`, whose leases are short. ``redis`` and ``pool`` add further settings."""
-    lease = {"lease_s": 3.0, "stall_s": 20.0, **pool.pop("lease", {})}
+    """Settings with one pool, `echo`. ``redis`` and ``pool`` add further settings.
+
+    A lease is long enough that no group loses its task because the machine is busy. Tests that wait for the end of a
+    lease set a shorter one.
+    """
+    lease = {"lease_s": 15.0, "stall_s": 20.0, **pool.pop("lease", {})}
     return Settings.model_validate(
         {
             "data_dir": str(folder),

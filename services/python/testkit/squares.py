@@ -22,7 +22,8 @@ POISON = 1_000_001
 NAN = 1_000_002
 """The result for this number is NaN, as from a model whose numbers overflow."""
 HELD = 1500
-"""While the file that the option `hold` names exists, a batch with this or a larger number takes `_CRAWL_S` longer."""
+"""The option `hold` is the path of a file. While this file exists, a batch with this or a larger number takes
+`_CRAWL_S` longer."""
 _CRAWL_S = 0.3
 """Long enough for a test to kill the process during a batch, and short enough that each step ends soon, because the
 test first waits until a step reports a checkpoint."""

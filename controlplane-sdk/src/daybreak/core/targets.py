@@ -19,7 +19,7 @@ from pathlib import Path
 from daybreak.errors import DownloadError
 
 PART_SUFFIX_BYTES = len(".") + len(".0123456789abcdef.part")
-"""The name of a part file is this many bytes longer than the name of its target."""
+"""How many bytes longer the name of a part file is than the name of its target."""
 _MAX_LINKS = 40
 
 

@@ -198,6 +198,7 @@ def killed(valkey: Server, tmp_path: Path) -> Iterator[Callable[[], Killed]]:
             bulk={"places": {"files": (tmp_path / "files").as_uri()}},
             options={"hold": str(tmp_path / "hold")},
             checkpoint_s=0.01,
+            lease={"lease_s": 3.0},
         )
         made.append(Killed(settings, tmp_path))
         return made[-1]

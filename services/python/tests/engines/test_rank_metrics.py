@@ -118,4 +118,4 @@ def test_a_measurement_that_fails_is_logged_once_and_raises_nothing(caplog: pyte
     metrics = RankMetrics(Broken(), pool="video")
     for _ in range(3):
         metrics.claimed(0.1)
-    assert [record.message for record in caplog.records] == ["the measurement claimed failed"]
+    assert [record.message for record in caplog.records] == ["the measurement `claimed` failed"]

@@ -155,7 +155,7 @@ def test_a_drain_mark_releases_the_task_with_a_checkpoint_until_it_is_removed(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
     """A marked group releases its task without a strike and claims nothing. Once unmarked, it resumes the task."""
-    pool = pools()
+    pool = pools(lease={"lease_s": 3.0})  # a group sees a mark when it renews its record
     leader(pool)
     task = pool.submit(message="dr", steps=120, step_s=0.02)
     pool.wait_step(task, 3)

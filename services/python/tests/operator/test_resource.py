@@ -204,6 +204,38 @@ def test_the_memory_of_a_host_is_a_quantity_however_large(memory: str, ranks: in
     assert container["resources"]["limits"]["memory"] == limit
 
 
+@pytest.mark.parametrize(
+    ("cpus", "ranks", "host", "rank"),
+    [
+        (1.0, 1, "1", 1.0),
+        (2.0, 4, "8", 2.0),
+        (0.5, 1, "1", 1.0),
+        (1.5, 2, "3", 1.5),
+        (0.0, 2, "1", 0.5),
+        (0.5, 3, "2", 0.6666),
+    ],
+)
+def test_the_ranks_of_a_group_leave_no_cpu_of_a_host_free(
+    cpus: float, ranks: int, host: str, rank: float
+) -> None:
+    """A host of Ray has a whole number of CPUs. Any that were left could hold ranks of a second group."""
+    manifest = render.cluster(pool(ranks=ranks, resources={"cpus": cpus}), replicas=1, suspend=False)
+    (worker,) = manifest["spec"]["workerGroupSpecs"]
+    containers = [
+        group["template"]["spec"]["containers"][0] for group in (worker, manifest["spec"]["headGroupSpec"])
+    ]
+    reserved = [
+        float(entry["value"])
+        for container in containers
+        for entry in container["env"]
+        if entry["name"].endswith("__CPUS_PER_RANK")
+    ]
+    assert (worker["rayStartParams"]["num-cpus"], reserved) == (host, [rank, rank])
+    assert ranks * rank <= int(host)
+    assert int(host) - ranks * rank < rank, "a rank of a second group would fit"
+    assert containers[0]["resources"]["requests"]["cpu"] == f"{round(cpus * ranks * 1000)}m"
+
+
 def test_values_of_the_template_take_precedence() -> None:
     """The operator sets `num-cpus`, the grace period and the device only if the template does not set them."""
     worker = {"image": "x", "env": [{"name": "DAYBREAK_POOLS__VIDEO__DEVICE", "value": "cpu"}]}

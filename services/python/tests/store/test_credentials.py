@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -15,7 +16,8 @@ from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.causes import Cause
-from daybreak_server.domain.ids import new_task_id
+from daybreak_server.domain.ids import new_group_id, new_task_id
+from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import NewTask
 from daybreak_server.ports.store_errors import StoreRefusedError
 from daybreak_server.settings.tree import RedisSettings
@@ -78,6 +80,25 @@ def test_a_queue_also_reads_the_corrected_password_file(endpoint: Endpoint, tmp_
     file.write_text(PASSWORD)
     queue.report_failure(Cause(reason="RanksFail", message="nothing"), rank=0)
     queue.close()
+
+
+@pytest.mark.parametrize("denied", ["@scripting", "hmget"])
+def test_a_command_that_is_not_permitted_is_a_refusal_that_says_so(
+    locked: Server, tmp_path: Path, denied: str
+) -> None:
+    """Scripts are not permitted, or a command inside a script is not. The login itself succeeds."""
+    password = "of-the-limited"
+    admin = Endpoint(url=locked.url.replace("//", f"//{USER}@"), password_file=str(tmp_path / "password"))
+    (tmp_path / "password").write_text(PASSWORD)
+    with connect(admin, timeout_s=5) as client:
+        rules = ("on", f">{password}", "~*", "&*", "+@all", f"-{denied}")
+        client.execute_command("ACL", "SETUSER", "limited", *rules)
+    endpoint = Endpoint.configured(RedisSettings(url=locked.url.replace("//", f"//limited:{password}@")))
+    with (
+        contextlib.closing(RedisQueue(endpoint, pool="echo", lease_s=5)) as queue,
+        pytest.raises(StoreRefusedError, match="does not permit the user to run a command"),
+    ):
+        queue.claim(GroupRecord(id=new_group_id(), state=GroupState.IDLE), wait_s=0)
 
 
 def test_open_connections_stay_authenticated(endpoint: Endpoint, tmp_path: Path) -> None:

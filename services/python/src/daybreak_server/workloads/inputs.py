@@ -6,7 +6,7 @@ is about to store, as a rank will, and stores the first of these forms that give
 
 1. the checked values and all defaults except ``None``, by alias;
 2. the checked values and all defaults except ``None``, by field name;
-3. what the client sent, and the defaults of the fields that the client left out.
+3. what the client sent, and all defaults except ``None`` of the fields that the client left out.
 
 If no form gives the same values, the API refuses the input and names the field. Some types of input can never be used:
 those that are not pydantic models, have a secret, or have no JSON schema. :func:`refuse_unusable` refuses them when a

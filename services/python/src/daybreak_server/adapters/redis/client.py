@@ -54,9 +54,9 @@ _UNAVAILABLE = (
     "UNBLOCKED",  # a master became a replica during a blocking call
     "NOREPLICAS",
 )
-_REFUSED = ("NOAUTH", "WRONGPASS", "NOPERM")
-_REFUSED_IN_SCRIPT = ("ACL failure in script", "user executing the script can't")
-"""Parts of error messages. A server that refuses a command inside a script sends such a message instead of NOPERM."""
+_LOGIN_REFUSED = ("NOAUTH", "WRONGPASS")
+_COMMAND_REFUSED = ("NOPERM", "ACL failure in script", "user executing the script can't")
+"""Parts of error messages. A server that refuses a command inside a script sends one of the last two."""
 _CLOSED = "the handler is closed"
 """If a connection was reset, a write to it makes uvloop raise a plain RuntimeError. Its message ends with this."""
 
@@ -69,10 +69,10 @@ def translate(exc: BaseException) -> StoreError:
         return StoreFullError(
             "Redis has reached its maxmemory: it accepts no new tasks, sessions or audio; running tasks continue"
         )
-    if (
-        isinstance(exc, failures.AuthenticationError | failures.AuthorizationError)
-        or message.startswith(_REFUSED)
-        or any(sign in message for sign in _REFUSED_IN_SCRIPT)
+    if isinstance(exc, failures.NoPermissionError) or any(sign in message for sign in _COMMAND_REFUSED):
+        return StoreRefusedError(f"Redis does not permit the user to run a command: {message}")
+    if isinstance(exc, failures.AuthenticationError | failures.AuthorizationError) or message.startswith(
+        _LOGIN_REFUSED
     ):
         return StoreRefusedError(f"Redis refuses the user or the password: {message}")
     if isinstance(exc, failures.ConnectionError | failures.TimeoutError | OSError):

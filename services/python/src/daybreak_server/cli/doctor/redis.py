@@ -117,7 +117,7 @@ def judge_redis(found: RedisFacts, url: str) -> list[Check]:
     ping_ms = found.ping_ms or 0.0
     latency = ok("redis latency", f"{ping_ms:g} ms")
     if ping_ms > SLOW_PING_MS:
-        advice = "each step of a task takes a round trip: run Redis closer, in the same zone"
+        advice = "a task waits for each report of its progress: run Redis closer, in the same zone"
         latency = warning("redis latency", f"{ping_ms:g} ms", advice)
     return [version, *_redis_memory(found), *_redis_disk(found), latency]
 

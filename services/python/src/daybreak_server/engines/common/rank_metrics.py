@@ -43,7 +43,7 @@ def harmless(method: F) -> F:
         except Exception:
             if not failed:
                 failed.append(method.__name__)
-                _log.exception("the measurement %s failed", method.__name__)
+                _log.exception("the measurement `%s` failed", method.__name__)
 
     return cast("F", measure)
 

@@ -63,9 +63,9 @@ class Executor:
     ) -> None:
         """Run the actions in order, and stop at a failure if later actions may rely on the failed one.
 
-        Three failures must not delay the pool's other RayClusters: Kubernetes refuses to create a RayCluster, a call to
-        a Ray head fails, or the precondition of such a call is not met. After such a failure, the remaining actions
-        run, except deletions of RayClusters. At the end, the first failure is raised.
+        Three kinds of failure must not delay the pool's other RayClusters: Kubernetes refuses to create a RayCluster, a
+        call to a Ray head fails, or the precondition of such a call is not met. After such a failure, the remaining
+        actions run, except deletions of RayClusters. At the end, the first failure is raised.
 
         ``done`` is called after each action that succeeded. ``refused`` is called with the cause if Kubernetes refuses
         to change a RayCluster.

@@ -72,7 +72,10 @@ class Resources(_Model):
     """What one rank needs."""
 
     cpus: float = Field(
-        1.0, ge=0, description="CPUs that Ray reserves for a rank, and that its pod requests."
+        1.0,
+        ge=0,
+        description="CPUs that the pod requests for a rank. The ranks of a group reserve all CPUs that Ray counts on "
+        "their hosts, which is a whole number for each host.",
     )
     gpus: float = Field(
         0.0, ge=0, description="GPUs (`nvidia.com/gpu`) of a rank: a fraction of one, or a whole number."

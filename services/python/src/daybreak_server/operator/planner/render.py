@@ -41,9 +41,10 @@ def cluster(pool: GeneratorPool, *, replicas: int, suspend: bool) -> dict[str, A
     spec = copy.deepcopy(template.spec)
     spec.update(enableInTreeAutoscaling=False, suspend=suspend)
     labels = {POOL_LABEL: pool.name, REVISION_LABEL: revision}
-    _head(spec.setdefault("headGroupSpec", {}), pool, labels)
     groups = spec.setdefault("workerGroupSpecs", [{}])
-    _workers(groups[0], pool, {**labels, names.ROLE_LABEL: names.RANK_ROLE}, replicas)
+    environment = _environment(pool, _cpus_per_rank(groups[0], pool))
+    _head(spec.setdefault("headGroupSpec", {}), environment, labels)
+    _workers(groups[0], pool, environment, {**labels, names.ROLE_LABEL: names.RANK_ROLE}, replicas)
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayCluster",
@@ -96,19 +97,49 @@ def applications(pool: GeneratorPool, attempt: int) -> dict[str, Any]:
     }
 
 
-def _head(group: dict[str, Any], pool: GeneratorPool, labels: dict[str, str]) -> None:
+def _cpus_per_rank(workers: dict[str, Any], pool: GeneratorPool) -> float:
+    """How many CPUs Ray reserves for a rank. Sets ``num-cpus``, the CPUs of a host, if the template does not set it.
+
+    The ranks of one group reserve all CPUs of their hosts, so that no host takes ranks of a second group. Ray accepts
+    only a whole number of CPUs for a host, so the sum is rounded up, and divided again among the ranks.
+    """
+    params = workers.setdefault("rayStartParams", {})
+    cpus, ranks = pool.spec.resources.cpus, _ranks_per_host(pool)
+    if "num-cpus" in params:
+        return cpus
+    host = max(1, math.ceil(cpus * ranks))
+    params["num-cpus"] = str(host)
+    # Ray rounds to four decimals. Were the share rounded up, the last rank would find too little.
+    return cpus if cpus * ranks == host else math.floor(host / ranks * 10_000) / 10_000
+
+
+def _ranks_per_host(pool: GeneratorPool) -> int:
+    return pool.spec.ranks // pool.spec.hosts_per_group
+
+
+def _head(group: dict[str, Any], environment: dict[str, str], labels: dict[str, str]) -> None:
     params = group.setdefault("rayStartParams", {})
     params.setdefault("num-cpus", "0")  # no rank on the head
     params.setdefault("dashboard-host", "0.0.0.0")  # noqa: S104
     container = _container(group, labels, "ray-head")
-    _environment(container, pool)
-    _default(container, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0")
-    _default(container, "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT", "1000000")
+    _defaults(
+        container,
+        {
+            **environment,
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+            "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "1000000",
+        },
+    )
 
 
-def _workers(group: dict[str, Any], pool: GeneratorPool, labels: dict[str, str], replicas: int) -> None:
-    spec, needs = pool.spec, pool.spec.resources
-    ranks_per_host = spec.ranks // spec.hosts_per_group
+def _workers(
+    group: dict[str, Any],
+    pool: GeneratorPool,
+    environment: dict[str, str],
+    labels: dict[str, str],
+    replicas: int,
+) -> None:
+    spec, needs, ranks_per_host = pool.spec, pool.spec.resources, _ranks_per_host(pool)
     group.update(
         groupName=names.WORKER_GROUP,
         replicas=replicas,
@@ -117,18 +148,14 @@ def _workers(group: dict[str, Any], pool: GeneratorPool, labels: dict[str, str],
         numOfHosts=spec.hosts_per_group,
         scaleStrategy={"workersToDelete": []},
     )
-    params = group.setdefault("rayStartParams", {})
-    # Exactly enough for the ranks of a host, so that no host takes ranks of a second group.
-    params.setdefault("num-cpus", str(max(1, math.ceil(needs.cpus * ranks_per_host))))
     container = _container(group, labels, "ray-worker")
     group["template"]["spec"].setdefault("terminationGracePeriodSeconds", GRACE_S)
-    _environment(container, pool)
-    _default(container, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", str(DRAIN_S))
+    _defaults(container, {**environment, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(DRAIN_S)})
     resources = container.setdefault("resources", {})
     requests, limits = resources.setdefault("requests", {}), resources.setdefault("limits", {})
     requests.setdefault("cpu", f"{round(needs.cpus * ranks_per_host * 1000)}m")
     if needs.gpus:
-        params.setdefault("num-gpus", str(math.ceil(needs.gpus * ranks_per_host)))
+        group["rayStartParams"].setdefault("num-gpus", str(math.ceil(needs.gpus * ranks_per_host)))
         limits.setdefault("nvidia.com/gpu", math.ceil(needs.gpus * ranks_per_host))
     if needs.memory is not None:
         limits.setdefault("memory", _times(needs.memory, ranks_per_host))
@@ -153,8 +180,8 @@ def _container(group: dict[str, Any], labels: dict[str, str], name: str) -> dict
     return container
 
 
-def _environment(container: dict[str, Any], pool: GeneratorPool) -> None:
-    """Add the pool's settings from its spec, so that the template need not repeat them."""
+def _environment(pool: GeneratorPool, cpus_per_rank: float) -> dict[str, str]:
+    """The pool's settings as environment variables, so that the template need not repeat them."""
     spec = pool.spec
     values: dict[str, Any] = {
         "WORKLOAD": pool.workload,
@@ -164,16 +191,20 @@ def _environment(container: dict[str, Any], pool: GeneratorPool) -> None:
         "GROUPS": 1,
         "DRAIN_S": spec.drain_seconds,
         "DEVICE": "cuda" if spec.resources.gpus else "cpu",
-        "CPUS_PER_RANK": spec.resources.cpus,
+        "CPUS_PER_RANK": cpus_per_rank,
         "GPUS_PER_RANK": spec.resources.gpus or None,
     }
-    for name, value in values.items():
-        if value is not None:
-            text = value if isinstance(value, str) else json.dumps(value)
-            _default(container, names.setting(pool.name, name), text)
+    return {
+        names.setting(pool.name, name): value if isinstance(value, str) else json.dumps(value)
+        for name, value in values.items()
+        if value is not None
+    }
 
 
-def _default(container: dict[str, Any], name: str, value: str) -> None:
-    environment = container.setdefault("env", [])
-    if not any(entry.get("name") == name for entry in environment):
-        environment.append({"name": name, "value": value})
+def _defaults(container: dict[str, Any], environment: dict[str, str]) -> None:
+    """Add environment variables that the template does not set."""
+    entries = container.setdefault("env", [])
+    present = {entry.get("name") for entry in entries}
+    entries.extend(
+        {"name": name, "value": value} for name, value in environment.items() if name not in present
+    )

@@ -178,8 +178,8 @@ _Lines = dict[tuple[str, ...], int]
 def _check_keys(node: Node, path: tuple[str, ...], problems: list[str], name: str) -> dict[str, _Lines]:
     """Check the keys below ``node`` and add a sentence to ``problems`` for each problem.
 
-    :returns: for each key of ``node``, its line and the lines of all keys below it. A mapping may set a key itself and
-        also get this key from a merge (``<<``). For such a key, the lines are those of the mapping's own value.
+    :returns: for each key of ``node``, its line and the lines of all keys below it. A mapping that sets a key itself
+        may also merge (``<<``) a mapping that has the same key. The merged value is then ignored, and so are its lines.
     """
     if isinstance(node, SequenceNode):
         for item in node.value:

@@ -19,8 +19,8 @@ from daybreak_server.workloads.speech.pages import PagePool, PageTable, pages_at
 
 PAGE_SIZE = 16
 _WARM_QUERIES = 4096
-"""Attention is compiled at the start for batches of up to this many new positions. For a larger batch, it is compiled
-when such a batch first runs."""
+"""On a GPU, ``flex`` compiles attention at the start for batches of up to this many new positions. For a larger batch,
+it compiles attention when such a batch first runs."""
 
 
 class PagedLanguageModel:
