@@ -82,16 +82,15 @@ def test_a_queue_also_reads_the_corrected_password_file(endpoint: Endpoint, tmp_
     queue.close()
 
 
-@pytest.mark.parametrize("denied", ["@scripting", "hmget"])
-def test_a_command_that_is_not_permitted_is_a_refusal_that_says_so(
-    locked: Server, tmp_path: Path, denied: str
+def test_a_command_of_a_script_that_is_not_permitted_is_a_refusal_that_says_so(
+    locked: Server, tmp_path: Path
 ) -> None:
-    """Scripts are not permitted, or a command inside a script is not. The login itself succeeds."""
+    """The login succeeds, and so does the call of the script."""
     password = "of-the-limited"
     admin = Endpoint(url=locked.url.replace("//", f"//{USER}@"), password_file=str(tmp_path / "password"))
     (tmp_path / "password").write_text(PASSWORD)
     with connect(admin, timeout_s=5) as client:
-        rules = ("on", f">{password}", "~*", "&*", "+@all", f"-{denied}")
+        rules = ("on", f">{password}", "~*", "&*", "+@all", "-hmget")
         client.execute_command("ACL", "SETUSER", "limited", *rules)
     endpoint = Endpoint.configured(RedisSettings(url=locked.url.replace("//", f"//limited:{password}@")))
     with (

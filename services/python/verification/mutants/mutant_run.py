@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from verification.mutants.mutant import MisplacedError, Mutant
+from verification.mutants.pytest_fork import Ran, run_pytest
 from verification.mutants.tree import Tree
 
 TIMEOUT_S = 120
@@ -17,7 +16,6 @@ TIMEOUT_S = 120
 counts as catching the bug."""
 WITHOUT_BUG_TIMEOUT_S = 1200
 """The time limit of one test without a bug. It is long, because other steps of CI may leave little CPU time."""
-_TIMED_OUT, _KILLED = 124, 137
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+\.py.*?)(?: - .*)?$", re.MULTILINE)
 
 
@@ -40,32 +38,13 @@ class MutantRun:
 
 def run(
     tree: Tree, tests: Sequence[str], *, stop: bool = True, workers: int = 0, timeout_s: int = TIMEOUT_S
-) -> subprocess.CompletedProcess[str]:
-    """Run tests on the copy with ``workers`` processes. The stdout of the result includes stderr."""
+) -> Ran:
+    """Run tests on the copy with ``workers`` processes."""
     options = ["-q", "-p", "no:cacheprovider", "-rfE", f"--timeout={timeout_s}", "--hypothesis-seed=1"]
     options += [f"-n{workers}", "--dist=loadfile"] if workers > 1 else []
+    options += ["-x"] if stop else []
     # The whole run has a limit too, because a Hypothesis test may search on after `--timeout` has stopped one example.
-    # `timeout` also ends the tests' servers.
-    limit = ["timeout", "--kill-after=5", str(timeout_s + 60 * len(tests))]
-    command = [
-        *limit,
-        "env",
-        f"PYTHONPATH={tree.path}",
-        "PYTHONDONTWRITEBYTECODE=1",
-        sys.executable,
-        "-m",
-        "pytest",
-    ]
-    return subprocess.run(
-        [*command, *options, *(["-x"] if stop else []), *tests],
-        check=False,
-        cwd=tree.root,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
+    return run_pytest(tree.root, tree.path, [*options, *tests], limit_s=timeout_s + 60 * len(tests))
 
 
 def failures_without_bug(tree: Tree, tests: Sequence[str], *, workers: int = 0) -> str | None:
@@ -74,7 +53,7 @@ def failures_without_bug(tree: Tree, tests: Sequence[str], *, workers: int = 0) 
     A test that fails without a bug cannot show that it catches one.
     """
     ran = run(tree, sorted(set(tests)), stop=False, workers=workers, timeout_s=WITHOUT_BUG_TIMEOUT_S)
-    return None if ran.returncode == 0 else ran.stdout[-6000:]
+    return None if ran.code == 0 else ran.output[-6000:]
 
 
 def attempt(tree: Tree, mutant: Mutant) -> MutantRun:
@@ -90,11 +69,11 @@ def attempt(tree: Tree, mutant: Mutant) -> MutantRun:
         with tree.planted(mutant):
             for test in mutant.tests:
                 ran = run(tree, [test])
-                output += ran.stdout[-3000:]
-                if ran.returncode in (1, _TIMED_OUT, _KILLED):
-                    return result(_name(ran.stdout, test), output=output)
-                if ran.returncode != 0:
-                    return result(error=f"does not count: pytest exited with {ran.returncode}", output=output)
+                output += ran.output[-3000:]
+                if ran.code == 1 or ran.timed_out:
+                    return result(_name(ran.output, test), output=output)
+                if ran.code != 0:
+                    return result(error=f"does not count: pytest exited with {ran.code}", output=output)
     except MisplacedError as exc:
         return result(error=str(exc))
     return result(output=output)

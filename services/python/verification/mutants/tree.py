@@ -33,9 +33,9 @@ class Tree:
                 shutil.copy2(source, target)
 
     @property
-    def path(self) -> str:
-        """A PYTHONPATH that imports from this copy instead of the installed packages."""
-        return ":".join(str(self.root / part) for part in ("services/python/src", "controlplane-sdk/src"))
+    def path(self) -> tuple[Path, ...]:
+        """The folders from which Python imports this copy instead of the installed packages."""
+        return tuple(self.root / part for part in ("services/python/src", "controlplane-sdk/src"))
 
     @contextmanager
     def planted(self, mutant: Mutant) -> Iterator[None]:

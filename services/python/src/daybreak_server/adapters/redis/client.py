@@ -55,8 +55,8 @@ _UNAVAILABLE = (
     "NOREPLICAS",
 )
 _LOGIN_REFUSED = ("NOAUTH", "WRONGPASS")
-_COMMAND_REFUSED = ("NOPERM", "ACL failure in script", "user executing the script can't")
-"""Parts of error messages. A server that refuses a command inside a script sends one of the last two."""
+_REFUSED_IN_SCRIPT = ("ACL failure in script", "user executing the script can't")
+"""Parts of error messages. Servers send one of these if they refuse a command inside a script."""
 _CLOSED = "the handler is closed"
 """If a connection was reset, a write to it makes uvloop raise a plain RuntimeError. Its message ends with this."""
 
@@ -69,7 +69,7 @@ def translate(exc: BaseException) -> StoreError:
         return StoreFullError(
             "Redis has reached its maxmemory: it accepts no new tasks, sessions or audio; running tasks continue"
         )
-    if isinstance(exc, failures.NoPermissionError) or any(sign in message for sign in _COMMAND_REFUSED):
+    if any(sign in message for sign in _REFUSED_IN_SCRIPT):
         return StoreRefusedError(f"Redis does not permit the user to run a command: {message}")
     if isinstance(exc, failures.AuthenticationError | failures.AuthorizationError) or message.startswith(
         _LOGIN_REFUSED

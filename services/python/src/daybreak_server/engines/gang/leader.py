@@ -9,7 +9,8 @@ loop ends in one of two ways:
   settled as a strike and ``run`` returns ``False``; the process ends and the whole group restarts.
 
 The work thread and the lease renewer's thread may both find the group broken, and both call
-:meth:`LeaderLoop.break_group`. The first call settles the task; the second one does nothing.
+:meth:`LeaderLoop.break_group`. The first call settles the task. The second one only waits for the first, because the
+process may end after either.
 
 Before its first task, and after a task whose artifacts could not be stored, the loop probes the blob store.
 While the blob store refuses writes, the group claims no task, because the task would do all its work and then
@@ -298,17 +299,17 @@ class LeaderLoop:
         return None
 
     def break_group(self, failed: Failed) -> None:
-        """Mark the group broken and settle its task as a strike. Only the first call has an effect."""
+        """Mark the group broken and settle its task as a strike. Another call waits until the first has done so."""
         with self._breaking:
             if self._broken is not None:
                 return
             self._broken = failed
-        _log.error("the group is broken: %s: %s", failed.code, failed.message)
-        held = self._held
-        if held is not None:
-            self._deps.metrics.end_attempt(BROKEN)
-            self._trace.ended(failed)
-            self._strike(held.lease, failed)
+            _log.error("the group is broken: %s: %s", failed.code, failed.message)
+            held = self._held
+            if held is not None:
+                self._deps.metrics.end_attempt(BROKEN)
+                self._trace.ended(failed)
+                self._strike(held.lease, failed)
 
     def _strike(self, lease: Lease, failed: Failed) -> None:
         until, began_ns = time.monotonic() + self._deps.config.lease_s, time.time_ns()

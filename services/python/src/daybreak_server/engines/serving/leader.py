@@ -154,17 +154,21 @@ class ServingLeader:
         return self._broken is None
 
     def break_group(self, failed: Failed) -> None:
-        """Mark the group broken, and stop its requests. Only the first call has an effect."""
+        """Mark the group broken, stop its requests, and release its task. Only the first call does so.
+
+        Every call returns once the answers to the requests have been sent, or after a few seconds, because the caller
+        may then end the process.
+        """
         with self._breaking:
-            if self._broken is not None:
-                return
-            self._broken = failed
-        _log.error("the group is broken: %s: %s", failed.code, failed.message)
-        self._admission.draining = True
-        for exchange in self._app.exchanges:
-            if exchange.began:  # `release_task` stops those that have not begun
-                exchange.stop(Stop.BROKEN)
-        self.release_task()
+            if self._broken is None:
+                self._broken = failed
+                _log.error("the group is broken: %s: %s", failed.code, failed.message)
+                self._admission.draining = True
+                for exchange in self._app.exchanges:
+                    if exchange.began:  # `release_task` stops those that have not begun
+                        exchange.stop(Stop.BROKEN)
+                self.release_task()
+        self._server.stop()
 
     def release_task(self) -> None:
         """Stop all requests, close the port, and release the task."""
