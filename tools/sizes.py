@@ -1,7 +1,6 @@
 """Checks that files have at most 400 lines and functions at most 60, except those listed here with a reason.
 
-Each exception states the present size of its file or function, so this size can only shrink. An unnecessary exception
-is an error.
+An exception states how many lines its file or function may have. An unnecessary exception is an error.
 """
 
 from __future__ import annotations

@@ -155,7 +155,10 @@ class System:
         return ended
 
     def kill_valkey(self) -> int:
-        """Send SIGKILL to the embedded Valkey once its file has all that it has answered. :returns: its pid."""
+        """Send SIGKILL to the embedded Valkey once its append-only file has all writes that it has acknowledged.
+
+        :returns: its pid.
+        """
         url = url_in(self.folder)
         assert url is not None
         with redis.Redis.from_url(url, socket_timeout=5) as client:

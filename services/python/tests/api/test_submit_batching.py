@@ -135,8 +135,8 @@ def test_the_fast_path_responds_like_the_route(api: Api) -> None:
     )
 
 
-async def test_a_mounted_app_accepts_submits(api: Api) -> None:
-    """Below a path prefix, the response is the same as without one."""
+async def test_a_mounted_app_reads_submits(api: Api) -> None:
+    """Below a path prefix, a submit to an unknown pool gets the same error as without one."""
     transport = httpx2.ASGITransport(api.server.config.app, root_path="/behind")
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
         response = await client.post("/behind/v1/tasks", json={"pool": "nowhere", "input": {}})

@@ -131,7 +131,7 @@ def test_an_invalid_rule_is_refused_by_name(name: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("similar", [1.5, 2.0, 10.0])
-def test_lengths_that_share_a_bucket_differ_by_less_than_the_factor(similar: float) -> None:
+def test_lengths_that_share_a_bucket_differ_at_most_by_the_factor(similar: float) -> None:
     """A length that is a power of the factor gets the right bucket too, although its logarithm may be rounded."""
     batcher: Batcher[int] = Batcher(Rules(similar=similar))
     buckets: dict[int, list[int]] = {}

@@ -54,3 +54,34 @@ def test_an_environment_with_other_versions_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
     assert find(tmp_path) is None
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_files_of_others_are_refused_and_stay(no_registry: Path, tmp_path: Path, what: str) -> None:
+    """The option `--llama` may name a home folder by mistake."""
+    target = tmp_path / "home"
+    precious = target / "thesis.tex" if what == "folder" else target
+    precious.parent.mkdir(exist_ok=True)
+    precious.write_text("years of work")
+    with pytest.raises(InstallError, match="name a new folder"):
+        install(target, say=lambda _: None)
+    assert precious.read_text() == "years of work"
+
+
+def test_an_earlier_installation_is_replaced(
+    no_registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder has the mark of an installation, which may be incomplete."""
+    from daybreak_server.local.llama_cpp import install as module
+
+    seen: list[list[str]] = []
+    monkeypatch.setattr(
+        module, "_fill", lambda folder, _: seen.append(sorted(p.name for p in folder.parent.iterdir()))
+    )
+    old = tmp_path / "llama"
+    old.mkdir()
+    (old / module._MARK).touch()
+    (old / "half of a wheel").touch()
+    with pytest.raises(InstallError, match="cannot be imported"):
+        module.install(old, say=lambda _: None)
+    assert seen == [["wheels"]]

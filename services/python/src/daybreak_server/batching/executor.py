@@ -1,9 +1,9 @@
 """Runs the batches of many callers on a separate thread.
 
 Callers are threads, such as those that answer the requests of a group. Each of them waits for the results of its items.
-If a batch raises an error, each half runs again, and so on. So a caller gets an error only if one of its items raises
-the error when the item runs alone. The callers of the other items only wait for the repeats. If a batch is too large
-for the memory, its halves may still succeed. After an error that breaks the device, all callers get errors.
+If a batch raises an error, each half runs again, and so on. So a caller gets this error only if one of its items raises
+it when the item runs alone. The callers of the other items only wait for the repeats. If a batch is too large for the
+memory, its halves may still succeed. After an error that breaks the device, all callers get errors.
 """
 
 from __future__ import annotations

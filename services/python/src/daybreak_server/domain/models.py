@@ -15,7 +15,7 @@ class ModelState(StrEnum):
     """The states of a model, from its registration to its end."""
 
     REGISTERED = "registered"
-    """No replica runs and none is wanted. The next request starts one."""
+    """No replica runs. The next request starts one, or if the model has ``min_replicas``, one is about to start."""
     PLACING = "placing"
     """A replica is wanted, and no worker has room for it."""
     STARTING = "starting"
@@ -141,8 +141,8 @@ def public_reason(model: ModelRecord, reason: str) -> str:
 def wanted_replicas(model: ModelRecord, demand: Demand, *, placed: int) -> int:
     """How many replicas of a model should run.
 
-    The number rises with the demand at once. It falls only when the model has had no request for its ``idle_s``,
-    because loading a model again costs more than keeping it loaded.
+    The number rises with the demand at once. If the demand falls, the number falls only when the model has had no
+    request for its ``idle_s``, because loading a model again costs more than keeping it loaded.
 
     :param placed: how many replicas the model has now.
     """

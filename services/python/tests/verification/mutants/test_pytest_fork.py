@@ -41,7 +41,7 @@ def test_it():
 
 
 def test_a_run_that_hangs_is_ended_with_its_processes(tmp_path: Path) -> None:
-    """Both ignore SIGTERM."""
+    """Even if they ignore SIGTERM, as `sleep` does here. It inherits this from the test."""
     ran = run_text(
         tmp_path,
         """

@@ -83,7 +83,7 @@ class BenchServer:
         return float(info["used_cpu_user_main_thread"]) + float(info["used_cpu_sys_main_thread"])
 
     def calm(self, timeout_s: float = 120.0) -> None:
-        """Wait until no rewrite of the append-only file runs or is due."""
+        """Wait until no rewrite of the append-only file runs or is due, but at most ``timeout_s``."""
         until = time.monotonic() + timeout_s
         while time.monotonic() < until:
             info = self.info()

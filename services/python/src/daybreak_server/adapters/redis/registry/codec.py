@@ -1,4 +1,7 @@
-"""The JSON in which the registry keeps its records. Readers ignore fields that only a newer version gives an object."""
+"""The JSON in which the registry keeps its records.
+
+A newer version may have written a record, so readers ignore fields that they do not know.
+"""
 
 from __future__ import annotations
 
