@@ -3,7 +3,7 @@
 # of their engine.
 #
 #   docker build -t daybreak:dev .                             the default build
-#   docker build --build-arg BASE=nvidia/cuda:… …              another base image: Debian or Ubuntu with Python ≥ 3.11
+#   docker build --build-arg BASE=my-cuda-and-python …         another base image: Debian or Ubuntu with Python ≥ 3.11
 #   docker build --build-arg WHEELS=/src/wheels …              also installs wheels from the folder wheels/, such as torch
 #
 # docker, podman and buildah accept these options. Only buildah is tested.

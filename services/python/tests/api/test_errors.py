@@ -23,7 +23,7 @@ API_KEY_CODES = {ErrorCode.BAD_KEY, ErrorCode.QUOTA_EXCEEDED}
 
 @pytest.fixture(scope="module")
 def api(valkey_session: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """One server for all tests of this module. No test leaves anything in the server that another test would see."""
+    """A server that the tests of this module share. No test leaves anything in it that disturbs another one."""
     with Serving(valkey_session, tmp_path_factory.mktemp("errors"), 0, make_settings()) as started:
         yield started
 

@@ -164,8 +164,8 @@ class PoolView:
 
         A group that cannot load its model reports why, leaves, and tries again after a growing delay. Between two
         attempts the pool has no group, and the reason of its last failure is ``MODEL_MISSING``. While a group starts,
-        work waits for it. If there is a report on the pool, work always waits, because an operator starts groups with a
-        corrected model only while work waits.
+        work waits for it. If there is a report on the pool, work is never refused for this reason: an operator starts
+        groups only for work that waits, so otherwise it would never try a model that has been corrected.
         """
         if self.failure is None or self.failure.reason != Reason.MODEL_MISSING or self.report is not None:
             return None

@@ -1,8 +1,8 @@
 """Text that every store and every client accepts.
 
 Text from a workload may contain anything: half of a surrogate pair (``os.fsdecode`` of a name that is not UTF-8), NUL,
-megabytes. Redis, JSON and terminals reject a text with half a pair or NUL, or truncate it there. So the server makes
-text storable once, where the text enters the server, and all later code relies on this.
+megabytes. Half a pair cannot be encoded as UTF-8, and many programs reject NUL or end the text there. So the server
+makes text storable once, where the text enters the server, and all later code relies on this.
 """
 
 from __future__ import annotations

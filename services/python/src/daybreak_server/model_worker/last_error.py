@@ -3,8 +3,9 @@
 Engines write much when they fail. vLLM, for one, prints the traceback of the process that failed, and then that of its
 parent, which only says that a child has failed. So this module returns the last line that begins with the name of an
 exception and does not only point at another error. If there is no such line, it returns the last line with a word such
-as ``failed``. If there is no such line either, it returns the last line of all. Values of environment variables whose
-names sound like secrets, and passwords in URLs, are hidden.
+as ``failed`` that does not point at another error either. If there is none, it returns the last line of all. Passwords
+in URLs are hidden, and so are the values of environment variables whose names sound like secrets, unless they are very
+short.
 """
 
 from __future__ import annotations

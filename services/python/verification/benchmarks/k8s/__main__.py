@@ -24,7 +24,7 @@ ABOUT = (
     "`video` has two hosts. Kubernetes and Daybreak share the machine's cores. The baselines are measured in the "
     "same run, with the same image: a bare pod (with the pod template of the groups, without Daybreak), Ray's own "
     "`ray start` in it, and a plain process that loads the model. *Warm head* means that the Ray head keeps "
-    "running while the pool has no group. Wakes with a warm head and runs of their baseline alternate. Each wake "
+    "running while the pool has no group. A wake with a warm head and a run of its baseline take turns. Each wake "
     "and each run starts after 15 s of rest."
 )
 

@@ -21,8 +21,8 @@ CLIENTS = (1000, 5000, 10_000)
 PER_TASK = 10
 PARTS = ("many-tasks", "one-task", "relay")
 ABOUT = (
-    "*Clients*: SSE clients follow tasks on one gateway, and each task has one event a second. In the first run each "
-    "task has ten clients. In the second run all clients follow the same task, so each event goes to all of them at "
+    "*Clients*: SSE clients follow tasks on one gateway, and each task has one event a second. In some runs "
+    "each task has ten clients. In the others all clients follow the same task, so each event goes to all of them at "
     "once. Events are written to Redis as `report` writes them. The lag runs from the time in the event's id to the "
     "arrival of its bytes at the client, which is another process. Memory is the growth of the gateway's RSS. Clients "
     "connect over loopback from 16 source addresses. *Relay*: `daybreak.event_relay` reads the events with a consumer "

@@ -97,7 +97,9 @@ class BlobResponse(Response):
         while remaining > 0:
             chunk = await asyncio.to_thread(reader.read, min(CHUNK_BYTES, remaining))
             if not chunk:
-                raise EOFError(f"{self._key} is {remaining} bytes shorter than the task's record says")
+                raise EOFError(
+                    f"{self._key} is shorter than the task's record says: {remaining} bytes are missing"
+                )
             remaining -= len(chunk)
             await send({"type": "http.response.body", "body": chunk, "more_body": remaining > 0})
         if self._length == 0:

@@ -250,7 +250,7 @@ class FlexAttention:
         :param begins: For each page, its first position.
         :param asks: For each query, the number of its session.
         :param visible: For each query, the first position that it sees.
-        :param at: For each query, its position, the last one that it sees.
+        :param at: For each query, its own position, which is the last one that it sees.
         """
         count, size = len(asks), self._memory.page_size
         more = padded_size(count) - count if self._compiled else 0

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Returns a session, and marks it as watched. The next commit that processes some of its audio then announces this
+-- Returns a session, and unless it has ended, marks it as watched. The next commit that processes some of its audio then announces this
 -- progress to gateways and removes the mark.
 -- Answers {`session`, the session}, or {`unknown`} if there is no such session or it belongs to another tenant.
 local function run(ARGV)

@@ -41,7 +41,7 @@ class RedisRegistry:
         self._scripts = AsyncScripts(self._client, library or RegistryLibrary(), on_call=on_call)
         self._keys = RegistryKeys(prefix=prefix)
         self._waiting: redis.asyncio.Redis | None = None
-        """A client for calls that block. Each call has a separate connection."""
+        """A client for calls that block. Each of these calls has a connection of its own while it waits."""
 
     async def close(self) -> None:
         """Close the connections."""

@@ -68,7 +68,7 @@ class _Watch:
 
     async def read(self) -> SessionRecord:
         """The session as it is now. See the port."""
-        self._woken.clear()  # before the session is marked, so that no announcement is lost
+        self._woken.clear()  # first, so that an announcement that comes at once is not lost
         return await self._store.announce_progress(self._session, tenant=self._tenant)
 
     async def progress(self, *, within_s: float = math.inf) -> None:
