@@ -92,7 +92,7 @@ def test_a_metric_needs_a_panel_an_alert_or_a_reason(tool: ModuleType) -> None:
     assert len(list(tool.without_place({GOOD.name}, [explained]))) == 1
 
 
-def test_a_query_names_its_metric_without_the_suffixes_of_a_histogram(tool: ModuleType) -> None:
+def test_the_suffix_of_a_histogram_is_no_part_of_the_name_of_its_metric(tool: ModuleType) -> None:
     """The tool also removes the prefix that Ray adds to a name."""
     declared = {metric.name: metric for metric in catalogue.ALL}
     query = (

@@ -82,10 +82,10 @@ def test_a_queue_also_reads_the_corrected_password_file(endpoint: Endpoint, tmp_
     queue.close()
 
 
-def test_a_command_of_a_script_that_is_not_permitted_is_a_refusal_that_says_so(
+def test_the_error_says_that_a_command_inside_a_script_is_not_permitted(
     locked: Server, tmp_path: Path
 ) -> None:
-    """The login succeeds, and so does the call of the script."""
+    """The user may log in and call scripts, but the script calls a command that the user may not call."""
     password = "of-the-limited"
     admin = Endpoint(url=locked.url.replace("//", f"//{USER}@"), password_file=str(tmp_path / "password"))
     (tmp_path / "password").write_text(PASSWORD)

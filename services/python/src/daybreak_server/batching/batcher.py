@@ -7,9 +7,9 @@ Items of the same bucket join the batch in the order of priority and arrival, un
 the mode ``adaptive``, perhaps fewer) or its padded size (items × longest item) would exceed ``max_batch_tokens``.
 
 Items of bulk work, such as the lines of a file, have the priority ``BULK`` or a higher number. A batch begins with one
-of them only while no other item may start. So a batch of bulk work delays a more urgent item only if the batch already
-runs when that item may start. Bulk items also fill the free places of other batches. They do not count against
-``max_waiting``, because otherwise bulk work would make the group refuse requests.
+of them only while no other item may start. So a more urgent item waits at most for the one batch of bulk work that
+already runs. Bulk items also fill the free places of other batches. They do not count against ``max_waiting``, because
+otherwise bulk work would make the group refuse requests.
 
 Cancelled and expired items leave the queues before they are computed. On average, no operation is linear in the number
 of items that wait, except a change of the buckets. A decision is linear in the number of buckets and priorities that

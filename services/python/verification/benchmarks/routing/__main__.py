@@ -2,9 +2,9 @@
 ``python -m verification.benchmarks.routing [--quick] [--part PART …]``.
 
 The part ``speed`` measures how many requests and tokens per second a router passes on, and the latency that it adds.
-``memory`` sends 200,000 requests through each router. With ``--part`` or ``--only`` the other rows of
-``docs/figures/routing.json`` stay as they are. The other routers are installed below ``build/competitors`` from the
-package registry; one that cannot be installed is left out, and the output says so.
+``memory`` sends 200,000 requests through each router, or fewer with ``--quick``. With ``--part`` or ``--only`` the
+other rows of ``docs/figures/routing.json`` stay as they are. The other routers are installed below
+``build/competitors`` from the package registry; one that cannot be installed is left out, and the output says so.
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
 from daybreak_server.ports.tasks import Page, Submitted, TaskStore
 
 CALLS = 64
-"""How many calls may run at once. More would only wait inside Redis, which executes one command at a time."""
+"""How many calls to a store, or to an event log, may run at once. More would only wait inside Redis, which executes one
+command at a time."""
 QUEUE_TIMEOUT_FACTOR = 3.0
 """How long a call may wait for its turn, as a multiple of the timeout of one call to the store."""
 

@@ -151,7 +151,7 @@ class Feed:
                             await asyncio.sleep(0)
             except EventsTrimmedError:
                 log.warning(
-                    "pool %s: events were trimmed before they were read; sending snapshots to all subscribers",
+                    "pool %s: events were trimmed before they were read; subscribers get a snapshot or what is left",
                     self.pool,
                 )
                 cursor = None

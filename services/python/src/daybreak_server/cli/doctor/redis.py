@@ -56,7 +56,7 @@ async def _groups(settings: Settings) -> list[Check]:
     try:
         views = [await store.pool(name) for name in settings.pools]
     except StoreError as exc:
-        return [error("groups", masked(str(exc)), "fix Redis first: see the lines on redis above")]
+        return [error("groups", masked(str(exc)), "run doctor again; if the error stays, correct the server")]
     finally:
         await store.close()
     checks = []
@@ -125,11 +125,11 @@ def judge_redis(found: RedisFacts, url: str) -> list[Check]:
 def _redis_memory(found: RedisFacts) -> Iterator[Check]:
     what, policy, bound = "redis memory", found.maxmemory_policy, found.maxmemory_bytes
     if policy is None:
-        advice = "make sure that maxmemory-policy is noeviction: other policies delete tasks"
+        advice = "make sure that maxmemory-policy is noeviction: with others, a full server deletes Daybreak's data"
         yield warning(what, "the server does not show its maxmemory-policy", advice)
     elif policy != "noeviction":
         advice = "CONFIG SET maxmemory-policy noeviction, and set the same in redis.conf"
-        yield error(what, f"maxmemory-policy is {policy}: a full server deletes tasks", advice)
+        yield error(what, f"maxmemory-policy is {policy}: a full server deletes Daybreak's data", advice)
     elif not bound:
         advice = "set maxmemory to about 3/4 of the machine's memory: a full server then refuses tasks instead of dying"
         yield warning(what, "noeviction, but maxmemory is not set", advice)
