@@ -1,5 +1,5 @@
 #!/bin/sh
-# Creates the Secrets that the plain manifests use, with random values. Existing Secrets stay as they are.
+# Creates the Secrets that the plain manifests use, with random values where none are given. Existing Secrets stay as they are.
 #   deploy/secrets.sh [NAMESPACE]
 # If you do not use the S3 server of deploy/s3, first set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to your S3 keys.
 set -eu

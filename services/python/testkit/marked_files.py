@@ -3,8 +3,8 @@
 pytest deselects tests only after it has imported their files. Some files import Ray or torch, and each worker of a
 parallel run imports all files. So `make test` would import what only `make test-systems` needs, and vice versa.
 
-The plugin reads from the text of a file which of the marks ``gpu``, ``system`` and ``heavy`` the file may use. So these
-marks must be written in the file (``pytest.mark.system``). A conftest must not add them.
+The plugin searches the text of each file for the marks ``gpu``, ``system`` and ``heavy``. So these marks must be
+written in the file (``pytest.mark.system``). A conftest must not add them.
 """
 
 from __future__ import annotations

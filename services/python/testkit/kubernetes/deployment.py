@@ -108,7 +108,7 @@ class Deployment:
         return digest
 
     def reference_sha256(self, pool: str, input: Mapping[str, Any], name: str) -> str:
-        """The SHA-256 of the artifact that an undisturbed task makes from this input. This task runs once per input."""
+        """The SHA-256 of the artifact that an undisturbed task makes from this input. The task runs only once."""
         key = json.dumps([pool, input, name], sort_keys=True)
         if key not in self._reference_sha256s:
             task = self.follow(self.submit(pool, input)).wait_for_end(timeout_s=WAKE_S)

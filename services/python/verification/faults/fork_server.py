@@ -35,8 +35,8 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Let the kernel kill this process when its parent ends. Only Linux can do this. On other systems, the fork server
-    notices the end of its parent because the socket closes. It then kills its children and ends."""
+    """Let the kernel kill this process when its parent ends. Only Linux can do this. Elsewhere, a fork server still
+    notices the end of its parent, because the socket closes. It then kills its children and ends."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -228,7 +228,7 @@ class ModelPool:
 
     @property
     def steady(self) -> int:
-        """The lease clock, interpolated between ticks. Bills use it, so a jump of the wall clock changes no bill."""
+        """The lease clock, interpolated between ticks. Bills use it, because the wall clock may jump."""
         since = 0 if self.ticked is None else self.now - self.ticked
         return self.lease_clock + max(0, min(since, LEASE_STEP_MS))
 

@@ -256,7 +256,7 @@ def worker(  # noqa: PLR0917 - typer passes them by name
                        daybreakd worker --manager-url http://gateway:8000 --host 0.0.0.0 --worker-id gpu-1
       Port forwarded:  ... --public-url https://gpu-1.example.com
     \b
-    Each model has a process of its own, which is restarted if it dies. Engines are the programs `vllm`,
+    Each replica of a model is a process, which is restarted if it dies. Engines are the programs `vllm`,
     `llama-server` and `sglang` if they are on PATH, and those that you add in the settings:
       workers:
         engines:

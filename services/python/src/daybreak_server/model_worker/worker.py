@@ -177,7 +177,9 @@ class _Signals:
 
     def _on_signal(self) -> None:
         if not self.first.done():
-            _log.info("the worker ends once its requests have ended; a second signal ends it at once")
+            _log.info(
+                "the worker ends once its requests have ended; after a second signal it does not wait for them"
+            )
             self.first.set_result(None)
         elif not self.second.done():
             self.second.set_result(None)

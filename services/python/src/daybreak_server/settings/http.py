@@ -63,9 +63,9 @@ class HttpSettings(Section):
     allowed_hosts: Hosts = Field(
         (),
         description="Names that the `Host` header may have, in addition to IP addresses, `localhost` and the name of "
-        "the machine: `daybreak.example.com,*.internal`, or `*` for any name. If the list is empty, requests from the "
-        "server's own machine may use no other name, and requests from other machines may use any name. If the list "
-        "has entries, it applies to requests from all machines.",
+        "the machine: `daybreak.example.com,*.internal`, or `*` for any name. If the list is empty, requests from "
+        "other machines may use any name, but requests from the server's own machine may not. If the list has entries, "
+        "it applies to requests from all machines.",
     )
     allowed_origins: Origins = Field(
         (),

@@ -5,8 +5,8 @@ The parts are ``measured``, ``simulated`` and ``second``. If the command names n
 ``measured`` runs the engine with the tiny speech model and users who speak in real time, and writes `sessions.json`,
 `sessions.svg` and `sessions-steps.json`. It takes some minutes, and needs a quiet machine. ``simulated`` runs the
 scheduler in virtual time, and writes `sessions-simulated.json` and `sessions-simulated.svg`. ``second`` draws the
-batches of one second, and writes `one-second-of-batches.svg`. A second run of ``simulated`` or ``second`` with the same
-seed writes the same files.
+batches of one second, and writes `one-second-of-batches.svg`. With the same seed, these two parts write the same files
+each time.
 
 ``--whisper-live PYTHON`` measures WhisperLive beside Daybreak, and writes `sessions-whisper-live.json`. ``PYTHON`` is
 the interpreter of an environment with the packages in `requirements/`. With this option, a part runs only if the
@@ -40,7 +40,9 @@ SHOWN_FROM_S = 3.84
 def main(arguments: list[str] | None = None) -> int:
     """Run the named parts."""
     parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.sessions", description=__doc__)
-    parser.add_argument("parts", nargs="*", help=f"some of: {', '.join(PARTS)}; all by default")
+    parser.add_argument(
+        "parts", nargs="*", help=f"some of: {', '.join(PARTS)}; all by default, or none with --whisper-live"
+    )
     parser.add_argument("--quick", action="store_true", help="shorter runs, and fewer points on each curve")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")

@@ -316,7 +316,7 @@ class SessionRenewal(NamedTuple):
 
 
 class SessionWrite(NamedTuple):
-    """One session's part of ``session_commit``. As many :class:`SessionDraft` follow as ``events`` says.
+    """One session's part of ``session_commit``. ``events`` is the number of its :class:`SessionDraft`, which follow.
 
     ``turn`` is the newest turn as the journal keeps it, and ``turn_start`` is where it begins. ``consumed`` is where
     the turn ends; it is empty until the turn is complete.

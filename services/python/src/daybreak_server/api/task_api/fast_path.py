@@ -56,7 +56,7 @@ class FastPath:
         self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request. Unexpected exceptions propagate to the middleware."""
+        """Handle one request. :raises Exception: a bug, which the middleware logs."""
         scope["route"] = self._route if self._route_of is None else RouteStub(self._route_of(scope["path"]))
         request = Request(scope, receive)
         try:

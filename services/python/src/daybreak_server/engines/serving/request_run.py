@@ -28,8 +28,7 @@ from daybreak_server.workloads.serving import Request, ServingWorkload, never
 ORDER = "serve"
 """The kind of the leader's order to run a request. The order's payload is the request's body."""
 _READABLE_BYTES = 64 * 1024
-"""No text of a JSON body up to this size appears in the log. Of a larger body, only the beginning is kept out of
-the log."""
+"""The log masks all text of a JSON body up to this size. Of a larger body, it masks only the text at the beginning."""
 
 _CREDENTIALS = ("authorization", "cookie", "x-api-key", "api-key")
 """Headers whose values the log does not quote."""
@@ -46,7 +45,7 @@ class RequestRun:
     def answer(self, exchange: Exchange) -> RankReport | None:
         """Answer a request. Returns why the group is broken, or ``None`` if it is not.
 
-        :raises GroupBrokenError: if another rank is gone or sends no report, or the ranks are at different points.
+        :raises GroupBrokenError: if another rank is gone or sends no report.
         """
         if not exchange.begin():
             exchange.abandon()

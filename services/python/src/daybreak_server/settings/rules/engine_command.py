@@ -16,7 +16,7 @@ PLACEHOLDERS = ("source", "alias", "host", "port", "args")
 
 
 def words_of(command: str) -> list[str]:
-    """The words of a command.
+    """The words of a command. An empty command has none.
 
     :raises ValueError: if a quote is not closed, a placeholder is unknown, ``{port}`` is missing, or ``{args}`` is only
         a part of a word.

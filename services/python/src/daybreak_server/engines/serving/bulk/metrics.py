@@ -1,5 +1,5 @@
-"""What a leader measures of the lines of its tasks. The methods of :class:`BulkMetrics` never raise, because an error
-would disturb the code that computes the lines."""
+"""What a leader measures while it computes the lines of files. The methods of :class:`BulkMetrics` never raise, because
+an error would disturb this computation."""
 
 from __future__ import annotations
 
