@@ -5,8 +5,9 @@ pool. Grafana replaces its variables (``$namespace``, ``$pool``, ``$tenant``, ``
 query; :meth:`Query.filled` does the same for a query that Prometheus gets without Grafana.
 
 A dashboard shows one namespace, that is, one Helm release. Every gateway exports the same values from Redis. So a query
-of such a value first takes ``max by (…)``, or ``grown`` (by how much a total grew in a window), and then sums
-over pools or states. Values that each process counts for itself are added up with ``sum by (…)``.
+first reduces the copies of such a value to one, with ``max by (…)``, or with our function ``grown`` for the growth of a
+total in a window. Then it sums over pools or states. Values that each process counts for itself are added up with
+``sum by (…)``.
 """
 
 from __future__ import annotations

@@ -23,9 +23,9 @@ def blobs(tmp_path: Path) -> LocalBlobs:
 @contextlib.contextmanager
 def opened(blobs: LocalBlobs, folder: Path, snapshot: bytes | None = None) -> Iterator[Output]:
     folder.mkdir(exist_ok=True)
-    attempt = Output(
-        folder / "output.jsonl", resumed(snapshot, MARK), blobs, prefix=f"t/checkpoints/{folder.name}-"
-    )
+    ledger = resumed(snapshot, MARK) if snapshot else Ledger(fingerprint=MARK)
+    assert ledger is not None
+    attempt = Output(folder / "output.jsonl", ledger, blobs, prefix=f"t/checkpoints/{folder.name}-")
     with contextlib.closing(attempt):
         for _ in attempt.restore():
             pass
@@ -82,16 +82,23 @@ def test_a_part_that_is_not_what_the_checkpoint_says_is_refused(
         pass
 
 
-@pytest.mark.parametrize("snapshot", [None, b"", b"{", b"[]", b"{}", b'{"version": 1}', b"\xff"])
-def test_a_snapshot_that_cannot_be_read_means_line_one(snapshot: bytes | None) -> None:
+@pytest.mark.parametrize("snapshot", [b"", b"{", b"[]", b"{}", b'{"version": 1}', b"\xff"])
+def test_a_snapshot_that_cannot_be_read_is_ignored(snapshot: bytes) -> None:
     """An unreadable snapshot does not make the task fail. The attempt begins at line one."""
-    assert resumed(snapshot, MARK) == Ledger(fingerprint=MARK)
+    assert resumed(snapshot, MARK) is None
 
 
-def test_a_snapshot_of_another_file_means_line_one(blobs: LocalBlobs, tmp_path: Path) -> None:
+def test_a_snapshot_of_another_file_is_ignored(blobs: LocalBlobs, tmp_path: Path) -> None:
     """The fingerprint in the snapshot shows that the snapshot belongs to another file."""
     with opened(blobs, tmp_path / "1") as output:
         write(output, 3)
         snapshot = output.store(timeout_s=30).dump()
-    assert resumed(snapshot, MARK).line == 3
-    assert resumed(snapshot, "1" * 64).line == 0
+    found = resumed(snapshot, MARK)
+    assert found is not None
+    assert found.line == 3
+    assert resumed(snapshot, "1" * 64) is None
+
+
+def test_a_snapshot_before_the_first_stored_part_is_of_use() -> None:
+    """It has no line yet, but it is not of another file, so the attempt logs no warning."""
+    assert resumed(Ledger(fingerprint=MARK).dump(), MARK) == Ledger(fingerprint=MARK)

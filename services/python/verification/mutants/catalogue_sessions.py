@@ -56,7 +56,7 @@ SESSIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "session-progress-unannounced",
-        "a gateway that waits for the model of a session is not woken by the turns of the session",
+        "a turn without text does not wake the gateway that waits for the model's progress",
         (f"{LUA}/session_commit.lua", "  announce_progress(c)\n", ""),
         tests=f"{_WATCHES}::test_a_turn_without_text_wakes_the_gateway",
         waits=True,

@@ -2,9 +2,8 @@
 the operator does it.
 
 A group publishes its phases itself, but it exists only after Ray has started its processes. Without this report,
-waiting clients would see no progress until then. A pool whose groups cannot load their model has no report. So the
-gateway refuses its requests and sessions with the reason (:attr:`PoolView.start_failure`). If there were a report, they
-would wait.
+waiting clients would see no progress until then. A pool whose model is missing has no report. So the gateway refuses
+its requests and sessions with the reason (:attr:`PoolView.start_failure`). If there were a report, they would wait.
 """
 
 from __future__ import annotations

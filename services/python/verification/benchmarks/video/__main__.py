@@ -45,8 +45,9 @@ ABOUT = (
     "The tiny model, a small Wan model that is part of the package, runs on the CPU, with one thread per rank, in "
     "gangs of two ranks under Ray Serve. At each *point of agreement*, the ranks agree whether to continue. The "
     "baseline is the *bare loop*: the same workload (`VideoWorkload.run`: denoise, decode, encode to MP4) on two "
-    "ranks under plain `torchrun`. Each task on Daybreak forms a pair with the run of the bare loop just "
-    "before it. The tasks with previews or checkpoints have 60 steps, the others 160."
+    "ranks under plain `torchrun`. Where the bare loop is measured, each task on Daybreak forms a pair with "
+    "the run of the bare loop just before it, and tasks have 160 steps. Where previews and checkpoints are measured, "
+    "tasks have 60 steps."
 )
 
 Quiet = Callable[[], AbstractContextManager[Any]]

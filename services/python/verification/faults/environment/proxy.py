@@ -154,7 +154,7 @@ class TcpProxy:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
     async def _end(self) -> None:
-        self._server.close()  # runs on the event loop, so no connection ends while the server closes
+        self._server.close()  # on the event loop, because an asyncio server is not thread-safe
         await self._cut()
 
     def _change(self, conditions: Conditions) -> None:

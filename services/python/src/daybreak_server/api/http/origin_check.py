@@ -10,8 +10,9 @@ page that a browser shows can make the browser send requests to the server. So t
   the Ingress decides which host names it accepts. IP addresses and ``localhost`` are always allowed, because they
   cannot be rebound. The machine's own name and ``http.host`` are always allowed too.
 * **Cross-site requests.** If a page changes something or opens a WebSocket, the browser sends the page's Origin. The
-  origin must be the server's own or listed in ``http.allowed_origins``. Listed origins also get the CORS headers with
-  which their pages can read the responses. Clients other than browsers send no Origin, so this check lets them pass.
+  origin must be listed in ``http.allowed_origins`` or be the server's own, which newer browsers say in
+  ``Sec-Fetch-Site``. Listed origins also get the CORS headers with which their pages can read the responses. Clients
+  other than browsers send no Origin, so this check lets them pass.
 """
 
 from __future__ import annotations

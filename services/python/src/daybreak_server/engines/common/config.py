@@ -31,7 +31,8 @@ class GroupConfig:
     start_s: float = 600.0
     """How long the ranks of a group wait for each other when the group forms."""
     grace_s: float = 5.0
-    """How long the other ranks have to reach the same point after a rank failed. If one is late, the group breaks."""
+    """After a rank has failed at a point of agreement, the other ranks must reach that point in this time. If one is
+    late, the group breaks."""
     idle_s: float = 2.0
     """How long one claim waits for a task."""
     ping_s: float = 20.0

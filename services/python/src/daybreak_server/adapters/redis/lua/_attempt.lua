@@ -204,7 +204,7 @@ end
 
 -- The tasks that the store has given to the group and that the group does not know. `known`: the ids of the tasks that
 -- it knows, separated by spaces. The group does not know a task if the answer to its claim was lost, or if the group
--- has restarted or is leaving.
+-- has restarted. A group that leaves has given its tasks up, so it names none.
 local function unknown_tasks(g, known)
   local is_known, found = {}, {}
   for id in string.gmatch(known or '', '%S+') do is_known[id] = true end

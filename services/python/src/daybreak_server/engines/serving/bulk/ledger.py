@@ -69,16 +69,12 @@ def fingerprint_of(*facts: str) -> str:
     return hashlib.sha256("\0".join(facts).encode()).hexdigest()
 
 
-def resumed(snapshot: bytes | None, fingerprint: str) -> Ledger:
-    """The ledger of a snapshot. It is empty if there is no snapshot, if the snapshot cannot be read, or if its
-    fingerprint differs from ``fingerprint``."""
-    fresh = Ledger(fingerprint=fingerprint)
-    if not snapshot:
-        return fresh
+def resumed(snapshot: bytes, fingerprint: str) -> Ledger | None:
+    """The ledger of a snapshot, or ``None`` if the snapshot cannot be read, or has another fingerprint."""
     try:
         value: Any = json.loads(snapshot)
         if value["version"] != _VERSION or value["fingerprint"] != fingerprint:
-            return fresh
+            return None
         return Ledger(
             fingerprint=fingerprint,
             line=int(value["line"]),
@@ -90,4 +86,4 @@ def resumed(snapshot: bytes | None, fingerprint: str) -> Ledger:
             ),
         )
     except (ValueError, KeyError, TypeError):
-        return fresh
+        return None

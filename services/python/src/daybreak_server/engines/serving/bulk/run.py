@@ -81,12 +81,13 @@ class BulkRun:
         models = ",".join(getattr(self._workload, "models", ()))
         version = str(getattr(self._workload, "bulk_version", ""))
         fingerprint = fingerprint_of(file.sha256, task.params.model_dump_json(), models, version)
-        ledger = resumed(ctx.resume, fingerprint)
-        if ctx.resume and not ledger.line:
+        ledger = resumed(ctx.resume, fingerprint) if ctx.resume else None
+        if ctx.resume and ledger is None:
             ctx.log(
                 "The checkpoint is of another file, other parameters or another model: starting at line 1.",
                 level="warning",
             )
+        ledger = ledger or Ledger(fingerprint=fingerprint)
         prefix = f"{task.id}/checkpoints/{task.attempt}-"
         with contextlib.ExitStack() as stack:
             output = stack.enter_context(
