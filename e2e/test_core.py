@@ -101,7 +101,7 @@ def test_a_third_task_waits_for_one_of_two_groups(deployment: Deployment) -> Non
     short = [
         deployment.submit("echo", {"message": f"short {n}", "steps": 40, "step_s": 0.25}) for n in range(2)
     ]
-    long = deployment.submit("echo", {"message": "long", "steps": 180, "step_s": 0.25})
+    long = deployment.submit("echo", {"message": "long", "steps": 120, "step_s": 0.25})
     timelines = [deployment.follow(task) for task in (*short, long)]
     wait_until(lambda: len(deployment.groups("echo", "busy")) == 2, timeout_s=WAKE_S, what="two busy groups")
     assert deployment.client.pool("echo").queued == 1, "the third task waits"

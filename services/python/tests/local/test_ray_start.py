@@ -15,11 +15,12 @@ import pytest
 
 from daybreak_server.adapters.ray import fast_start
 from daybreak_server.adapters.ray.fast_start_environment import FAST_START_ENVIRONMENT
-from daybreak_server.entrypoints.ray_start import with_defaults
+from daybreak_server.entrypoints.ray_start import serves_clients, with_defaults
 from daybreak_server.local.free_ports import free_port
 from testkit.system import kill_tree
 from testkit.waiting import wait_until
 
+CLIENT_SERVER = "ray.util.client.server"
 AGENTS = ("dashboard/agent.py", "runtime_env/agent/main.py")
 
 
@@ -42,16 +43,27 @@ def test_by_default_the_log_monitor_is_off_and_the_agents_have_fixed_ports() -> 
     ]
 
 
+def test_a_head_has_no_autoscaler() -> None:
+    assert with_defaults(["--head", "--block"])[-1] == "--no-monitor"
+    assert with_defaults(["--head", "--no-monitor"]).count("--no-monitor") == 1
+
+
+def test_a_head_serves_ray_clients_if_their_port_is_given() -> None:
+    assert serves_clients(["--head", "--ray-client-server-port=10001"])
+    assert not serves_clients(["--head", "--port=6379"])
+
+
 class Head:
     """A Ray head that ``daybreak_server.entrypoints.ray_start`` starts, with ``folder`` for its files.
 
     :meth:`end` does not use ``ray stop``, which would end every Ray on this machine.
     """
 
-    def __init__(self, folder: Path, path: str) -> None:
+    def __init__(self, folder: Path, path: str, *options: str) -> None:
         self.logs = folder / "session_latest" / "logs"
-        names = ("port", "ray-client-server-port", "metrics-export-port", "dashboard-agent-listen-port")
-        options = [
+        names = ("port", "metrics-export-port", "dashboard-agent-listen-port")
+        options = (
+            *options,
             *(
                 f"--{name}={free_port()}"
                 for name in (*names, "dashboard-agent-grpc-port", "runtime-env-agent-port")
@@ -64,7 +76,7 @@ class Head:
                 "--num-cpus=1",
             ),
             *(f"--temp-dir={folder}", "--object-store-memory=80000000"),
-        ]
+        )
         quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "daybreak_server.entrypoints.ray_start", "start", *options],
@@ -131,7 +143,8 @@ def test_a_node_accepts_work_before_its_agents_have_started(
         commands = (tmp_path / "commands").read_text()
         assert all(agent in commands for agent in AGENTS)
         assert commands.count("-n 10 ") == len(AGENTS)
-        assert head.find("log_monitor.py") is None
+        for unwanted in ("log_monitor.py", "monitor.py", CLIENT_SERVER):
+            assert head.find(unwanted) is None
         raylet = head.find("--raylet_socket_name")
         assert raylet is not None
         assert raylet.environ().items() >= FAST_START_ENVIRONMENT.items()

@@ -78,6 +78,7 @@ _PARAMETERS = "ray._private.parameter"
 
 FAST_START_NODE_PARTS: Final = (
     PrivatePart(_NODE, "Node.start_raylet"),
+    PrivatePart(_NODE, "Node.start_ray_client_server"),
     PrivatePart(_NODE, "Node.get_session_dir_path"),
     PrivatePart(_NODE, "Node.node_id"),
     PrivatePart(_NODE, "Node.__init__", ("ray_params", "head", "shutdown_at_exit", "spawn_reaper")),

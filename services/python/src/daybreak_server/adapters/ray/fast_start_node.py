@@ -30,9 +30,17 @@ _RENICE = ("nice", "-n", "10")
 class FastStartNode(Node):  # type: ignore[misc]
     """Ray's node. If its parameters contain the agents' ports, the raylet need not wait until the agents write them."""
 
+    serves_clients = True
+    """Whether a head starts the server for Ray clients. Ray has no option against it."""
+
     def __init__(self, ray_params: Any, *args: Any, **options: Any) -> None:
         self._parameters = ray_params
         super().__init__(ray_params, *args, **options)
+
+    def start_ray_client_server(self) -> None:
+        """Start the server for Ray clients, unless it is not wanted."""
+        if self.serves_clients:
+            super().start_ray_client_server()
 
     def start_raylet(self, *args: Any, **options: Any) -> None:
         """Write the agents' ports, and start the raylet and the agents."""
