@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from daybreak import DaybreakError
+from daybreak import DaybreakError, testing
 from daybreak.testing import LocalDaybreak
 
 PAGE = Path(__file__).parents[2] / "docs" / "06-client.md"
@@ -107,3 +107,11 @@ def test_a_server_that_was_not_started_says_so() -> None:
             look()
     never.close()
     never.close()
+
+
+def test_the_kernel_gives_the_servers_port_to_no_client() -> None:
+    """Linux chooses the ports of clients' connections from 32,768 on, unless it is configured otherwise."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    if first < 32_000:
+        pytest.skip("this machine has another range for the ports of clients")
+    assert all(20_000 <= testing._free_port() < first for _ in range(20))

@@ -11,7 +11,9 @@ folder.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import shutil
 import socket
 import subprocess
@@ -37,6 +39,8 @@ from daybreak.errors import DaybreakError
 from daybreak.sync import Client
 
 _STOP_TIMEOUT_S = 60.0
+_PORTS = (20_000, 32_000)
+_PORT_DRAWS = 100
 _READY_STATES = frozenset({"idle", "busy"})
 _WATCHDOG = """
 import os, shutil, subprocess, sys, threading
@@ -205,9 +209,16 @@ def _program() -> str:
 
 
 def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A free port below the range from which the kernel chooses the ports of clients.
+
+    Otherwise a client's connection could take the port before the server listens on it.
+    """
+    for _ in range(_PORT_DRAWS):
+        port = random.SystemRandom().randrange(*_PORTS)
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise DaybreakError(f"none of {_PORT_DRAWS} random ports from {_PORTS[0]} to {_PORTS[1] - 1} is free")
 
 
 @pytest.fixture(scope="session")

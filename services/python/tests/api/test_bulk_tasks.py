@@ -88,6 +88,19 @@ def test_an_artifact_that_the_caller_may_not_read_is_refused(bulk_api: Api, lead
         assert [error["field"] for error in problem["errors"]] == [field], problem
 
 
+def test_the_artifact_of_a_task_that_has_not_succeeded_is_refused_with_what_to_do(bulk_api: Api) -> None:
+    task = bulk_api.submit()["id"]
+
+    def refusal() -> str:
+        file = {"task": task, "artifact": "texts.jsonl"}
+        (error,) = bulk_api.submit({"file": file}, pool="embed", status=422)["errors"]
+        return str(error["message"])
+
+    assert refusal() == "The task is queued, so it has no artifacts. Wait until it has succeeded."
+    assert bulk_api.client.post(f"/v1/tasks/{task}/cancel").status_code < 300
+    assert refusal() == "The task is cancelled, so it has no artifacts. Send another task's id."
+
+
 def test_an_unknown_place_is_refused_with_those_that_there_are(
     bulk_api: Api, start_leader: Callable[..., FakeLeader]
 ) -> None:

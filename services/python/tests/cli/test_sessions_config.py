@@ -214,6 +214,16 @@ def test_a_wrong_file_names_the_field(daybreakd, tmp_path, part, values, message
     assert message in result.err
 
 
+def test_json_may_be_indented_with_tabs(daybreakd, tmp_path):
+    """A tab is not allowed in YAML at this place."""
+    plain, tabs = tmp_path / "plain.json", tmp_path / "tabs.json"
+    plain.write_text('{"gpu_language_map": {"0": "English -> German"}}')
+    tabs.write_text('{\n\t"gpu_language_map": {\n\t\t"0":\t"English -> German"\n\t}\n}')
+    shown = [daybreakd("sessions", "config", "--show", str(path)) for path in (plain, tabs)]
+    assert [result.code for result in shown] == [0, 0]
+    assert shown[0].out == shown[1].out
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -301,7 +301,7 @@ def test_only_tenants_that_have_tasks_take_one_of_the_limited_places(driver: Dri
 
 
 def test_waiting_tenants_are_named_up_to_the_limit(driver: Driver) -> None:
-    """Waiting tenants may have no totals, for example because the limit was raised later.
+    """Waiting tenants may have no totals, for example because the limit was lower when they submitted their tasks.
 
     Up to the limit, such tenants appear under their own names, with their weights. The rest count as `other`.
     """

@@ -2,13 +2,13 @@
 
 Routes raise :class:`ApiError`. The errors of the ports, of pydantic and of Starlette's routing are translated by this
 module only: pydantic's errors about a body by :func:`from_validation`, those about query parameters by
-:func:`from_query_errors`, and most others by :func:`to_api_error`::
+:func:`from_query_errors`, and most others by :func:`to_api_error`. An ``ApiError`` has a stable code with its status,
+and a sentence for this one case. Others get these codes::
 
-    ApiError                     a stable code with its status, and a sentence for this one case
-    ├─ StoreError                idempotency_mismatch, conflict, queue_full or store_unavailable;
-    │                            for sessions also sessions_full or not_found
-    ├─ BlobError                 no_such_artifact or store_unavailable
-    └─ HTTPException             not_found, method_not_allowed or bad_header
+    StoreError       idempotency_mismatch, conflict, queue_full or store_unavailable;
+                     for sessions also sessions_full or not_found
+    BlobError        no_such_artifact or store_unavailable
+    HTTPException    not_found, method_not_allowed or bad_header
 
 An exception that is none of these is a bug: it becomes ``internal``, a 500.
 
@@ -139,7 +139,7 @@ def invalid_field(field: str, message: str) -> ApiError:
 def from_validation(exc: ValidationError, *, within: str = "") -> ApiError:
     """Pydantic's errors, with paths such as ``input.frames``; ``within`` is the path's first part.
 
-    If a field may have several types, pydantic adds the type that it tried to the path. Daybreak gives these types
+    If a field may have several types, pydantic tries each, and adds its name to the path. Daybreak gives these types
     names in angle brackets. They are left out, because the client's JSON has no such field.
     """
     found = exc.errors(include_url=False, include_context=False, include_input=False)

@@ -1,7 +1,7 @@
 """The numbers in Daybreak's rules. Each number is defined once, here.
 
-Python modules import the numbers. For the Redis scripts, ``adapters/redis/prelude.py`` turns them into Lua locals of
-the same names. A test fails if a Lua file contains such a number itself.
+Python modules import the numbers. ``adapters/redis/prelude.py`` gives the Redis scripts those that they need. A test
+fails if a Lua file contains such a number itself.
 """
 
 from __future__ import annotations

@@ -72,7 +72,8 @@ class Speech:
     @contextmanager
     def socket(self, path: str) -> Iterator[Socket]:
         url = self.api.url.replace("http", "ws", 1) + path
-        with connect(url, open_timeout=60, max_size=None) as connection:
+        # Some tests read nothing for a while. A client that does not read misses the answer to its own ping.
+        with connect(url, open_timeout=60, max_size=None, ping_interval=None) as connection:
             yield Socket(connection)
 
     def stream(self, session: str, **query: Any) -> Any:

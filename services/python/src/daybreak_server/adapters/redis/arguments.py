@@ -135,7 +135,10 @@ class Renewal(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The arguments of ``report``. ``field_count`` record fields with their values follow, and then the events."""
+    """The arguments of ``report``. After them come the fields of the record, each with its value, and then the events.
+
+    ``field_count`` is the number of these fields.
+    """
 
     task: str
     token: str
@@ -316,10 +319,10 @@ class SessionRenewal(NamedTuple):
 
 
 class SessionWrite(NamedTuple):
-    """One session's part of ``session_commit``. ``events`` is the number of its :class:`SessionDraft`, which follow.
+    """One session's part of ``session_commit``. Its events come after it, each as a :class:`SessionDraft`.
 
-    ``turn`` is the newest turn as the journal keeps it, and ``turn_start`` is where it begins. ``consumed`` is where
-    the turn ends; it is empty until the turn is complete.
+    ``events`` is the number of these events. ``turn`` is the newest turn as the journal keeps it, and ``turn_start`` is
+    where it begins. ``consumed`` is where the turn ends; it is empty until the turn is complete.
     """
 
     session: str

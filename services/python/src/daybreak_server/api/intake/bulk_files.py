@@ -76,9 +76,9 @@ async def _key_of(task: str, name: str, *, catalog: Catalog, store: TaskStore, t
             f"{_FIELD}.task", f"There is no task {task[:100]!r}. Send the id of one of your tasks."
         )
     if record.state is not State.SUCCEEDED:
+        advice = "Send another task's id." if record.state.terminal else "Wait until it has succeeded."
         raise invalid_field(
-            f"{_FIELD}.task",
-            f"The task is {record.state.public}, so it has no artifacts. Wait until it has succeeded.",
+            f"{_FIELD}.task", f"The task is {record.state.public}, so it has no artifacts. {advice}"
         )
     for artifact in record.artifacts:
         if artifact.name == name:

@@ -102,7 +102,7 @@ class Session:
     def blocks(self, samples: int) -> int:
         """How many blocks a turn of this many samples has.
 
-        A turn without audio has one block: the silence that ends the input.
+        The last turn may have no samples. It counts as one block, because the model still has to end its text.
         """
         return max(1, math.ceil(samples / self._block))
 

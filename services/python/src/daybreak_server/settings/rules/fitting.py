@@ -89,7 +89,7 @@ def of_router(router: RouterSettings) -> Iterator[str]:
     kept = min(router.buffer_bytes, router.max_body_bytes)
     if kept > router.max_buffered_bytes:
         yield (
-            f"max_buffered_bytes is too small for one body of buffer_bytes ({kept}); raise it, or lower buffer_bytes"
+            f"max_buffered_bytes is too small for one body of {kept} bytes; raise it, or lower buffer_bytes below it"
         )
 
 

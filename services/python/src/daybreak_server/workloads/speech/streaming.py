@@ -45,8 +45,8 @@ class Vocabulary(Protocol):
         """The tokens between a turn's audio and its text. They name the target language. There is at least one."""
 
     def text(self, before: Sequence[int], token: int) -> str:
-        """The text that a token adds. ``before`` has the newest of the session's earlier tokens. ``before`` is empty if
-        the session has no text yet."""
+        """The text that a token adds. ``before`` has the last few tokens of the session's text before this token. It is
+        empty if the session has no text yet."""
 
     def ends_segment(self, token: int) -> bool:
         """Whether a token completes a sentence."""

@@ -145,7 +145,7 @@ class RedisRegistry:
         await self._call("release_placement", holder)
 
     async def _call(self, operation: str, *args: Arg) -> Any:
-        """Each operation has the same result if it is repeated, so a call whose reply was lost is sent again."""
+        """Each operation may be repeated without harm, so a call whose reply was lost is sent again."""
         return await self._scripts.call(Call(NAME, self._keys, (operation, *args)), idempotent=True)
 
 

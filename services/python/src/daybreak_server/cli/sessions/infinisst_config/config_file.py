@@ -158,10 +158,23 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def read_config(path: Path) -> SessionsConfig:
-    """Read either form; JSON is YAML too. :raises SessionsConfigError: with the fields that are wrong."""
+def _without_tabs(text: str) -> str:
+    """The text, which the YAML loader can read also if it is JSON that is indented with tabs.
+
+    In JSON, a tab is never a part of a string.
+    """
     try:
-        found = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - it is a SafeLoader
+        json.loads(text)
+    except ValueError:
+        return text
+    return text.replace("\t", "  ")
+
+
+def read_config(path: Path) -> SessionsConfig:
+    """Read either form. :raises SessionsConfigError: if the file cannot be read, with the fields that are wrong."""
+    try:
+        text = _without_tabs(path.read_text(encoding="utf-8"))
+        found = yaml.load(text, Loader=_Loader)  # noqa: S506 - it is a SafeLoader
     except (OSError, UnicodeDecodeError) as exc:
         raise SessionsConfigError(f"cannot read {path}: {exc}") from exc
     except yaml.YAMLError as exc:
