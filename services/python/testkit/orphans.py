@@ -46,7 +46,7 @@ class Run:
             processes |= {child.pid: child for child in _descendants(parent)}
         for pid in (forkserver.tracker_pid(), me.pid, *(parent.pid for parent in me.parents())):
             processes.pop(pid, None)
-        return [process for process in processes.values() if _alive(process)]
+        return [process for process in processes.values() if alive(process)]
 
     def _started(self, process: psutil.Process) -> bool:
         try:
@@ -148,8 +148,10 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def _alive(process: psutil.Process) -> bool:
+def alive(process: psutil.Process | int) -> bool:
+    """Whether the process, or the one with this id, runs. It may end at any moment, and a zombie has ended."""
     try:
+        process = psutil.Process(process) if isinstance(process, int) else process
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False

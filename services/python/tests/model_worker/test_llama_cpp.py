@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from testkit import llama
+from testkit.orphans import alive
 from testkit.waiting import wait_until
 from testkit.workers import WorkerGateway, WorkerProcess
 
@@ -58,9 +59,7 @@ def test_a_worker_serves_a_real_model(
         wait_until(lambda: gateway.last("w1").models[0].requests == 0, 60, "the cancelled request to end")
         wait_until(lambda: is_idle(engine), 60, "the engine to stop its work")
     worker.kill()
-    wait_until(
-        lambda: not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE, 60, "the engine to end"
-    )
+    wait_until(lambda: not alive(engine), 60, "the engine to end")
 
 
 def is_idle(process: psutil.Process) -> bool:

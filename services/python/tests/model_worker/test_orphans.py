@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from daybreak_server.model_worker import guardian
+from testkit.orphans import alive
 from testkit.waiting import wait_until
 from testkit.workers import WorkerGateway, WorkerProcess, model
 
@@ -32,13 +33,6 @@ def forking(gateway: WorkerGateway, start_worker: Start) -> tuple[WorkerProcess,
 
 def wait_gone(*pids: int) -> None:
     wait_until(lambda: not any(alive(pid) for pid in pids), 30, f"the end of {pids}")
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def guardian_of(engine: int) -> int:

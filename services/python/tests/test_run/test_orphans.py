@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from testkit.orphans import alive
+
 TESTS = Path(__file__).parents[1]
 PYTHON = os.path.abspath(sys.executable)
 """The interpreter's path without ``..``, as child processes print it. If pytest was started by a relative path,
@@ -78,7 +80,7 @@ def test_an_orphan_process_fails_the_run_and_is_named_and_killed(
     assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout
     assert "1 passed" in result.stdout
     assert f"{pid}: {PYTHON} -c import time; time.sleep(600) left-behind" in result.stdout
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert not alive(pid)
 
 
 def test_the_test_that_started_an_orphan_is_named(tmp_path: Path) -> None:
