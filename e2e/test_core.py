@@ -80,7 +80,10 @@ def _the_pods_logs_have_the_task(deployment: Deployment, done: Task) -> None:
 
 def _saw_the_wake(deployment: Deployment, timeline: TaskTimeline) -> None:
     streamed = [phase for phase in timeline.wakes if phase in PHASES]
-    durations = deployment.client.pool("video").wake.last
+    # The operator writes the record in its next step after the group is ready. A short task may end before.
+    durations = wait_until(
+        lambda: deployment.client.pool("video").wake.last, timeout_s=60, what="the wake in the pool's record"
+    )
     log(f"  the wake in the pool's record: {durations}")
     log(f"  the wake in the stream: {streamed}")
     assert streamed == sorted(streamed, key=PHASES.index), "phases are in order"
@@ -107,7 +110,11 @@ def test_a_third_task_waits_for_one_of_two_groups(deployment: Deployment) -> Non
     assert deployment.client.pool("echo").queued == 1, "the third task waits"
     ended = [timeline.wait_for_end(timeout_s=WAKE_S) for timeline in timelines[:2]]
     assert {task.state.value for task in ended} == {"succeeded"}
-    assert deployment.client.get(long).state.value == "running"
+    wait_until(
+        lambda: deployment.client.get(long).state.value == "running",
+        timeout_s=30,
+        what="the third task to run",
+    )
     wait_until(
         lambda: len(deployment.kube.group_pods("echo")) == 1,
         timeout_s=90,
