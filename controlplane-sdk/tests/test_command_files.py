@@ -47,6 +47,12 @@ def test_o_creates_a_new_folder(process: Any, served: bytes, tmp_path: Path) -> 
         assert (tmp_path / folder / "video.mp4").read_bytes() == served
 
 
+def test_if_a_task_has_other_files_the_last_line_says_so(process: Any, served: bytes) -> None:
+    """`generate` downloads only the video, but the task also has a JSON file."""
+    done = process(*GENERATE)
+    assert "daybreak tasks download video_01 (all 2 files)" in done.error.splitlines()[-1], done.error
+
+
 def test_download_accepts_o_like_the_other_commands(process: Any, served: bytes, tmp_path: Path) -> None:
     """With one NAME, `-o` may be a file. Without NAME, `-o` is a folder, which is created. `-d` still works."""
     assert process(*DOWNLOAD, "-o", "mine.mp4").out == b"mine.mp4\n"

@@ -62,7 +62,11 @@ def report(output: Output, task: Task, timeline: Timeline, file: DownloadedFile 
         output.note(f"{size(file.artifact.size_bytes)}, SHA-256 verified", style="dim")
     gpu = f", {task.usage.gpu_seconds:.1f} GPU-seconds" if task.usage else ""
     output.note(f"{task.id} succeeded{gpu}", style="bold green")
-    output.note(f"next: daybreak tasks show {task.id}  ·  daybreak tasks download {task.id}", style="dim")
+    files = len(task.artifacts)
+    whole = f" (all {files} files)" if files > 1 else ""
+    output.note(
+        f"next: daybreak tasks show {task.id}  ·  daybreak tasks download {task.id}{whole}", style="dim"
+    )
     return code
 
 
