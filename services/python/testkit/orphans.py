@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from testkit import forkserver
+from testkit.processes import alive
 
 MARK = "_PYTEST_RUN"
 """The variable's name. A pytest run that a test starts appends its own mark to the outer run's mark. So both runs find
@@ -146,12 +147,3 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
         return process.children(recursive=True)
     except psutil.Error:
         return []
-
-
-def alive(process: psutil.Process | int) -> bool:
-    """Whether the process, or the one with this id, runs. It may end at any moment, and a zombie has ended."""
-    try:
-        process = psutil.Process(process) if isinstance(process, int) else process
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False

@@ -29,6 +29,7 @@ from daybreak_server.engines.common.watchdog_process import WatchdogLoop, is_sto
 from daybreak_server.entrypoints.watchdog import _FirstLine
 from daybreak_server.ports.store_errors import StoreError
 from testkit.pools import Pool
+from testkit.processes import alive
 from testkit.waiting import wait_until
 
 HERE = Path(__file__).parents[2]
@@ -140,7 +141,7 @@ def test_the_task_of_a_killed_leader_gets_a_strike_at_once(
     leader.wait(60)
     record = pool.wait_for(task, lambda record: record.strikes == 1, "the strike")
     assert record.error_code == "rank_lost"
-    wait_until(lambda: not _alive(watchdog), 60, "the end of the watchdog")
+    wait_until(lambda: not alive(watchdog), 60, "the end of the watchdog")
     assert not [group for group in pool.view().groups if group.state != "lost"]
 
 
@@ -154,7 +155,7 @@ def test_a_leader_that_leaves_stops_its_watchdog(
     task = pool.submit(steps=200, hold_s=0.05)
     pool.wait_step(task, 2)
     leader.communicate()
-    wait_until(lambda: not _alive(watchdog), 60, "the end of the watchdog")
+    wait_until(lambda: not alive(watchdog), 60, "the end of the watchdog")
     record = pool.get(task)
     assert (record.state, record.strikes, record.releases) == (State.QUEUED, 0, 1)
 
@@ -374,14 +375,6 @@ def test_a_heartbeat_mirrors_its_activity_in_shared_memory() -> None:
     assert snapshot is not None
     assert (snapshot.activity, snapshot.limit_s) == ("model", 5.0)
     shared.close()
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_a_log_that_cannot_be_set_up_does_not_stop_a_watchdog(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from testkit import llama
-from testkit.orphans import alive
+from testkit.processes import alive
 from testkit.waiting import wait_until
 from testkit.workers import WorkerGateway, WorkerProcess
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from daybreak_server.model_worker import guardian
-from testkit.orphans import alive
+from testkit.processes import alive
 from testkit.waiting import wait_until
 from testkit.workers import WorkerGateway, WorkerProcess, model
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from testkit.orphans import alive
+from testkit.processes import alive
 
 TESTS = Path(__file__).parents[1]
 PYTHON = os.path.abspath(sys.executable)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from testkit.processes import alive
 from testkit.valkey import wait_until_written
 from testkit.waiting import wait_until
 from verification.faults.scenario_catalogue import ViolatedError
-from verification.faults.system import processes
 from verification.faults.system.trial import (
     LATEST_S,
     SMALL,
@@ -255,9 +255,9 @@ def collective_hangs(bench: Bench) -> list[Row]:
     bench.up.history.note("fault", kind="hang")
     with Watcher(bench.up, "pair", task) as watcher:
         recovery = follow(bench, watcher, "pair", task, at=at, lost_group=group["id"])
-    alive = [pid for pid in group["pids"] if processes.alive(pid)]
-    if recovery.task["strikes"] != 1 or alive:
-        raise ViolatedError(f"a hanging collective caused {recovery.how}; ranks still alive: {alive}")
+    remaining = [pid for pid in group["pids"] if alive(pid)]
+    if recovery.task["strikes"] != 1 or remaining:
+        raise ViolatedError(f"a hanging collective caused {recovery.how}; ranks still alive: {remaining}")
     return [
         _stall_row("Task whose collective hangs", recovery),
         _ready_row(bench, "pair", "Task whose collective hangs", recovery),

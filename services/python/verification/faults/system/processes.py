@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 from daybreak_server.local import reaper
+from testkit.processes import alive
 from testkit.waiting import wait_until
 
 TITLES = {
@@ -36,14 +37,6 @@ def title(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:
         return ""
-
-
-def alive(pid: int) -> bool:
-    """Whether the process runs. A zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (OSError, IndexError):
-        return False
 
 
 def kill(pid: int, *, timeout_s: float = 20.0) -> None:
