@@ -50,7 +50,7 @@ def test_the_setting_and_missing_parts_are_reasons_for_the_stock_start() -> None
 def test_the_warning_says_in_one_line_what_happens_why_and_what_to_do() -> None:
     line = fast_start.warning("of this")
     assert "\n" not in line
-    assert re.search(rf"stock start.*of this.*install Ray {re.escape(TESTED_SERIES[0])}\.x", line)
+    assert re.search(rf"stock start.*of this.*use Ray {re.escape(TESTED_SERIES[0])}\.x", line)
 
 
 @needs_fast_start

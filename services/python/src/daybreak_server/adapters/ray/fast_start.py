@@ -163,7 +163,7 @@ def warning(reason: str) -> str:
     """Return the text of the warning: what happens, why, and what to do."""
     return (
         f"Ray gets its stock start, which takes some seconds longer: {reason}. Everything works; for the fast start, "
-        f"install Ray {_series()} as released, and leave ray.fast_start on."
+        f"use Ray {_series()} as released, with the setting ray.fast_start on."
     )
 
 
