@@ -60,11 +60,15 @@ NAMES = {
     "olds": "outgoing",
     "aboard": "batch",
     "mend": "fix",
+    "give_back": "release, return",
+    "hear": "add_audio, receive",
+    "mourn": "record_death",
+    "look_again_s": "poll_s, recheck_s",
 }
 """Identifiers → what to write instead."""
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXT = (".md", ".lua", ".tpl", ".yaml", ".yml", ".toml", ".sh", ".html", ".js", ".c")
+TEXT = (".md", ".txt", ".Dockerfile", ".lua", ".tpl", ".yaml", ".yml", ".toml", ".sh", ".html", ".js", ".c")
 LEFT_OUT = (
     "LICENSE",
     "docs/figures/",
@@ -73,7 +77,7 @@ LEFT_OUT = (
     "/tiny/model/",
     "requirements.lock",
 )
-NAMED = ("Makefile", "Dockerfile", "run", "steps")
+NAMED = ("Makefile", "Dockerfile", "ray-wrapper", "run", "steps")
 TEXT_TOKENS = {tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
 """From Python 3.12 on, the text of an f-string has its own type of token."""
 _WORDS = "|".join(f"(?P<w{i}>{words})" for i, words in enumerate(PROSE)).replace(" ", r"\s+")

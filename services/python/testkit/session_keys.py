@@ -9,7 +9,7 @@ import redis
 from daybreak_server.adapters.redis.key_names import Keys
 
 JOURNAL = ("session", "session_audio", "session_turns", "session_text", "session_history")
-"""The keys of a session. They have a TTL once the session has ended."""
+"""The keys of a session. Once the session has ended, they have a TTL or are deleted."""
 
 
 def check_sessions(client: redis.Redis, keys: Keys, members: Mapping[str, set[str]]) -> None:

@@ -113,7 +113,7 @@ def test_keda_scales_workers_by_what_the_models_need() -> None:
     ("own", "kinds", "replicas"),
     [({}, (), 1), ({"replicas": 3}, (), 3), ({"replicas": 0}, ("keda.sh/v1alpha1",), 0)],
 )
-def test_without_keda_or_with_a_fixed_number_the_deployment_has_it(
+def test_without_keda_or_with_a_fixed_number_the_deployment_states_its_replicas(
     own: dict[str, Any], kinds: tuple[str, ...], replicas: int
 ) -> None:
     rendered = render(also={"workers": {"llama": {"image": "llama:1", **own}}}, kinds=kinds)

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from daybreak_server.domain.artifact_names import (
     NAME_MAX_BYTES,
     artifact_name,
-    artifact_path,
     attachment,
     distinct_name,
     key_segment,
@@ -52,7 +51,6 @@ def test_any_name_becomes_a_valid_artifact_name(wanted: str) -> None:
     assert unicodedata.is_normalized("NFC", name)
     assert artifact_name(name) == name
     assert key_segment(name).isascii()
-    assert artifact_path("t", name).isascii()
     assert attachment(name).isascii()
 
 

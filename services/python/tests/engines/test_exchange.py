@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 import pytest
 
+from daybreak_server.domain.serving_headers import Refusal
 from daybreak_server.engines.gang.verdict import RankReport, Status
-from daybreak_server.engines.serving.admission import Admission, GroupRefusal
+from daybreak_server.engines.serving.admission import Admission
 from daybreak_server.engines.serving.answer_parts import AnswerPart
 from daybreak_server.engines.serving.exchange import BUFFER_BYTES, Exchange, Stop
 from daybreak_server.engines.serving.worker_threads import WorkerThreads
@@ -129,14 +130,14 @@ async def test_silence_counts_from_the_last_sign_of_progress_of_work_that_runs()
 
 def test_admission_refuses_beyond_the_capacity_and_while_draining() -> None:
     admission = Admission(2)
-    assert [admission.admit() for _ in range(3)] == [None, None, GroupRefusal.BUSY]
+    assert [admission.admit() for _ in range(3)] == [None, None, Refusal.BUSY]
     assert admission.load(waiting=5).waiting == 2
     admission.release()
     assert admission.load(waiting=0).in_flight == 1
     admission.draining = True
-    assert admission.admit() is GroupRefusal.DRAINING
+    assert admission.admit() is Refusal.DRAINING
     admission.release()
-    assert admission.admit() is GroupRefusal.DRAINING, "an empty group that drains is about to end"
+    assert admission.admit() is Refusal.DRAINING, "an empty group that drains is about to end"
     admission.draining = False
     assert admission.admit() is None
 

@@ -84,7 +84,7 @@ def test_the_batch_test_changes_the_batches_and_restores_the_settings(dev, tmp_p
     assert (tmp_path / "batch_test_heatmaps.png").exists() == DRAWS
 
 
-def test_single_tests_and_mistakes(dev, tmp_path):
+def test_one_test_can_run_alone_and_mistakes_are_explained(dev, tmp_path):
     done = command(dev, tmp_path, "--test", "health")
     assert done.returncode == 0, done.stderr
     assert summary(tmp_path)["tests"] == {"health": {"passed": True}}

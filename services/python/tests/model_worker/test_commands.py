@@ -53,7 +53,7 @@ def test_no_shell_reads_what_a_model_brings() -> None:
         ({"rope_scaling": {"factor": 2.0}}, ["--rope-scaling", '{"factor": 2.0}']),
     ],
 )
-def test_options(args: dict[str, Any], words: list[str]) -> None:
+def test_each_kind_of_value_becomes_options_of_the_engine(args: dict[str, Any], words: list[str]) -> None:
     assert options_of(args) == words
 
 

@@ -26,7 +26,7 @@ KINDS = ("group", "layer", "whisper")
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder of each kind of encoder."""
+    """A folder for each kind of encoder that transformers defines."""
     folders = {kind: tmp_path_factory.mktemp(kind) for kind in KINDS}
     for kind, folder in folders.items():
         hub_folder(folder, kind)
@@ -54,7 +54,7 @@ def test_the_model_of_the_package_passes() -> None:
     assert [finding.level for finding in verify(TINY)] == ["info"]
 
 
-def test_tensors_of_a_larger_model_and_with_older_names_are_found(
+def test_a_folder_passes_with_extra_tensors_and_with_older_names_of_tensors(
     hub: dict[str, Path], tmp_path: Path
 ) -> None:
     """Published models often have an ``lm_head``, and many were saved by an older version of torch."""

@@ -291,7 +291,7 @@ async def test_every_adapter_raises_an_error_while_redis_is_down() -> None:
     await store.close()
 
 
-async def test_a_change_that_cannot_be_reported_is_no_error_of_the_call(
+async def test_a_call_succeeds_even_if_its_change_cannot_be_reported(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Redis has made the change, so a settle and a cancel succeed although `on_change` fails. The log has one line."""

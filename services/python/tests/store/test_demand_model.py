@@ -36,7 +36,7 @@ class Machine(RuleBasedStateMachine):
         ttl_s=st.sampled_from([2, 3, 5, 20]),
     )
     def publish(self, gateway: str, requests: int, ttl_s: int) -> None:
-        if self.model.target_load is not None:  # without a target load, gateways have no requests
+        if self.model.target_load is not None:  # a pool without a target load serves no requests
             got = self.driver.publish_demand(gateway, requests, ttl_s=ttl_s)
             assert got == self.model.publish(gateway, requests, ttl_ms=ttl_s * 1000)
 

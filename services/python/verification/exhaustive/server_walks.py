@@ -141,7 +141,7 @@ class ServerWalk:
     leases: dict[tuple[int, int], Lease] = field(default_factory=dict)
     in_flight: tuple[str, int] | None = None
     outage: int = 0
-    story: list[str] = field(default_factory=list)
+    history: list[str] = field(default_factory=list)
 
     @classmethod
     def begin(cls, driver: Driver, tasks: int) -> ServerWalk:
@@ -161,9 +161,9 @@ class ServerWalk:
         store = Store(self.tasks)
         if label[0] not in ("submit", "cancel", "tick", "jump") and swaps(self.state()):
             label = (label[0], 1 - label[1], *label[2:])
-        self.story.append(" ".join(map(str, label)))
+        self.history.append(" ".join(map(str, label)))
         getattr(self, "_" + label[0].partition(",")[0].split(" ")[0], self._outcome)(store, label)
-        assert canonical(self.state()) == expected, self.story
+        assert canonical(self.state()) == expected, self.history
         self._compare()
 
     # ── clients and time ──────────────────────────────────────────────────────────────────────────────────
@@ -239,9 +239,9 @@ class ServerWalk:
         _, i, number = self.leaders[w]
         result = store.report(i, number)
         lease = self.leases[i, number]
-        got = self.driver.renew(lease) if len(self.story) % 2 else self.driver.report(lease, step=1)
-        assert (got is Control.STALE) == (result == STALE), self.story
-        assert (got is Control.CONTINUE) == (result == "continue"), self.story
+        got = self.driver.renew(lease) if len(self.history) % 2 else self.driver.report(lease, step=1)
+        assert (got is Control.STALE) == (result == STALE), self.history
+        assert (got is Control.CONTINUE) == (result == "continue"), self.history
         if result == STALE:
             self.leaders[w] = IDLE
 
@@ -268,14 +268,14 @@ class ServerWalk:
         result, token = store.settle(i, number, outcome, then)
         group = self.driver.group_record(self._group(w)) if then != NOBODY else None
         got = self.driver.settle(self.leases[i, number], OUTCOME[outcome], claim_next=group)
-        assert got.stale == (result == STALE), self.story
-        assert got.stale or LETTERS[got.state] == result, self.story
+        assert got.stale == (result == STALE), self.history
+        assert got.stale or LETTERS[got.state] == result, self.history
         return self._next(w, got.next, token)
 
     def _next(self, w: int, got: Claim | None, token: tuple[int, int] | None) -> tuple[int, int] | None:
-        assert (got is None) == (token is None), self.story
+        assert (got is None) == (token is None), self.history
         if got is not None and token is not None:
-            assert (got.lease.task, got.attempt) == (self.new[token[0]].id, token[1]), self.story
+            assert (got.lease.task, got.attempt) == (self.new[token[0]].id, token[1]), self.history
             self.leases[token] = got.lease
         return token
 
@@ -297,13 +297,13 @@ class ServerWalk:
             assert record is not None
             t, name = self.tasks[i], record.id
             got = (LETTERS[record.state], record.attempt, record.strikes, record.cancel_requested)
-            assert got == (t.state, t.attempt, t.strikes, t.cancel_requested), (self.story, t)
-            assert record.releases - RELEASES_MAX + RELEASES == t.releases, (self.story, t)
+            assert got == (t.state, t.attempt, t.strikes, t.cancel_requested), (self.history, t)
+            assert record.releases - RELEASES_MAX + RELEASES == t.releases, (self.history, t)
             places = (name in queue, name in delayed or name in soon, name in leases, name in live)
-            assert places == (t.in_queue, t.in_delays, t.in_leases, t.in_live), (self.story, t)
-            assert (name in dead) == bool(t.dead_letters), (self.story, t)
+            assert places == (t.in_queue, t.in_delays, t.in_leases, t.in_live), (self.history, t)
+            assert (name in dead) == bool(t.dead_letters), (self.history, t)
             if t.in_leases:
-                assert leases[name] - int(clock or 0) == (LEASE - t.ticks) * TICK_MS, (self.story, t)
+                assert leases[name] - int(clock or 0) == (LEASE - t.ticks) * TICK_MS, (self.history, t)
 
     def check_events(self) -> None:
         """Only an ended task has a terminal event, as its last event.
@@ -314,6 +314,6 @@ class ServerWalk:
         for i, task in enumerate(self.new):
             events = self.driver.events(task.id)
             ends = [at for at, event in enumerate(events) if event.type in LETTERS and event.type != "queued"]
-            assert ends == ([len(events) - 1] if self.tasks[i].state in ENDED else []), self.story
+            assert ends == ([len(events) - 1] if self.tasks[i].state in ENDED else []), self.history
             same = [entry.decode() for entry, fields in pool if fields[b"task"].decode() == task.id]
-            assert [event.id for event in events] == same, self.story
+            assert [event.id for event in events] == same, self.history

@@ -73,7 +73,7 @@ def attempt(tree: Tree, mutant: Mutant) -> MutantRun:
                 if ran.code == 1 or ran.timed_out:
                     return result(_name(ran.output, test), output=output)
                 if ran.code != 0:
-                    return result(error=f"does not count: pytest exited with {ran.code}", output=output)
+                    return result(error=f"no result: pytest exited with {ran.code}", output=output)
     except MisplacedError as exc:
         return result(error=str(exc))
     return result(output=output)

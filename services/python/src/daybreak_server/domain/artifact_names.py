@@ -63,11 +63,6 @@ def key_segment(name: str) -> str:
     return digest + (ending if _PLAIN.fullmatch(ending) else "")
 
 
-def artifact_path(task: str, name: str) -> str:
-    """The URL path at which the API serves an artifact."""
-    return f"/v1/tasks/{task}/artifacts/{quote(name, safe='')}"
-
-
 def attachment(filename: str) -> str:
     """The ``Content-Disposition`` with which a browser saves a file as ``filename`` (RFC 6266, RFC 5987)."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c in " ._-") else "_" for c in filename)

@@ -31,10 +31,20 @@ from daybreak_server.api.routing.request_body import (
     ClientGoneError,
     ForwardedBody,
 )
-from daybreak_server.model_worker.refusals import BROKE_HEADER, REFUSED_HEADER, RequestFailedError
+from daybreak_server.domain import policy
+from daybreak_server.domain.serving_headers import (
+    BROKE_HEADER,
+    CLIENT_GONE,
+    DEADLINE_HEADER,
+    REFUSED_HEADER,
+    SESSION_HEADER,
+    Refusal,
+)
+from daybreak_server.model_worker.refusals import RequestFailedError
 from daybreak_server.model_worker.replica import RunningReplica
-from daybreak_server.model_worker.supervisor import ReplicaSupervisor, WorkerRefusal
+from daybreak_server.model_worker.supervisor import ReplicaSupervisor
 from daybreak_server.ports.upstreams import (
+    MAX_STALE,
     AnswerCutOffError,
     NoAnswerError,
     UnreachableError,
@@ -45,28 +55,21 @@ from daybreak_server.ports.upstreams import (
 from daybreak_server.settings.workers import WorkerSettings
 
 _log = logging.getLogger(__name__)
-CLIENT_GONE = 499
-"""The status of a request whose client did not wait for the answer."""
-MAX_STALE = 3
-"""How often a request may be sent again because an idle connection turned out to be closed. One more such connection
-counts as a failure of the engine."""
-DEADLINE_HEADER = b"daybreak-deadline-s"
-MAX_BODY_BYTES = 256 << 20
-"""Gateways have limits of their own, which are smaller by default."""
+_DEADLINE = DEADLINE_HEADER.encode()
 MAX_BUFFERED_BYTES = 512 << 20
 """How much memory the bodies of all requests together may use."""
 BUFFER_BYTES = 1 << 20
 """A body of up to this size can be sent again to an engine that has just closed an idle connection. The worker looks
 for the field ``model`` in such bodies only."""
 _MODEL = MODEL_HEADER.lower().encode()
-_OWN_HEADERS = frozenset({_MODEL, b"daybreak-session"})
+_OWN_HEADERS = frozenset({_MODEL, SESSION_HEADER.encode()})
 _MESSAGES = {
-    WorkerRefusal.BUSY: "All engines of the model {alias} on this worker are full. Retry.",
-    WorkerRefusal.STARTING: "The model {alias} is starting on this worker. Retry later.",
-    WorkerRefusal.FAILED: "The engine of the model {alias} has failed on this worker, and starts again. Retry later.",
-    WorkerRefusal.DRAINING: "This worker takes no more requests for the model {alias}. Use another worker.",
-    WorkerRefusal.OTHER: "The worker that the request is for has left, and another worker has its address.",
-    WorkerRefusal.UNKNOWN: "This worker does not run the model {alias}.",
+    Refusal.BUSY: "All engines of the model {alias} on this worker are full. Retry.",
+    Refusal.STARTING: "The model {alias} is starting on this worker. Retry later.",
+    Refusal.FAILED: "The engine of the model {alias} has failed on this worker, and starts again. Retry later.",
+    Refusal.DRAINING: "This worker takes no more requests for the model {alias}. Use another worker.",
+    Refusal.OTHER: "The worker that the request is for has left, and another worker has its address.",
+    Refusal.UNKNOWN: "This worker does not run the model {alias}.",
 }
 
 
@@ -110,8 +113,8 @@ class WorkerProxy:
 
     async def _answer(self, request: Request, watch: ClientWatch) -> Response:
         if (header(request, WORKER_ID_HEADER) or self._worker) != self._worker:
-            raise _refused(WorkerRefusal.OTHER, "")
-        body = ForwardedBody(request, max_bytes=MAX_BODY_BYTES, in_memory=self._in_memory)
+            raise _refused(Refusal.OTHER, "")
+        body = ForwardedBody(request, max_bytes=policy.REQUEST_BODY_MAX_BYTES, in_memory=self._in_memory)
         try:
             return await self._answer_with(request, watch, body)
         except BuffersFullError as exc:
@@ -145,8 +148,8 @@ class WorkerProxy:
         return _EngineAnswer(answer, watch, alias=alias, ended=replica.end)
 
     def _choose(self, alias: str) -> RunningReplica:
-        found = WorkerRefusal.DRAINING if self.draining else self._supervisor.choose(alias)
-        if isinstance(found, WorkerRefusal):
+        found = Refusal.DRAINING if self.draining else self._supervisor.choose(alias)
+        if isinstance(found, Refusal):
             raise _refused(found, alias)
         return found
 
@@ -164,7 +167,7 @@ class WorkerProxy:
             except UnreachableError as exc:
                 if stale:  # an earlier try of this request may have broken the engine
                     raise _broke(replica, exc) from exc
-                raise _refused(WorkerRefusal.FAILED, replica.model.alias) from exc
+                raise _refused(Refusal.FAILED, replica.model.alias) from exc
             except NoAnswerError as exc:
                 stale += 1
                 if exc.stale and request.rest is None and stale <= MAX_STALE:
@@ -194,7 +197,7 @@ class WorkerProxy:
         )
 
     def _seconds_left(self, request: Request) -> float:
-        stated = header(request, DEADLINE_HEADER)
+        stated = header(request, _DEADLINE)
         if stated is None:
             return self._timeout_s
         try:
@@ -274,10 +277,10 @@ def _model_in(body: ForwardedBody) -> str:
     )
 
 
-def _refused(refusal: WorkerRefusal, alias: str) -> RequestFailedError:
+def _refused(refusal: Refusal, alias: str) -> RequestFailedError:
     headers = {REFUSED_HEADER: refusal.value}
     detail = _MESSAGES[refusal].format(alias=alias)
-    if refusal is WorkerRefusal.UNKNOWN:
+    if refusal is Refusal.UNKNOWN:
         return RequestFailedError(404, "model_not_found", detail, headers=headers)
     return RequestFailedError(503, "not_ready", detail, headers=headers | {"Retry-After": "1"})
 

@@ -9,12 +9,6 @@ from starlette.responses import Response
 
 from daybreak_server.api.openai.errors import error_response
 
-REFUSED_HEADER = "Daybreak-Refused"
-"""Says that no part of the request was run, so the gateway can try another worker. The value is the reason for the
-refusal."""
-BROKE_HEADER = "Daybreak-Broke"
-"""Says that the engine broke before the first byte of an answer. The engine may have begun to work on the request."""
-
 
 class RequestFailedError(Exception):
     """A request that the worker answers with an error."""

@@ -11,9 +11,9 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 
 from daybreak.wire import AssignedModel, WorkerModel, WorkerModelState
+from daybreak_server.domain.serving_headers import Refusal
 from daybreak_server.model_worker.engine_process import Launcher
 from daybreak_server.model_worker.gpus import environment_of
 from daybreak_server.model_worker.replica import RunningReplica
@@ -22,19 +22,6 @@ from daybreak_server.settings.rules.engine_command import words_of
 from daybreak_server.settings.workers import EngineSettings, WorkerSettings
 
 _log = logging.getLogger(__name__)
-
-
-class WorkerRefusal(StrEnum):
-    """Why no replica takes a request now: the value of the header ``Daybreak-Refused``."""
-
-    BUSY = "busy"
-    STARTING = "starting"
-    FAILED = "failed"
-    DRAINING = "draining"
-    OTHER = "other"
-    """The request is for another worker, which had this address before."""
-    UNKNOWN = "unknown"
-    """The worker does not run the model."""
 
 
 class ReplicaSupervisor:
@@ -104,7 +91,7 @@ class ReplicaSupervisor:
         ]
         return [replica.report() for replica in self._running] + unknown
 
-    def choose(self, alias: str) -> RunningReplica | WorkerRefusal:
+    def choose(self, alias: str) -> RunningReplica | Refusal:
         """The replica with the smallest share of its capacity in use, or why no replica takes the request."""
         mine = [replica for replica in self._running if replica.model.alias == alias]
         ready = [replica for replica in mine if replica.state is WorkerModelState.READY]
@@ -112,16 +99,12 @@ class ReplicaSupervisor:
         if free:
             return min(free, key=lambda replica: replica.requests / replica.capacity)
         if ready:
-            return WorkerRefusal.BUSY
+            return Refusal.BUSY
         states = {replica.state for replica in mine}
         for state in (WorkerModelState.STARTING, WorkerModelState.FAILED, WorkerModelState.DRAINING):
             if state in states:
-                return WorkerRefusal(state)
-        return (
-            WorkerRefusal.FAILED
-            if any(model.alias == alias for model in self._unknown)
-            else WorkerRefusal.UNKNOWN
-        )
+                return Refusal(state)
+        return Refusal.FAILED if any(model.alias == alias for model in self._unknown) else Refusal.UNKNOWN
 
     def ready(self) -> list[str]:
         """The aliases that have a ready replica, sorted. The replica may be full."""

@@ -130,7 +130,10 @@ class LineWriter:
             self._put(b"".join(lines), len(lines))
 
     def _put(self, data: bytes, lines: int = 1) -> None:
-        """Write the lines, keep their rest, or drop them if the buffer is full. The caller holds the lock."""
+        """Write what can be written without waiting, and keep the rest in the buffer. Drop the lines if it is full.
+
+        The caller holds the lock.
+        """
         if not data:
             return
         if not self._buffer and (rest := self._write(data)) == b"":

@@ -76,7 +76,7 @@ SESSIONS_SECONDS = _stored(
 SESSION_WAIT = _stored(
     "session_wait_seconds",
     MetricType.HISTOGRAM,
-    "How long a session waited until a group took it. The session was `new`, or was `moved` from another group.",
+    "How long a session waited until a group took it: a `new` session, or one that was `moved` from another group.",
     "which",
     buckets=tuple(ms / 1000 for ms in policy.WAIT_BUCKETS_MS),
 )
@@ -87,8 +87,8 @@ RANK_SESSIONS = _rank("sessions", MetricType.GAUGE, "Sessions that a group serve
 RANK_SESSION_LAG = _rank(
     "session_lag_seconds",
     MetricType.HISTOGRAM,
-    "How much audio of a session waits for the model beyond the length of one turn. Each session counts once a "
-    "second.",
+    "Seconds of a session's audio that wait for the model, minus the length of one turn. Each session counts once "
+    "a second.",
     buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0),
 )
 RANK_FIRST_TEXT = _rank(
@@ -100,12 +100,12 @@ RANK_FIRST_TEXT = _rank(
 RANK_LATENCY_MULTIPLIER = _rank(
     "latency_multiplier_ratio",
     MetricType.GAUGE,
-    "The length of a group's turns, divided by the length in its settings; above 1 while the group lags.",
+    "The length of a group's turns, divided by the length in its settings; above 1 after the group has lagged.",
 )
 RANK_SESSIONS_FULL = _rank(
     "sessions_full",
     MetricType.GAUGE,
-    "1 while a group takes no new session: it has made its turns as long as they may be, and its sessions still lag.",
+    "1 while a group takes no new session: its turns are as long as they may be, and its sessions have lagged even so.",
 )
 RANK_ITERATION_SIZE = _rank(
     "iteration_items",

@@ -25,6 +25,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 Headers = Sequence[tuple[bytes, bytes]]
+MAX_STALE = 3
+"""How often a request may be sent again because an idle connection turned out to be closed. One more such connection
+counts as a failure of the group."""
 
 
 class UpstreamError(Exception):

@@ -124,7 +124,7 @@ def test_the_first_text_is_measured_from_the_first_audio_once(measured: Measured
     measured.take("b", blocks=1, attempt=2)
     measured.now = 5.0
     audio = bytes(round(2 * BLOCK_S * SAMPLE_RATE) * SAMPLE_BYTES)
-    measured.table.hear(SessionNews(session=session, audio=audio), measured.now)
+    measured.table.add_news(SessionNews(session=session, audio=audio), measured.now)
     measured.run()
     measured.measure()
     assert measured.value("first_text_seconds_count") == 1

@@ -195,7 +195,7 @@ def test_the_window_is_two_turns(bench: Bench) -> None:
 def test_the_end_of_the_input_ends_the_session_after_the_rest(bench: Bench) -> None:
     session = bench.take("a", seconds=0.15)
     bench.run()
-    bench.table.hear(SessionNews(session=session, audio=b"", input_ended=True), 0.0)
+    bench.table.add_news(SessionNews(session=session, audio=b"", input_ended=True), 0.0)
     bench.run()
     assert [(len(item.audio) // 2, item.last) for item in bench.model.prefilled] == [
         (1600, False),
@@ -308,7 +308,7 @@ def test_a_turn_of_another_group_continues_after_its_last_token(bench: Bench) ->
     first = bench.of("a")[0].turn
     assert first == Turn(start=3200, end=4800, tokens=(9, 1), complete=False)
     assert not bench.model.prefilled
-    bench.table.hear(SessionNews(session=SessionId("a"), input_ended=True), 0.0)
+    bench.table.add_news(SessionNews(session=SessionId("a"), input_ended=True), 0.0)
     bench.run()
     assert bench.model.prefilled[0].audio == audio[6400:]
 
@@ -330,7 +330,7 @@ def test_a_sentence_of_two_groups_has_all_of_its_words(bench: Bench) -> None:
 def test_a_lost_session_is_forgotten(bench: Bench) -> None:
     session = bench.take("a", seconds=0.5)
     bench.table.step(0.0)
-    bench.table.hear(SessionNews(session=session, stale=True), 0.0)
+    bench.table.add_news(SessionNews(session=session, stale=True), 0.0)
     written = len(bench.commits)
     bench.run()
     assert (len(bench.commits), len(bench.table), bench.model.opened) == (written, 0, {})

@@ -104,12 +104,14 @@ def test_a_session_that_finishes_has_its_first_text_and_its_turns() -> None:
     ("lose", "expected"),
     [
         (
-            lambda traced: traced.table.hear(SessionNews(session=SESSION, stale=True, reason="idle"), 0.0),
+            lambda traced: traced.table.add_news(
+                SessionNews(session=SESSION, stale=True, reason="idle"), 0.0
+            ),
             ("idle", None),
         ),
-        (lambda traced: traced.table.hear(SessionNews(session=SESSION, stale=True), 0.0), ("lost", None)),
+        (lambda traced: traced.table.add_news(SessionNews(session=SESSION, stale=True), 0.0), ("lost", None)),
         (
-            lambda traced: traced.table.hear(
+            lambda traced: traced.table.add_news(
                 SessionNews(session=SESSION, error=Cause(reason="journal_damaged", message="m")), 0.0
             ),
             ("failed", "journal_damaged"),

@@ -133,7 +133,7 @@ def test_nothing_is_written_before_the_last_piece() -> None:
     bench = chunked(1)
     session = bench.take("a", audio=speech(3), multiplier=3)
     bench.table.step(0.0)
-    bench.table.hear(SessionNews(session=session, audio=speech(1, seed=1), input_ended=True), 0.0)
+    bench.table.add_news(SessionNews(session=session, audio=speech(1, seed=1), input_ended=True), 0.0)
     bench.table.step(0.0)
     assert bench.commits == []
     bench.run()
@@ -162,7 +162,7 @@ def test_a_session_that_leaves_in_the_middle_of_its_turn_is_forgotten() -> None:
     bench = chunked(1)
     session = bench.take("a", audio=speech(4), multiplier=4)
     bench.table.step(0.0)
-    bench.table.hear(SessionNews(session=session, stale=True), 0.0)
+    bench.table.add_news(SessionNews(session=session, stale=True), 0.0)
     bench.run()
     assert (len(bench.table), len(bench.model.prefilled), bench.commits) == (0, 1, [])
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from daybreak_server.adapters.redis import limits
 from daybreak_server.domain import policy
 from daybreak_server.domain.pool_totals import DELETED, OTHER, WASTES
+from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.tasks import Control, Priority, State
 
 RULES = (
@@ -67,17 +68,18 @@ def lua_numbers(of: str | None = None, *, beyond: str = "") -> str:
 
 
 def lua_tables() -> str:
-    """Lua definitions: ``TERMINAL``, the set of terminal states; ``TOTALS``, everything that the totals for metrics
-    need; and the limits of sessions, as fields of ``S``."""
+    """Lua definitions: ``TERMINAL``, the set of terminal states; ``ACCEPTS_TASKS``, the states in which a group takes
+    tasks; ``TOTALS``, everything that the totals for metrics need; and the limits of sessions, as fields of ``S``."""
     of_sessions = "".join(
         f"S.{name.removeprefix(SESSIONS)} = {value!r}\n"
         for name, value in _limits().items()
         if name.startswith(SESSIONS)
     )
     terminal = ", ".join(f"{state} = true" for state in State if state.terminal)
+    accepts = ", ".join(f"{state} = true" for state in GroupState if state.accepts_tasks)
     totals = ", ".join(_of_totals())
-    tables = f"local TERMINAL = {{ {terminal} }}\nlocal TOTALS = {{ {totals} }}\nlocal S = {{ key = {{}} }}\n"
-    return tables + of_sessions
+    tables = f"local TERMINAL = {{ {terminal} }}\nlocal ACCEPTS_TASKS = {{ {accepts} }}\n"
+    return f"{tables}local TOTALS = {{ {totals} }}\nlocal S = {{ key = {{}} }}\n{of_sessions}"
 
 
 def _limits() -> dict[str, int | float]:

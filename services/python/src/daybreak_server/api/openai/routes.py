@@ -22,11 +22,12 @@ from daybreak_server.api.errors import ApiError, from_http
 from daybreak_server.api.http.request_body import header, too_large
 from daybreak_server.api.openai.group_errors import WithOpenAIErrors
 from daybreak_server.api.openai.model_name import model_in, with_model
-from daybreak_server.api.routing.failures import CLIENT_GONE, too_many_waiting
+from daybreak_server.api.routing.failures import too_many_waiting
 from daybreak_server.api.routing.forwarding import path_and_query
 from daybreak_server.api.routing.model_routers import ServedModel, model_not_found
 from daybreak_server.api.routing.proxy import PoolProxy
 from daybreak_server.api.routing.request_body import BuffersFullError, ClientGoneError, ForwardedBody
+from daybreak_server.domain.serving_headers import CLIENT_GONE
 from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.settings.router import RouterSettings
 

@@ -10,8 +10,6 @@ from daybreak_server.ports.upstreams import UpstreamError
 CANNOT_START_RETRY_AFTER_S = 120.0
 """``Retry-After`` if the groups of a pool cannot start. In this time, even a group in its longest pause between two
 tries can try again and load its model."""
-CLIENT_GONE = 499
-"""The status in metrics of a request whose client did not wait for the answer."""
 
 
 def outcome_of(error: BaseException) -> str:

@@ -8,31 +8,16 @@ from urllib.parse import quote
 from starlette.types import Scope
 
 from daybreak.wire.workers import WORKER_HEADER
+from daybreak_server.domain.serving_headers import BROKE_HEADER, DEADLINE_HEADER, GROUP_HEADER, REFUSED_HEADER
 from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.ports.upstreams import UpstreamAnswer
 
-REFUSED_HEADER = b"daybreak-refused"
-"""The header of a refusal. Its value is the reason. The gateway may then try the request on another group or worker."""
-BUSY = b"busy"
-"""The reason of a group that is full. Such a group gets requests again after a pause.
-
-There are other reasons. A group that takes no more requests gives ``draining``. A group gives ``other`` if the request
-is for another group, which had this address before. A worker without a ready replica of the model gives ``starting``,
-``failed`` or ``unknown``. After one of these reasons, the gateway sends no more requests to the group or the worker,
-until a later view of the store says that this group or worker takes requests."""
-BROKEN = b"broken"
-"""The reason of a group that broke. The request may have begun to run.
-
-With the reason ``draining``, the request may have begun to run only if the group's time to finish its requests was
-over. With all other reasons, the request has not begun to run."""
-BROKE_HEADER = b"daybreak-broke"
-"""A header of the answer 502 that a worker sends if its engine broke before the engine answered."""
+_REFUSED, _BROKE = REFUSED_HEADER.encode(), BROKE_HEADER.encode()
 _REFUSING = frozenset({503, 404})
 """The statuses of refusals. A worker that does not run the model refuses with 404."""
-GROUP_HEADER = b"daybreak-group"
-"""In a request, the group for which the request is meant. In an answer, the group that answered."""
+GROUP_ID_HEADER = GROUP_HEADER.encode()
 WORKER_ID_HEADER = WORKER_HEADER.lower().encode()
-"""Like :data:`GROUP_HEADER`, but with a worker instead of a group, for requests to models."""
+"""Like :data:`GROUP_ID_HEADER`, but with a worker instead of a group, for requests to models."""
 _NOT_FORWARDED = frozenset(
     {
         b"connection",
@@ -48,8 +33,8 @@ _NOT_FORWARDED = frozenset(
         b"content-length",
         b"expect",
         b"x-request-id",
-        b"daybreak-deadline-s",
-        GROUP_HEADER,
+        DEADLINE_HEADER.encode(),
+        GROUP_ID_HEADER,
         WORKER_ID_HEADER,
         b"daybreak-tenant",
     }
@@ -104,16 +89,16 @@ def target_of(scope: Scope, pool: str) -> bytes:
     return b"/" + path + (b"?" + query if query else b"")
 
 
-def refusal_of(answer: UpstreamAnswer) -> bytes | None:
-    """The reason if the group has refused the request; ``None`` if it has answered the request."""
+def refusal_of(answer: UpstreamAnswer) -> str | None:
+    """The reason (a ``Refusal``) if the group has refused the request; ``None`` if it has answered the request."""
     if answer.status not in _REFUSING:
         return None
     for name, value in answer.headers:
-        if name == REFUSED_HEADER:
-            return value
+        if name == _REFUSED:
+            return value.decode("latin-1")
     return None
 
 
 def is_broken_worker(answer: UpstreamAnswer) -> bool:
     """Whether this is the answer of a worker whose engine broke before the engine answered."""
-    return answer.status == 502 and any(name == BROKE_HEADER for name, _ in answer.headers)
+    return answer.status == 502 and any(name == _BROKE for name, _ in answer.headers)

@@ -30,18 +30,10 @@ from daybreak_server.api.errors import ApiError, request_id_of
 from daybreak_server.api.http.request_body import trace_context
 from daybreak_server.api.routing.candidates import RoutingRequest
 from daybreak_server.api.routing.client_watch import ClientWatch, WatchTimer
-from daybreak_server.api.routing.failures import (
-    CLIENT_GONE,
-    deadline_passed,
-    group_failed,
-    outcome_of,
-    too_many_waiting,
-)
+from daybreak_server.api.routing.failures import deadline_passed, group_failed, outcome_of, too_many_waiting
 from daybreak_server.api.routing.forwarded_answer import ForwardedAnswer
 from daybreak_server.api.routing.forwarding import (
-    BROKEN,
-    BUSY,
-    GROUP_HEADER,
+    GROUP_ID_HEADER,
     Header,
     forwarded_headers,
     is_broken_worker,
@@ -62,9 +54,11 @@ from daybreak_server.api.routing.request_body import (
     ForwardedBody,
 )
 from daybreak_server.api.routing.waiting_line import LineFullError, Ticket
+from daybreak_server.domain.serving_headers import CLIENT_GONE, DEADLINE_HEADER, SESSION_HEADER, Refusal
 from daybreak_server.observability.router_metrics import RouterMetrics
 from daybreak_server.ports.tracing import RequestTrace, Tracing
 from daybreak_server.ports.upstreams import (
+    MAX_STALE,
     AnswerCutOffError,
     NoAnswerError,
     UnreachableError,
@@ -77,10 +71,7 @@ from daybreak_server.settings.router import RouterSettings
 
 log = logging.getLogger("daybreak.api.routing")
 
-DEADLINE_HEADER = b"daybreak-deadline-s"
-SESSION_HEADER = b"daybreak-session"
-MAX_STALE = 3
-"""A request may meet this many idle connections that turn out to be closed. Further ones count as group failures."""
+_DEADLINE, _SESSION = DEADLINE_HEADER.encode(), SESSION_HEADER.encode()
 
 
 @dataclass(slots=True, kw_only=True)  # not frozen: objects of a frozen class take longer to create
@@ -112,7 +103,7 @@ class PoolProxy:
         tracing: Tracing,
         in_memory: BufferedBytes,
         not_ready: Callable[[], ApiError],
-        id_header: bytes = GROUP_HEADER,
+        id_header: bytes = GROUP_ID_HEADER,
         headers: Sequence[Header] = (),
         withheld: Collection[bytes] = (),
         answer_headers: Sequence[Header] = (),
@@ -241,7 +232,7 @@ class PoolProxy:
 
     def _seconds_left(self, request: Request) -> float:
         for name, value in request.scope["headers"]:
-            if name == DEADLINE_HEADER:
+            if name == _DEADLINE:
                 seconds = _number(value)
                 if math.isnan(seconds):
                     raise ApiError(
@@ -293,7 +284,7 @@ class PoolProxy:
                 self.router.answered(slot)
                 return answer, slot
             answer.close()
-            leaves = refusal != BUSY
+            leaves = refusal != Refusal.BUSY
             self.router.refused(slot, leaves=leaves)
             self._retried("leaves" if leaves else "busy", incoming)
             if body.passed_on:
@@ -341,7 +332,7 @@ class PoolProxy:
             target=incoming.target,
             headers=[
                 *trace_headers(incoming.headers, context),
-                (DEADLINE_HEADER, b"%.3f" % left_s),
+                (_DEADLINE, b"%.3f" % left_s),
                 (self._id_header, slot.group.id.encode()),
             ],
             body=body.buffered,
@@ -357,7 +348,7 @@ class PoolProxy:
             if slot.lost and not watch.gone:
                 raise NoAnswerError("its lease has ended") from exc
             raise
-        if refusal_of(answer) == BROKEN or is_broken_worker(answer):
+        if refusal_of(answer) == Refusal.BROKEN or is_broken_worker(answer):
             answer.close()
             raise NoAnswerError("it broke while it had the request")
         return answer
@@ -388,7 +379,7 @@ class PoolProxy:
     def _routing_request(self, request: Request, body: ForwardedBody) -> RoutingRequest:
         session = None
         for name, value in request.scope["headers"]:
-            if name == SESSION_HEADER:
+            if name == _SESSION:
                 session = value
         return RoutingRequest(session=session, prefix=body.buffered[: self._settings.prefix_bytes])
 

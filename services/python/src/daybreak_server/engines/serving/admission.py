@@ -8,23 +8,9 @@ broke.
 from __future__ import annotations
 
 import threading
-from enum import StrEnum
 
+from daybreak_server.domain.serving_headers import Refusal
 from daybreak_server.domain.serving_load import Load
-
-
-class GroupRefusal(StrEnum):
-    """Why a group refuses a request: the value of the header ``Daybreak-Refused``."""
-
-    BUSY = "busy"
-    """The group holds as many requests as its capacity."""
-    DRAINING = "draining"
-    """The group takes no more requests, because it drains, leaves or is broken. An accepted request gets this value too
-    if the group's time to drain or leave ends, or if the group breaks before the request has begun."""
-    BROKEN = "broken"
-    """The group broke while it ran the request."""
-    OTHER = "other"
-    """The request is for another group, which had this address before."""
 
 
 class Admission:
@@ -38,13 +24,13 @@ class Admission:
         self._held = 0
         self._peak = 0
 
-    def admit(self) -> GroupRefusal | None:
+    def admit(self) -> Refusal | None:
         """Count one more request, or return why it is refused."""
         with self._lock:
             if self._draining:
-                return GroupRefusal.DRAINING
+                return Refusal.DRAINING
             if self._held >= self.capacity:
-                return GroupRefusal.BUSY
+                return Refusal.BUSY
             self._held += 1
             self._peak = max(self._peak, self._held)
         return None

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from daybreak_server.domain.serving_headers import REFUSED_HEADER
 from daybreak_server.domain.text import short_name, storable
 from daybreak_server.workloads.base import PermanentError
 from daybreak_server.workloads.serving import Request, RequestError, Response, ServingWorkload
@@ -25,7 +26,7 @@ from daybreak_server.workloads.serving import Request, RequestError, Response, S
 PROBLEM_TYPE = "application/problem+json"
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-_OWN_HEADERS = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "daybreak-refused"})
+_OWN_HEADERS = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", REFUSED_HEADER})
 """Headers that are left out of a workload's answer, because the HTTP server and the engine set them. If a workload
 could set ``daybreak-refused``, a gateway would think that the group had refused the request, and would send the
 request to one group after another."""

@@ -24,27 +24,22 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from daybreak_server.domain import policy
-from daybreak_server.engines.serving.admission import Admission, GroupRefusal
+from daybreak_server.domain.serving_headers import DEADLINE_HEADER, GROUP_HEADER, REFUSED_HEADER, Refusal
+from daybreak_server.engines.serving.admission import Admission
 from daybreak_server.engines.serving.answer_parts import AnswerPart, problem, problem_headers
 from daybreak_server.engines.serving.exchange import Exchange, Stop
 from daybreak_server.engines.serving.request_metrics import RequestMetrics, RequestOutcome
 from daybreak_server.workloads.serving import Request
 
 _log = logging.getLogger(__name__)
-DEADLINE_HEADER = "daybreak-deadline-s"
-"""Seconds that were left for the answer when the request was sent."""
-REFUSED_HEADER = "daybreak-refused"
-"""The answer to a refused request has this header. The request can be sent to another group."""
-GROUP_HEADER = "daybreak-group"
-"""The id of the group that the request is for. This group may have ended, and another group may use its address."""
 SLOW_CLIENT_S = 60.0
 """A client that reads nothing for this long is disconnected. One that sends nothing of its body gets an error (408)."""
 MAX_BODY_BYTES = policy.REQUEST_BODY_MAX_BYTES
 _REFUSED = {
-    GroupRefusal.BUSY: "This group holds as many requests as its capacity. Try another group.",
-    GroupRefusal.DRAINING: "This group takes no more requests. Try another group.",
-    GroupRefusal.BROKEN: "This group broke before the request was answered. Try another group.",
-    GroupRefusal.OTHER: "The group of this request has left, and another one has its address. Try another group.",
+    Refusal.BUSY: "This group holds as many requests as its capacity. Try another group.",
+    Refusal.DRAINING: "This group takes no more requests. Try another group.",
+    Refusal.BROKEN: "This group broke before the request was answered. Try another group.",
+    Refusal.OTHER: "The group of this request has left, and another one has its address. Try another group.",
 }
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -126,7 +121,7 @@ class ServingApp:
         if deadline is not None and deadline <= time.monotonic():
             raise _expired()
         if headers.get(GROUP_HEADER, self._group) != self._group:
-            raise _refused(GroupRefusal.OTHER)
+            raise _refused(Refusal.OTHER)
         refusal = self._admission.admit()
         if refusal is not None:
             raise _refused(refusal)
@@ -225,9 +220,9 @@ def _why_none(exchange: Exchange) -> _ProblemError | None:
         case Stop.DEADLINE:
             return _expired()
         case Stop.LEAVING:
-            return _refused(GroupRefusal.DRAINING)
+            return _refused(Refusal.DRAINING)
         case Stop.BROKEN:
-            return _refused(GroupRefusal.BROKEN)
+            return _refused(Refusal.BROKEN)
         case _:
             return None
 
@@ -285,9 +280,9 @@ async def _send_problem(send: Send, found: _ProblemError) -> None:
     await send({"type": "http.response.body", "body": found.body, "more_body": False})
 
 
-def _refused(refusal: GroupRefusal) -> _ProblemError:
+def _refused(refusal: Refusal) -> _ProblemError:
     headers: tuple[tuple[bytes, bytes], ...] = ((REFUSED_HEADER.encode(), refusal.encode()),)
-    if refusal is not GroupRefusal.BUSY:
+    if refusal is not Refusal.BUSY:
         headers += ((b"connection", b"close"),)
     return _ProblemError(RequestOutcome(refusal), 503, f"group_{refusal}", _REFUSED[refusal], headers)
 

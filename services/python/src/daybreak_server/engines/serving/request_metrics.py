@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from enum import StrEnum
 
+from daybreak_server.domain.serving_headers import Refusal
 from daybreak_server.engines.common.rank_metrics import harmless
-from daybreak_server.engines.serving.admission import GroupRefusal
 from daybreak_server.observability import request_catalogue as catalogue
 from daybreak_server.ports.metrics import Meter, NoMeter
 
@@ -24,13 +24,13 @@ class RequestOutcome(StrEnum):
     """The deadline passed before the answer was complete."""
     GONE = "gone"
     """The client closed the connection, or did not read the answer."""
-    BUSY = GroupRefusal.BUSY.value
+    BUSY = Refusal.BUSY.value
     """Refused: the group held as many requests as its capacity."""
-    DRAINING = GroupRefusal.DRAINING.value
+    DRAINING = Refusal.DRAINING.value
     """The group drained or left, so it refused or stopped the request. Or the group broke before the request began."""
-    BROKEN = GroupRefusal.BROKEN.value
+    BROKEN = Refusal.BROKEN.value
     """The group broke while it ran the request."""
-    OTHER = GroupRefusal.OTHER.value
+    OTHER = Refusal.OTHER.value
     """Refused: the request was for another group, which had this address before."""
 
 

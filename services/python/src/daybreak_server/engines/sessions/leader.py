@@ -203,7 +203,7 @@ class SessionsLeader:
             else:
                 self._threads.release([claim.lease])
         for item in news:
-            self.table.hear(item, now)
+            self.table.add_news(item, now)
         self._share()
 
     def _share(self) -> None:

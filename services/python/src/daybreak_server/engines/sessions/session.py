@@ -1,7 +1,7 @@
 """One session as its owner knows it: the audio that waits for the model, the turn in progress, and the segment in
 progress.
 
-:meth:`Session.hear` adds audio. When there is enough audio for a turn, or the client has ended its audio,
+:meth:`Session.add_audio` adds audio. When there is enough audio for a turn, or the client has ended its audio,
 :meth:`Session.ready` returns the number of samples in the next turn. :meth:`Session.read` removes these samples, and
 returns them as the model's input, whole or in pieces. :meth:`Session.write` takes each token of the model and returns
 the commit for the journal. This module does no I/O and reads no clock.
@@ -83,7 +83,7 @@ class Session:
         """The number of samples in a turn."""
         return self._block * self._fitting(self.multiplier)
 
-    def hear(self, audio: bytes, *, input_ended: bool) -> None:
+    def add_audio(self, audio: bytes, *, input_ended: bool) -> None:
         """Add audio that follows the audio received so far."""
         self._pending += audio
         self.received += len(audio) // SAMPLE_BYTES

@@ -125,7 +125,7 @@ class SessionTable:
         self._announce(session, now)
         self._adjust([session])
 
-    def hear(self, news: SessionNews, now: float) -> None:
+    def add_news(self, news: SessionNews, now: float) -> None:
         """Add the audio that has arrived for a session. Drop the session if its lease is stale. Fail the session if its
         audio can never be read."""
         session = self._sessions.get(news.session)
@@ -137,7 +137,7 @@ class SessionTable:
         if news.error is not None:
             self._fail(session, news.error)
             return
-        session.hear(news.audio, input_ended=news.input_ended)
+        session.add_audio(news.audio, input_ended=news.input_ended)
         self._metrics.got_audio(session.id, now)
         self._announce(session, now)
 

@@ -10,7 +10,7 @@ from daybreak_server.operator.crd.resource import GROUP, KIND, PLURAL, VERSION, 
 NAME = f"{PLURAL}.{GROUP}"
 _FREE = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 _OPERATORS = ("replicas", "minReplicas", "maxReplicas", "numOfHosts", "groupName", "suspend")
-"""Worker group fields that only the operator sets."""
+"""Worker group fields that a GeneratorPool must not contain, because only the operator may set them."""
 
 _POOL_RULES = [
     {
@@ -57,7 +57,7 @@ _RAY_RULES = [
 _WORKER_RULES = [
     {
         "rule": f"!has(self.{name})",
-        "message": f"remove {name}: the operator sets it from the pool's own fields",
+        "message": f"remove {name}: only the operator may set it",
     }
     for name in _OPERATORS
 ]

@@ -39,7 +39,7 @@ class PagePool:
             raise OutOfPagesError(f"{count} pages are needed, and {len(self._free)} are free")
         return [self._free.pop() for _ in range(count)]
 
-    def give_back(self, pages: Sequence[int]) -> None:
+    def release(self, pages: Sequence[int]) -> None:
         """Free pages."""
         self._free.extend(pages)
 
@@ -76,7 +76,7 @@ class PageTable:
         self.visible += sum(self._turns.popleft() for _ in range(gone))
         self._turns.append(0)
         while self.pages and self.base + self._pool.page_size <= self.visible:
-            self._pool.give_back([self.pages.popleft()])
+            self._pool.release([self.pages.popleft()])
             self.base += self._pool.page_size
         if not self.pages:
             self.base = self.visible
@@ -99,7 +99,7 @@ class PageTable:
 
     def free(self) -> None:
         """Free all pages."""
-        self._pool.give_back(self.pages)
+        self._pool.release(self.pages)
         self.pages.clear()
 
 

@@ -89,7 +89,7 @@ class PacedRun:
                 _, user, turn = spoken[0]
                 heapq.heapreplace(spoken, (self._ready(user, turn + 1), user, turn + 1))
                 audio = self._speakers[user].turn(turn, self._samples)
-                self._table.hear(SessionNews(session=_name(user), audio=audio), now)
+                self._table.add_news(SessionNews(session=_name(user), audio=audio), now)
             started = time.monotonic()
             due_at = self._table.step(started)
             if due_at is None:

@@ -1,4 +1,11 @@
 -- Running tasks: what an attempt costs, and every way in which it can end.
+--
+-- How it works: a claim gives the task to a group with a lease, which ends at a time of the lease clock, and with a
+-- token that contains the number of the attempt. Every later write names the token. If another attempt has begun, or if
+-- the lease has ended and `tick` has taken the task back, the token is no longer the stored one, and the script refuses
+-- the write. So a leader that was frozen can write nothing to a task that another leader runs (fencing). An attempt ends
+-- with a result, an error, a release or the end of its lease. An error of the task and a lost lease count as strikes. A
+-- release counts as none.
 
 -- The lease clock, interpolated between ticks. Attempts are billed by it, so that neither a step of the wall clock
 -- (beyond LEASE_STEP_MS) nor an outage of Redis is charged.

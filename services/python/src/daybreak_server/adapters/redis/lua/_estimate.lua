@@ -68,7 +68,7 @@ local function load_groups()
     local stored = call('HMGET', k_group(name), 'state', 'drain')
     if stored[2] then
       draining[name] = true
-    elseif stored[1] == 'idle' or stored[1] == 'busy' then
+    elseif ACCEPTS_TASKS[stored[1]] then
       count = count + 1
       if stored[1] == 'idle' then idle = idle + 1 end
     end

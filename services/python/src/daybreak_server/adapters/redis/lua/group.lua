@@ -59,7 +59,7 @@ local function register(ARGV, at)
   hflush(key, fields)
   call('ZADD', K_groups, int(meta('lease_clock') + tonumber(a.ttl_ms)), a.group)
   call('ZREM', K_gone, a.group)
-  if fields.state == 'idle' and before[1] ~= 'idle' and before[1] ~= 'busy' then
+  if fields.state == 'idle' and not ACCEPTS_TASKS[before[1]] then
     call('DEL', K_failure)
     -- An operator measures the whole wake from zero and reports it; without an operator, the group's own wake counts.
     if a.wake_ms ~= '' and call('EXISTS', K_operator_report) == 0 then
