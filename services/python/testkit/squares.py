@@ -20,10 +20,10 @@ from testkit.pools import Pool
 POISON = 1_000_001
 """A batch with this number fails."""
 NAN = 1_000_002
-"""The result for this number is NaN, as from a model whose numbers overflow."""
+"""In bulk tasks, the result for this number is NaN, as from a model whose numbers overflow."""
 HELD = 1500
-"""The option `hold` is the path of a file. While this file exists, a batch with this or a larger number takes
-`_CRAWL_S` longer."""
+"""While the file that the option `hold` names exists, a batch with a number of at least `HELD` takes `_CRAWL_S`
+longer."""
 _CRAWL_S = 0.3
 """Long enough for a test to kill the process during a batch, and short enough that each step ends soon, because the
 test first waits until a step reports a checkpoint."""

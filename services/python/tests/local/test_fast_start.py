@@ -63,7 +63,7 @@ def test_the_installed_ray_has_all_private_parts() -> None:
 def test_a_missing_private_part_is_reported_by_name(
     part: PrivatePart, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The test first deletes the part, and then makes the import of the part's module fail."""
+    """The test first deletes or replaces the part, and then makes the import of the part's module fail."""
     owner = importlib.import_module(part.module)
     *path, last = part.name.split(".")
     for name in path:
@@ -86,7 +86,7 @@ def test_a_private_part_with_changed_parameters_is_reported_by_name(part: Privat
 
 
 def test_pyproject_allows_only_the_tested_series_of_ray() -> None:
-    """For a new series of Ray, change TESTED_SERIES, pyproject, the image's command, the lock and the chart."""
+    """For a new series of Ray, change TESTED_SERIES, pyproject, deploy/image/ray-wrapper, the lock and the chart."""
     project = tomllib.loads((REPOSITORY / "services/python/pyproject.toml").read_text())["project"]
     (requirement,) = (Requirement(line) for line in project["optional-dependencies"]["ray"])
     numbers = sorted(tuple(map(int, series.split("."))) for series in TESTED_SERIES)

@@ -36,7 +36,7 @@ def view(
 
 
 def planned(before: RegistryView, *, later_ms: int = 0, **changes: object) -> RegistryView:
-    """The view ``later_ms`` after ``before``. It has the plan for ``before`` and these ``changes``."""
+    """The view ``before``, but ``later_ms`` later, with the plan made for it, and with ``changes``."""
     return replace(before, plan=plan(before), now_ms=before.now_ms + later_ms, **changes)
 
 
@@ -57,7 +57,7 @@ def test_a_model_without_requests_has_its_minimum() -> None:
     assert [replica.alias for replica in found.placement.replicas] == ["b", "b"]
 
 
-def test_demand_counts_at_once_and_falls_after_the_time_of_idling() -> None:
+def test_replicas_rise_with_demand_at_once_and_fall_after_idle_s() -> None:
     chat = model(replicas=4, target_load=2, idle_s=60)
     seen = view(chat, workers=(worker(),), demand={"chat": busy(5)})
     assert plan(seen).wanted == {"chat": 3}

@@ -71,14 +71,18 @@ ROUTER: tuple[Mutant, ...] = (
     mutant(
         "router-poison-by-refusal",
         "a request that kills a follower in each group, so that the leader refuses it, is sent to all groups",
-        (f"{_ROUTING}/proxy.py", "if refusal_of(answer) == BROKEN or is_broken_worker(answer):", "if False:"),
+        (
+            f"{_ROUTING}/proxy.py",
+            "if refusal_of(answer) == Refusal.BROKEN or is_broken_worker(answer):",
+            "if False:",
+        ),
         tests=f"{_FAILURES}::test_a_request_that_breaks_the_groups_that_run_it_is_given_up",
         waits=True,
     ),
     mutant(
         "router-busy-is-dead",
         "a group that is full for a moment counts as one that leaves",
-        (f"{_ROUTING}/proxy.py", "leaves = refusal != BUSY", "leaves = True"),
+        (f"{_ROUTING}/proxy.py", "leaves = refusal != Refusal.BUSY", "leaves = True"),
         tests=f"{_FAILURES}::test_requests_that_a_group_refuses_go_to_another_one",
     ),
     mutant(

@@ -32,7 +32,8 @@ def address_of(
     worker_id = worker_id or socket.gethostname()
     if not re.fullmatch(WORKER_ID, worker_id):
         problems.append(
-            f"--worker-id (WORKER_ID): {worker_id!r} cannot be used; write 1 to 63 letters, digits, `.`, `_` and `-`"
+            f"--worker-id (WORKER_ID): {worker_id!r} cannot be used; write 1 to 63 letters, digits, `.`, `_` and `-`, "
+            "beginning with a letter or digit"
         )
     if problems:
         fail(problems, code=2)

@@ -1,8 +1,9 @@
 """Sends concurrent submits to the store together, in one call.
 
-Each pool has a queue of submits and at most :data:`MAX_IN_FLIGHT` calls in flight. A submit starts a call at once if
-fewer calls are in flight, so an idle server sends each submit alone. On a busy server, submits wait in the queue until
-a call returns, and the next call takes up to :data:`MAX_BATCH` submits. No submit ever waits for others to join.
+Each pool has a queue of submits and at most :data:`MAX_IN_FLIGHT` calls in flight. While fewer are
+in flight, a submit starts a call at once, so an idle server sends each submit alone. On a busy server, submits wait in
+the queue until a call returns, and the next call takes up to :data:`MAX_BATCH` submits. No submit ever waits for others
+to join.
 
 The store still accepts or refuses each task separately, and each caller gets its own result. If the whole call fails,
 each of its submits gets the error. A submit whose caller is cancelled while it is queued is left out of the batch.
@@ -20,8 +21,9 @@ from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.ports.tasks import Submitted, TaskStore
 
 MAX_BATCH = 64
-"""Maximum number of tasks in one call of the store. Redis does nothing else while a script runs. So one run of the
-script accepts at most half of these tasks (``submit.TASKS_MAX``), in a few ms. A full batch needs two runs."""
+"""Maximum number of tasks in one call of the store. The store submits tasks with a Lua script, and Redis does nothing
+else while the script runs. To take only a few ms, one run accepts at most ``submit.TASKS_MAX`` tasks, which is half of
+``MAX_BATCH``. So a full batch needs two runs."""
 MAX_IN_FLIGHT = 2
 """Maximum number of calls in flight for a pool: while the store works on one call, the next is on its way."""
 

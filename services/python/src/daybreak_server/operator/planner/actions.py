@@ -38,7 +38,7 @@ class CreateCluster:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteCluster:
-    """Delete a RayCluster without groups. Precondition: it has no worker pods."""
+    """Delete a RayCluster that has no groups left. Precondition: it has no worker pods."""
 
     cluster: RayCluster
 

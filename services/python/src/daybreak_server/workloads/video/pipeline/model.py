@@ -222,7 +222,7 @@ def _offload_blocks(transformer: Any, device: torch.device) -> None:
         )  # fmt: skip
     except ImportError as exc:
         raise ModelError(
-            "offload: group needs accelerate: pip install accelerate, or use offload: model."
+            "`offload: group` needs the package accelerate. Run `pip install accelerate`, or set `offload: model`."
         ) from exc
 
 
