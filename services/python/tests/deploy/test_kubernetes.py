@@ -132,7 +132,10 @@ REFUSED = {
         "remove gcsFaultToleranceOptions",
     ),
     **{
-        f"{field} of the group": (pool(worker={field: value}), f"remove {field}: only the operator may set it")
+        f"{field} of the group": (
+            pool(worker={field: value}),
+            f"remove {field}: only the operator may set it",
+        )
         for field, value in {
             "replicas": 1,
             "minReplicas": 0,
