@@ -44,12 +44,9 @@ def test_a_missing_model_is_diagnosed(deployment: Deployment) -> None:
 def test_an_exhausted_quota_is_diagnosed(deployment: Deployment) -> None:
     """A ResourceQuota that allows no further pod is reported. The task waits, and runs when the quota is gone."""
     deployment.wait_for_zero("echo")
-    deployment.kube.set_quota(pods=len(deployment.kube.pods()))
-    try:
+    with deployment.kube.no_room():
         task = deployment.submit("echo", {"message": "waits for room", "steps": 2})
         assert_diagnosed(deployment, "echo", reason="QuotaExceeded", pattern="quota")
         assert deployment.client.get(task).state.value == "queued"
-    finally:
-        deployment.kube.set_quota(pods=None)
     assert deployment.follow(task).wait_for_end(timeout_s=WAKE_S).state.value == "succeeded"
     assert_recovered(deployment, "echo")

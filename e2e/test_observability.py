@@ -91,12 +91,9 @@ def _play(run: Observed) -> None:
     deployment.kube.delete_clusters(POOL)
     first = deployment.submit(POOL, {"message": "watched", "steps": 400, "step_s": 0.25})
     deployment.follow(first).wait_for_step(1, timeout_s=WAKE_S)
-    deployment.kube.set_quota(pods=len(deployment.kube.pods()))
-    try:
+    with deployment.kube.no_room():
         second = deployment.submit(POOL, {"message": "waits for room", "steps": 4, "step_s": 0.25})
         _wait(lambda: run.sent(0, "DaybreakGroupsMissing", "firing"), "DaybreakGroupsMissing")
-    finally:
-        deployment.kube.set_quota(pods=None)
     done = deployment.follow(second).wait_for_end(timeout_s=WAKE_S)
     assert done.state.value == "succeeded"
     deployment.client.cancel(first)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from kubernetes import client, config, utils
@@ -189,13 +190,19 @@ class Kube:
             api_group, version, self.namespace, plural, pool, patch, _content_type=JSON_PATCH
         )
 
-    def set_quota(self, *, pods: int | None) -> None:
-        """Limit the number of pods in the namespace; ``None`` removes the limit."""
-        _unless_absent(lambda: self.core.delete_namespaced_resource_quota(QUOTA, self.namespace))
-        if pods is not None:
-            spec = client.V1ResourceQuotaSpec(hard={"pods": str(pods)})
-            body = client.V1ResourceQuota(metadata=client.V1ObjectMeta(name=QUOTA), spec=spec)
-            self.core.create_namespaced_resource_quota(self.namespace, body)
+    @contextlib.contextmanager
+    def no_room(self) -> Iterator[None]:
+        """No pod can be created in the namespace during this context. Pods that exist keep running.
+
+        The quota is zero. If it were the present number of pods, the end of a terminating pod would make room.
+        """
+        spec = client.V1ResourceQuotaSpec(hard={"pods": "0"})
+        body = client.V1ResourceQuota(metadata=client.V1ObjectMeta(name=QUOTA), spec=spec)
+        self.core.create_namespaced_resource_quota(self.namespace, body)
+        try:
+            yield
+        finally:
+            _unless_absent(lambda: self.core.delete_namespaced_resource_quota(QUOTA, self.namespace))
 
 
 def condition(pool: Mapping[str, Any] | None, kind: str) -> Mapping[str, Any]:
