@@ -32,8 +32,10 @@ from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.engines.common.config import GroupConfig
 from daybreak_server.engines.common.rank_metrics import RankMetrics
 from daybreak_server.engines.common.watchdog import Watchdog
-from daybreak_server.engines.gang.rank_deps import RankDeps
-from daybreak_server.engines.gang.rank_lifecycle import Rank
+from daybreak_server.engines.ranks.loops import GroupLoops
+from daybreak_server.engines.ranks.rank_deps import RankDeps
+from daybreak_server.engines.ranks.rank_lifecycle import Rank
+from daybreak_server.engines.tasks.loops import JOBS
 from daybreak_server.observability.changes import log_change, recorder
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.ports.metrics import Meter
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from daybreak_server.api.services import Services
-    from daybreak_server.engines.gang.rendezvous import RendezvousStore
+    from daybreak_server.engines.ranks.rendezvous import RendezvousStore
 
 
 _log = logging.getLogger(__name__)
@@ -327,32 +329,28 @@ def build_rank(
         wake=wake or {},
     )
     config = group_config(settings, pool, device=device)
-    return BUILDERS[PoolKind(spec.kind)](spec, config, deps, rank)
+    return Rank(spec, config, deps, rank=rank, loops=LOOPS[PoolKind(spec.kind)](deps))
 
 
-def _build_gang_rank(spec: WorkloadSpec[Any], config: GroupConfig, deps: RankDeps, rank: int) -> Rank:
-    return Rank(spec, config, deps, rank=rank)
-
-
-def _build_serving_rank(spec: WorkloadSpec[Any], config: GroupConfig, deps: RankDeps, rank: int) -> Rank:
+def _serving_loops(deps: RankDeps) -> GroupLoops:
     from daybreak_server.engines.serving.loops import serving_loops  # imports an HTTP server
 
-    return Rank(spec, config, deps, rank=rank, loops=serving_loops(deps.host))
+    return serving_loops(deps.host)
 
 
-def _build_sessions_rank(spec: WorkloadSpec[Any], config: GroupConfig, deps: RankDeps, rank: int) -> Rank:
+def _sessions_loops(deps: RankDeps) -> GroupLoops:
     from daybreak_server.engines.sessions.loops import sessions_loops
 
     assert deps.session_work is not None, "a rank that serves sessions needs their store"
-    return Rank(spec, config, deps, rank=rank, loops=sessions_loops(deps.session_work))
+    return sessions_loops(deps.session_work)
 
 
-BUILDERS: Mapping[PoolKind, Callable[[WorkloadSpec[Any], GroupConfig, RankDeps, int], Rank]] = {
-    PoolKind.JOBS: _build_gang_rank,
-    PoolKind.ONLINE: _build_serving_rank,
-    PoolKind.SESSIONS: _build_sessions_rank,
+LOOPS: Mapping[PoolKind, Callable[[RankDeps], GroupLoops]] = {
+    PoolKind.JOBS: lambda _deps: JOBS,
+    PoolKind.ONLINE: _serving_loops,
+    PoolKind.SESSIONS: _sessions_loops,
 }
-"""For each kind of pool: the function that builds a rank of a group."""
+"""For each kind of pool: what the groups of such a pool do when their model is loaded."""
 
 
 def model_fetch(settings: Settings, pool: str) -> Callable[[Callable[[int, int], None]], str] | None:

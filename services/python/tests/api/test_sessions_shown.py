@@ -14,7 +14,7 @@ from daybreak_server import wiring
 from daybreak_server.adapters.redis.sessions.store import RedisSessionStore
 from daybreak_server.domain.ids import ulid
 from daybreak_server.domain.sessions import NewSession, SessionId
-from daybreak_server.engines.gang.rank_lifecycle import Rank
+from daybreak_server.engines.ranks.rank_lifecycle import Rank
 from testkit.valkey import Server
 from testkit.waiting import wait_until
 

@@ -12,7 +12,7 @@ import pytest
 from daybreak_server import wiring
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.pools import GroupState
-from daybreak_server.engines.gang.rank_lifecycle import Rank
+from daybreak_server.engines.ranks.rank_lifecycle import Rank
 from daybreak_server.ports.metrics import Meter
 from testkit.pools import Pool, make_settings
 from testkit.squares import Squares

@@ -13,7 +13,7 @@ import pytest
 
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.domain.tasks import Failed
-from daybreak_server.engines.gang.rank_lifecycle import Rank
+from daybreak_server.engines.ranks.rank_lifecycle import Rank
 from daybreak_server.engines.serving import http_app
 from testkit.pools import Pool
 from testkit.waiting import wait_until

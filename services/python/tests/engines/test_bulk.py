@@ -11,7 +11,7 @@ import httpx2 as httpx
 
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.tasks import State
-from daybreak_server.engines.gang.rank_lifecycle import Rank
+from daybreak_server.engines.ranks.rank_lifecycle import Rank
 from daybreak_server.observability.catalogue import exported_by
 from daybreak_server.observability.prometheus_meter import PrometheusMeter
 from daybreak_server.ports.metrics import Exporter

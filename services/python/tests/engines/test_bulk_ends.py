@@ -15,7 +15,7 @@ from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import TaskId
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.tasks import State, TaskRecord
-from daybreak_server.engines.gang.rank_lifecycle import Rank
+from daybreak_server.engines.ranks.rank_lifecycle import Rank
 from daybreak_server.settings.tree import Settings
 from testkit.pools import Pool, make_settings
 from testkit.ranks import Ranks

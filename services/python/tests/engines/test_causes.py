@@ -9,9 +9,9 @@ import pytest
 from daybreak_server.domain.causes import Cause, Reason
 from daybreak_server.domain.tasks import Failed
 from daybreak_server.engines.common.error_causes import cause_of, cause_of_failed, cause_of_fetch
-from daybreak_server.engines.gang.channel import Channel
-from daybreak_server.engines.gang.control_group import Followers, LeaderConnection
-from daybreak_server.engines.gang.verdict import report_of
+from daybreak_server.engines.ranks.channel import Channel
+from daybreak_server.engines.ranks.consensus import report_of
+from daybreak_server.engines.ranks.control_group import Followers, LeaderConnection
 from daybreak_server.ports.blobs import BlobError, BlobNotFoundError, BlobRefusedError, BlobUnavailableError
 from daybreak_server.workloads.base import ModelMissingError
 from daybreak_server.workloads.video.spec.model_folder import FolderError

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from daybreak_server.domain.serving_headers import Refusal
-from daybreak_server.engines.gang.verdict import RankReport, Status
+from daybreak_server.engines.ranks.consensus import RankReport, Status
 from daybreak_server.engines.serving.admission import Admission
 from daybreak_server.engines.serving.answer_parts import AnswerPart
 from daybreak_server.engines.serving.exchange import BUFFER_BYTES, Exchange, Stop

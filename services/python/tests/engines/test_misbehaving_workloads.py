@@ -11,7 +11,7 @@ import pytest
 
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.tasks import State
-from daybreak_server.engines.gang.rank_lifecycle import Rank
+from daybreak_server.engines.ranks.rank_lifecycle import Rank
 from testkit.misbehaving import ERRORS, STEPS
 from testkit.pools import Pool
 from testkit.waiting import wait_until

@@ -13,8 +13,9 @@ from daybreak_server import wiring
 from daybreak_server.domain.ids import AttemptToken, GroupId, TaskId
 from daybreak_server.domain.tasks import CheckpointRef, Control, Lease, State
 from daybreak_server.engines.common.lease_renewer import HeldLease
-from daybreak_server.engines.gang.rank_deps import RankDeps
-from daybreak_server.engines.gang.rank_lifecycle import Rank
+from daybreak_server.engines.ranks.rank_deps import RankDeps
+from daybreak_server.engines.ranks.rank_lifecycle import Rank
+from daybreak_server.engines.tasks.loops import JOBS
 from daybreak_server.ports.store_errors import StoreUnavailableError
 from daybreak_server.workloads import discovery
 from testkit.echo import echo_text
@@ -80,7 +81,7 @@ def serve() -> Iterator[Callable[..., Rank]]:
             workload=lambda: discovery.implementation(spec),
             on_broken=print,
         )
-        started.append(Rank(spec, wiring.group_config(pool.settings, "echo"), deps))
+        started.append(Rank(spec, wiring.group_config(pool.settings, "echo"), deps, loops=JOBS))
         started[-1].start()
         return started[-1]
 

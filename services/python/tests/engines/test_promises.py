@@ -1,4 +1,4 @@
-"""Guarantees of a group: all ranks get the same verdict, hashes match stored bytes, and other attempts' files stay."""
+"""Guarantees of a group: all ranks get the same decision, hashes match stored bytes, and other attempts' files stay."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from daybreak_server.engines.common.artifacts import ArtifactDraft, attempt_pref
 from daybreak_server.engines.common.heartbeat import Heartbeat
 from daybreak_server.engines.common.lease_renewer import HeldLease
 from daybreak_server.engines.common.progress import PhaseEta
-from daybreak_server.engines.gang.attempt import Attempt, LeaderDeps
-from daybreak_server.engines.gang.channel import Channel
-from daybreak_server.engines.gang.control_group import Followers, LeaderConnection
-from daybreak_server.engines.gang.follower import FollowerLoop
-from daybreak_server.engines.gang.verdict import Verdict
+from daybreak_server.engines.ranks.channel import Channel
+from daybreak_server.engines.ranks.consensus import GroupDecision
+from daybreak_server.engines.ranks.control_group import Followers, LeaderConnection
+from daybreak_server.engines.ranks.rank_deps import LeaderDeps
+from daybreak_server.engines.tasks.attempt import Attempt
+from daybreak_server.engines.tasks.follower import FollowerLoop
 from daybreak_server.workloads import discovery
 from daybreak_server.workloads.base import RetryableError
 from testkit.pools import Pool
@@ -49,7 +50,7 @@ def channels() -> Iterator[tuple[Channel, Channel]]:
         channel.close()
 
 
-def test_all_ranks_get_the_same_verdict(
+def test_all_ranks_get_the_same_decision(
     pools: Callable[..., Pool], channels: tuple[Channel, Channel], tmp_path: Path
 ) -> None:
     """A cancel stops the follower at the same step as the leader, and the follower then waits for its next order."""
@@ -88,28 +89,28 @@ def test_all_ranks_get_the_same_verdict(
 
     canceller = threading.Thread(target=cancel)
     canceller.start()
-    verdict, _ = Attempt(claim, held, deps=deps, control_group=control_group).run(
+    decision, _ = Attempt(claim, held, deps=deps, control_group=control_group).run(
         spec.validate({"message": "c", "steps": 5000, "step_s": 0.01}, {}), tmp_path
     )
     canceller.join(30)
-    assert verdict is Verdict.STOP
+    assert decision is GroupDecision.STOP
     control_group.order("leave")
     following.join(60)
     queue.close()
     assert not following.is_alive()
-    assert connection.verdicts[-1] is Verdict.STOP
-    assert set(connection.verdicts[:-1]) == {Verdict.CONTINUE}
+    assert connection.decisions[-1] is GroupDecision.STOP
+    assert set(connection.decisions[:-1]) == {GroupDecision.CONTINUE}
 
 
 class RecordingConnection(LeaderConnection):
-    """Records the verdicts that the follower gets."""
+    """Records the decisions that the follower gets."""
 
-    verdicts: list[Verdict]
+    decisions: list[GroupDecision]
 
-    def agree(self, own_report: Any) -> Verdict:
-        verdict = super().agree(own_report)
-        self.verdicts = [*getattr(self, "verdicts", []), verdict]
-        return verdict
+    def agree(self, own_report: Any) -> GroupDecision:
+        decision = super().agree(own_report)
+        self.decisions = [*getattr(self, "decisions", []), decision]
+        return decision
 
 
 def test_the_hash_of_an_artifact_covers_all_its_parts(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from dataclasses import asdict
 import pytest
 
 from daybreak_server.engines.common.errors import GroupBrokenError
-from daybreak_server.engines.gang.channel import Channel
-from daybreak_server.engines.gang.control_group import Followers
-from daybreak_server.engines.gang.verdict import RankReport, Status
+from daybreak_server.engines.ranks.channel import Channel
+from daybreak_server.engines.ranks.consensus import RankReport, Status
+from daybreak_server.engines.ranks.control_group import Followers
 from daybreak_server.engines.serving.exchange import Exchange, Stop
 from daybreak_server.engines.serving.request_run import RequestRun
 from daybreak_server.workloads.echo_serve.workload import EchoServe

@@ -15,7 +15,7 @@ import pytest
 from daybreak_server.domain import private_inputs
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.pools import GroupRecord, GroupState
-from daybreak_server.engines.gang.rank_lifecycle import Rank
+from daybreak_server.engines.ranks.rank_lifecycle import Rank
 from daybreak_server.engines.serving.exchange import BUFFER_BYTES
 from daybreak_server.workloads.base import Group, NoInput, WorkloadSpec
 from daybreak_server.workloads.serving import Request

@@ -18,8 +18,9 @@ from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import TaskId, new_task_id
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.tasks import NewTask, State
-from daybreak_server.engines.gang.rank_deps import RankDeps
-from daybreak_server.engines.gang.rank_lifecycle import Rank
+from daybreak_server.engines.ranks.rank_deps import RankDeps
+from daybreak_server.engines.ranks.rank_lifecycle import Rank
+from daybreak_server.engines.tasks.loops import JOBS
 from daybreak_server.workloads import discovery
 from testkit.echo import echo_text
 from testkit.pools import Pool, make_settings
@@ -243,7 +244,7 @@ def test_a_cancel_stops_an_upload(pools: Callable[..., Pool]) -> None:
         workload=lambda: discovery.implementation(spec),
         on_broken=print,
     )
-    rank = Rank(spec, wiring.group_config(pool.settings, "echo"), deps)
+    rank = Rank(spec, wiring.group_config(pool.settings, "echo"), deps, loops=JOBS)
     rank.start()
     try:
         task = pool.submit(message="u", steps=1, artifact_bytes=200 << 20)
@@ -272,7 +273,7 @@ def test_a_blob_store_that_cannot_be_opened_is_reported_before_the_model_is_read
         workload=lambda: loaded.set() or discovery.implementation(spec),
         on_broken=broken.append,
     )
-    rank = Rank(spec, wiring.group_config(pool.settings, "echo"), deps)
+    rank = Rank(spec, wiring.group_config(pool.settings, "echo"), deps, loops=JOBS)
     rank.start()
     assert rank.wait_ended(30)
     wait_until(lambda: broken, 60, "the group to report that it is broken")

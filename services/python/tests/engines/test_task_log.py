@@ -17,7 +17,7 @@ from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.task_changes import ChangeKind
 from daybreak_server.domain.tasks import Failed, Finished, NewTask, State
 from daybreak_server.domain.tracing import TraceContext
-from daybreak_server.engines.gang.rank_lifecycle import Rank
+from daybreak_server.engines.ranks.rank_lifecycle import Rank
 from daybreak_server.observability.task_log import TASKS, log_task, write_lines_with
 from testkit.pools import Pool
 from testkit.waiting import wait_until

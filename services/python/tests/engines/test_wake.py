@@ -18,7 +18,7 @@ from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import State
 from daybreak_server.engines.common.heartbeat import Heartbeat
 from daybreak_server.engines.common.lease_renewer import LeaseRenewer
-from daybreak_server.engines.gang.rank_lifecycle import Rank
+from daybreak_server.engines.ranks.rank_lifecycle import Rank
 from daybreak_server.ports.blobs import BlobRefusedError
 from testkit.pools import Pool
 from testkit.waiting import wait_until
@@ -99,7 +99,7 @@ def test_a_failed_model_download_is_reported_and_retried(
     pools: Callable[..., Pool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same process retries until the download works. Until then, the pool shows why the download fails."""
-    monkeypatch.setattr("daybreak_server.engines.gang.rank_lifecycle.DOWNLOAD_RETRY_S", 1)
+    monkeypatch.setattr("daybreak_server.engines.ranks.rank_lifecycle.DOWNLOAD_RETRY_S", 1)
     calls_file = tmp_path / "calls"
     pool = pools(workload="testkit.recording:SPEC", options={"calls_file": str(calls_file)})
     model_exists = threading.Event()
@@ -177,7 +177,7 @@ def test_a_group_takes_no_task_while_its_files_are_refused(
 
     Only a task that the group had already claimed gets a strike.
     """
-    monkeypatch.setattr("daybreak_server.engines.gang.leader.PROBE_RETRY_S", 0.5)
+    monkeypatch.setattr("daybreak_server.engines.tasks.leader.PROBE_RETRY_S", 0.5)
     pool, refusing = pools(), threading.Event()
     rank = wiring.build_rank(pool.settings, pool.name, on_broken=print)
     rank._deps = replace(rank._deps, blobs=lambda: RefusingBlobs(pool.blobs, refusing))

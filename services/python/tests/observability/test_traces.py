@@ -16,7 +16,7 @@ import pytest
 from daybreak_server import wiring
 from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.task_api.routes.submit import _store_task
-from daybreak_server.engines.gang.rank_lifecycle import Rank
+from daybreak_server.engines.ranks.rank_lifecycle import Rank
 from daybreak_server.ports.tracing import NoTracing
 from daybreak_server.settings.tree import Settings
 from testkit.otlp_collector import Collector, ReceivedSpan

@@ -22,7 +22,7 @@ FUTURE_KIND_PATH = f"{__name__}:FUTURE_KIND"
 
 
 def test_each_kind_has_a_builder_for_its_groups() -> None:
-    assert set(wiring.BUILDERS) == set(PoolKind)
+    assert set(wiring.LOOPS) == set(PoolKind)
 
 
 def test_a_pool_may_state_the_kind_of_its_workload() -> None:

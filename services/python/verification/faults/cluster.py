@@ -90,7 +90,7 @@ class FaultCluster:
 
     def __enter__(self) -> Self:
         several = any(pool.ranks > 1 for pool in self.options.pools)
-        preload = ("torch.distributed", "daybreak_server.engines.gang.process_group") if several else ()
+        preload = ("torch.distributed", "daybreak_server.engines.ranks.process_group") if several else ()
         self.processes = Processes(logs=self.folder / "logs", preload=preload)
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         try:

@@ -26,8 +26,9 @@ from daybreak_server.api.app import build_app
 from daybreak_server.api.server import ApiServer
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.engines.common.watchdog import Watchdog
-from daybreak_server.engines.gang.rank_deps import RankDeps
-from daybreak_server.engines.gang.rank_lifecycle import Rank
+from daybreak_server.engines.ranks.rank_deps import RankDeps
+from daybreak_server.engines.ranks.rank_lifecycle import Rank
+from daybreak_server.engines.tasks.loops import JOBS
 from daybreak_server.settings.tree import Settings
 from daybreak_server.workloads import discovery
 from testkit.rendezvous import FolderRendezvousStore
@@ -173,7 +174,7 @@ def _build_rank(component: Component, settings: Settings, failpoints: Failpoints
         label=component.name,
         watchdog=(lambda: _watchdog(settings, component)) if component.has_watchdog else None,
     )
-    return Rank(spec, wiring.group_config(settings, component.pool), deps, rank=component.rank)
+    return Rank(spec, wiring.group_config(settings, component.pool), deps, rank=component.rank, loops=JOBS)
 
 
 class _KillableWatchdog(Watchdog):

@@ -1,4 +1,4 @@
-"""Bugs in groups: verdicts, checkpoints, artifacts, leases, files."""
+"""Bugs in groups: decisions, checkpoints, artifacts, leases, files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from verification.mutants.mutant import SERVER, TESTS, Mutant, mutant
 
 _SINGLE_RANK = f"{TESTS}/engines/test_single_rank.py"
 _WATCHDOG = f"{TESTS}/engines/test_watchdog.py"
-_CONSENSUS = f"{TESTS}/engines/test_verdict.py"
+_CONSENSUS = f"{TESTS}/engines/test_consensus.py"
 _PROMISES = f"{TESTS}/engines/test_promises.py"
 _DENOISE = f"{TESTS}/video/test_denoise.py"
 _LOCAL = f"{SERVER}/adapters/blobs/local.py"
@@ -16,23 +16,24 @@ GROUP: tuple[Mutant, ...] = (
         "cancel-on-one-rank",
         "the leader stops, while the other ranks enter a collective that it never joins",
         (
-            f"{SERVER}/engines/gang/attempt.py",
-            "        self._control_group.announce(verdict)\n",
-            "        self._control_group.announce(Verdict.CONTINUE if verdict is Verdict.STOP else verdict)\n",
+            f"{SERVER}/engines/tasks/attempt.py",
+            "        self._control_group.announce(decision)\n",
+            "        stop = decision is GroupDecision.STOP\n"
+            "        self._control_group.announce(GroupDecision.CONTINUE if stop else decision)\n",
         ),
-        tests=f"{_PROMISES}::test_all_ranks_get_the_same_verdict",
+        tests=f"{_PROMISES}::test_all_ranks_get_the_same_decision",
     ),
     mutant(
         "ranks-apart-continue",
         "the group continues although its ranks are at different steps",
-        (f"{SERVER}/engines/gang/verdict.py", "if not same or first.status", "if first.status"),
+        (f"{SERVER}/engines/ranks/consensus.py", "if not same or first.status", "if first.status"),
         tests=_CONSENSUS,
     ),
     mutant(
         "stale-continues",
         "a leader continues although its task now belongs to another group",
         (
-            f"{SERVER}/engines/gang/verdict.py",
+            f"{SERVER}/engines/ranks/consensus.py",
             "if control & Control.STALE:",
             "if control & Control.STALE and release:",
         ),
@@ -52,7 +53,7 @@ GROUP: tuple[Mutant, ...] = (
         "failed-upload-is-success",
         "a task succeeds although its file was not stored",
         (
-            f"{SERVER}/engines/gang/attempt.py",
+            f"{SERVER}/engines/tasks/attempt.py",
             'return Failed(code="artifact_store", message=f"an artifact could not be stored: {exc}")',
             "_log.warning(exc)",
         ),
@@ -82,8 +83,8 @@ GROUP: tuple[Mutant, ...] = (
         "no-checkpoint-on-drain",
         "a draining group releases its task without a checkpoint",
         (
-            f"{SERVER}/engines/gang/attempt.py",
-            "            if verdict is Verdict.RELEASE:\n"
+            f"{SERVER}/engines/tasks/attempt.py",
+            "            if decision is GroupDecision.RELEASE:\n"
             "                self._final_checkpoint(step)\n            elif",
             "            if",
         ),
@@ -93,7 +94,7 @@ GROUP: tuple[Mutant, ...] = (
         "resume-ignored",
         "a released task starts from the beginning",
         (
-            f"{SERVER}/engines/gang/attempt.py",
+            f"{SERVER}/engines/tasks/attempt.py",
             "        if checkpoint is None:\n            return None\n",
             "        return None\n",
         ),

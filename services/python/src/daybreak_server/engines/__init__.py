@@ -1,7 +1,11 @@
 """Engines run work on a group of ranks.
 
-* ``gang`` runs tasks, with all ranks in lockstep.
-* ``serving`` answers requests, and computes bulk files at the same time.
+* ``tasks`` runs tasks, with all ranks in lockstep.
+* ``serving`` answers requests. Its groups may also run tasks about bulk files, and use ``tasks`` for these.
 * ``sessions`` serves streaming sessions.
-* ``common`` has the parts that these engines share.
+
+All three stand on two rooms:
+
+* ``ranks`` is what makes a group of several processes: they meet, agree at each step, and end together.
+* ``common`` has the parts of one process: leases, heartbeat, watchdog, files, progress.
 """

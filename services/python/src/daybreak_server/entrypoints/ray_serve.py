@@ -37,7 +37,7 @@ from daybreak_server.domain.names import API_APPLICATION, deployment_name
 from daybreak_server.domain.pools import WakePhase
 from daybreak_server.engines.common.error_causes import cause_of
 from daybreak_server.engines.common.start_backoff import start_backoff_s
-from daybreak_server.engines.gang.rank_lifecycle import Rank
+from daybreak_server.engines.ranks.rank_lifecycle import Rank
 from daybreak_server.entrypoints.ray_manager import ensure_manager
 from daybreak_server.observability.logging import log_from_ray_worker
 from daybreak_server.settings.address_format import url_of

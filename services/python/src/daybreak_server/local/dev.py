@@ -15,7 +15,7 @@ from collections import Counter
 from daybreak_server import wiring
 from daybreak_server.domain.causes import Cause
 from daybreak_server.engines.common.start_backoff import start_backoff_s
-from daybreak_server.engines.gang.rank_lifecycle import Rank
+from daybreak_server.engines.ranks.rank_lifecycle import Rank
 from daybreak_server.entrypoints.gateway import Gateway, serve
 from daybreak_server.local.console import say
 from daybreak_server.local.embedded_valkey import with_redis

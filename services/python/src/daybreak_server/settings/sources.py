@@ -1,10 +1,11 @@
 """Reads a tree of settings from a YAML file and the environment, and reports what is wrong with them.
 
 A variable's path in the tree decides how its text is read. The text of a single setting is taken as it is. The text of
-a section or a mapping must be a JSON object. Below ``options``, it may be any JSON value; if it is not JSON, it is
-taken as it is. ``load`` merges the variables over the file, and pydantic checks the result. Each of pydantic's errors
-becomes a line with the setting, what is wrong, the value, and where the value came from: a variable, or a line of the
-file. If a rule about several settings is broken, its error may become several lines, which show no value.
+a section or a mapping must be a JSON object. The text of a variable below ``options`` may be any JSON value; text that
+is not JSON is taken as it is. ``load`` merges the variables over the file, and pydantic checks the result. Each of
+pydantic's errors becomes a line with the setting, what is wrong, the value, and where the value came from: a variable,
+or a line of the file. If a rule about several settings is broken, its error may become several lines, which show no
+value.
 
 Messages must not show a password. They mask the whole value of a setting whose name ends in a word such as
 ``password`` or ``token``. In other values, they mask what looks like a password in a URL, even in a malformed one.
@@ -40,7 +41,8 @@ _SECRET_URL = re.compile(r"([a-z][a-z0-9+.-]*://[^/@:]*:).*@", re.IGNORECASE | r
 """A text that is a URL as a whole. The password is everything from the colon after the user to the last ``@``, even
 if a character in it is not escaped."""
 _REFUSED_URL = re.compile(r"^([a-z][a-z0-9+.-]*://[^/@:\[]*:)[^@]*$", re.IGNORECASE)
-"""A refused URL without ``@``. If its host was forgotten, the text after the colon is a password."""
+"""A URL without ``@``, in a setting that was refused. If the user forgot ``@host``, as in ``redis://user:secret``, the
+text after the colon is a password."""
 _SECRET_PORT = re.compile(r"(://[^/@:\s\[]*:)(?!\d{1,5}(?!\w))[^/@\s]+")
 """The text at the place of a URL's port, if it is not a number. If the host was forgotten, this text is a password."""
 _SECRET_QUERY = re.compile(

@@ -54,7 +54,7 @@ def metrics_addresses() -> list[str]:
 
 
 class KvRendezvousStore:
-    """A :class:`~daybreak_server.engines.gang.rendezvous.RendezvousStore` in the cluster's table.
+    """A :class:`~daybreak_server.engines.ranks.rendezvous.RendezvousStore` in the cluster's table.
 
     Its key is the gang's id. Ray Serve makes a new id for each start of a gang, so no rank finds an old address.
     """

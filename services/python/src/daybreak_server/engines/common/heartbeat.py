@@ -9,7 +9,7 @@ stalled.
 Other threads and one other process read the heartbeat:
 
 * the lease renewer renews leases until the group has stalled, and then breaks the group;
-* Ray Serve's health check fails for a rank that has stalled (``Rank.unhealthy_reason`` in ``gang/rank_lifecycle.py``);
+* Ray Serve's health check fails for a rank that has stalled (``Rank.unhealthy_reason`` in ``ranks/rank_lifecycle.py``);
 * the watchdog reads a copy in shared memory (:class:`Mirror`), because no thread of this process can run while a call
   in C holds Python's lock. The watchdog renews leases for a leader in such a call. If a leader has stalled and has
   not ended some seconds later, the watchdog kills it.
@@ -24,6 +24,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
+
+FOREVER_S = 10 * 365 * 86400.0
+"""The limit of an activity that may take any time, such as waiting for the next order."""
 
 
 class Mirror(Protocol):

@@ -14,5 +14,5 @@ From the inside out:
 * ``leader``, ``follower``, ``loops``  the loops of the leader and of the followers
 
 The rest of a group's life (rendezvous, lease renewer, heartbeat, watchdog) is the same as for jobs, and is in
-``engines.gang`` and ``engines.common``.
+``engines.ranks`` and ``engines.common``.
 """

@@ -26,7 +26,7 @@ from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 
-from daybreak_server.engines.gang.verdict import RankReport
+from daybreak_server.engines.ranks.consensus import RankReport
 from daybreak_server.engines.serving.answer_parts import AnswerPart
 from daybreak_server.workloads.serving import Request
 

@@ -6,10 +6,9 @@ from typing import Any, cast
 
 from daybreak_server.engines.common.config import GroupConfig
 from daybreak_server.engines.common.errors import GroupBrokenError
-from daybreak_server.engines.common.heartbeat import Heartbeat
-from daybreak_server.engines.gang.control_group import LeaderConnection
-from daybreak_server.engines.gang.follower import FOREVER_S
-from daybreak_server.engines.gang.verdict import Verdict
+from daybreak_server.engines.common.heartbeat import FOREVER_S, Heartbeat
+from daybreak_server.engines.ranks.consensus import GroupDecision
+from daybreak_server.engines.ranks.control_group import LeaderConnection
 from daybreak_server.engines.serving.request_run import ORDER, follow
 from daybreak_server.workloads.base import Workload, WorkloadSpec
 from daybreak_server.workloads.serving import ServingWorkload
@@ -47,5 +46,5 @@ class ServingFollower:
             # There is no limit here. A slow client makes the whole group wait, and only the leader can tell such a wait
             # from a stall.
             self._heartbeat.beat("request", limit_s=FOREVER_S)
-            if follow(order, self._workload, self._leader) is Verdict.BREAK:
+            if follow(order, self._workload, self._leader) is GroupDecision.BREAK:
                 raise GroupBrokenError("the ranks do not agree")

@@ -43,9 +43,9 @@ from daybreak_server.domain.text import short_name
 from daybreak_server.engines.common.error_causes import describe
 from daybreak_server.engines.common.errors import GroupBrokenError
 from daybreak_server.engines.common.lease_renewer import LeaseRenewer
-from daybreak_server.engines.gang.attempt import LeaderDeps
-from daybreak_server.engines.gang.control_group import ControlGroup
-from daybreak_server.engines.gang.verdict import RankReport, report_of
+from daybreak_server.engines.ranks.consensus import RankReport, report_of
+from daybreak_server.engines.ranks.control_group import ControlGroup
+from daybreak_server.engines.ranks.rank_deps import LeaderDeps
 from daybreak_server.engines.serving.admission import Admission
 from daybreak_server.engines.serving.bulk.task_loop import TaskThread
 from daybreak_server.engines.serving.exchange import Exchange, Stop

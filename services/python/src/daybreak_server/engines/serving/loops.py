@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from daybreak_server.engines.gang.loops import GroupLoops
+from daybreak_server.engines.ranks.loops import GroupLoops
 from daybreak_server.engines.serving.follower import ServingFollower
 from daybreak_server.engines.serving.leader import ServingLeader
 

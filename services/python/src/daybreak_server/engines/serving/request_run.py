@@ -1,6 +1,6 @@
 """Runs one request on a rank, with a point of agreement after each part of the answer.
 
-This is the lockstep of jobs (:mod:`~daybreak_server.engines.gang.lockstep`) with parts in place of steps. The leader
+This is the lockstep of jobs (:mod:`~daybreak_server.engines.ranks.lockstep`) with parts in place of steps. The leader
 sends a part to the client once every rank has produced it. All ranks stop after the same part. A group of one rank
 agrees with itself, which costs microseconds.
 """
@@ -17,10 +17,10 @@ from daybreak_server.domain import private_inputs
 from daybreak_server.domain.log_context import bound
 from daybreak_server.domain.tasks import Control
 from daybreak_server.engines.common.errors import GroupBrokenError
-from daybreak_server.engines.gang.channel import Message
-from daybreak_server.engines.gang.control_group import RANK_LOST, ControlGroup, LeaderConnection
-from daybreak_server.engines.gang.lockstep import drive
-from daybreak_server.engines.gang.verdict import RankReport, Status, Verdict, decide, worst
+from daybreak_server.engines.ranks.channel import Message
+from daybreak_server.engines.ranks.consensus import GroupDecision, RankReport, Status, decide, worst
+from daybreak_server.engines.ranks.control_group import RANK_LOST, ControlGroup, LeaderConnection
+from daybreak_server.engines.ranks.lockstep import drive
 from daybreak_server.engines.serving.answer_parts import AnswerPart, parts_of
 from daybreak_server.engines.serving.exchange import Exchange, Stop
 from daybreak_server.workloads.serving import Request, ServingWorkload, never
@@ -56,25 +56,25 @@ class RequestRun:
         reports: Sequence[RankReport] = ()
         unsent: AnswerPart | None = None
 
-        def agree(own_report: RankReport, part: AnswerPart | None) -> Verdict:
+        def agree(own_report: RankReport, part: AnswerPart | None) -> GroupDecision:
             nonlocal reports, unsent
             reports = [own_report]
             reports = self._control_group.collect(own_report)
             exchange.beat()
             stopped = own_report.status is Status.STEPPED and exchange.stopped is not None
-            verdict = decide(reports, Control.CANCEL if stopped else Control(0))
-            self._control_group.announce(verdict)
-            if verdict is Verdict.CONTINUE and part is not None:
+            decision = decide(reports, Control.CANCEL if stopped else Control(0))
+            self._control_group.announce(decision)
+            if decision is GroupDecision.CONTINUE and part is not None:
                 if part.data:
                     exchange.send(part)
                 unsent = None if part.data or part.head is None else part
-            return verdict
+            return decision
 
         try:
             if self._lockstep:
                 self._control_group.order(ORDER, request.body, **_fields(request))
             with _private(request), bound(request_id=request.headers.get("x-request-id", "")):
-                verdict = drive(parts_of(self._workload, request), agree, check=_checked, what="request")
+                decision = drive(parts_of(self._workload, request), agree, check=_checked, what="request")
         except GroupBrokenError as exc:
             failure = self._control_group.failure(now=True)
             if failure is not None and failure.code == RANK_LOST:  # the request may not be the cause
@@ -83,25 +83,25 @@ class RequestRun:
             else:
                 exchange.fail(worst(reports) or failure or _lost(str(exc)))
             raise
-        if verdict is Verdict.FINISH:
+        if decision is GroupDecision.FINISH:
             if unsent is not None:
                 exchange.send(unsent)  # an answer without any bytes still has a head
             exchange.finish()
-        elif verdict is Verdict.STOP:
+        elif decision is GroupDecision.STOP:
             exchange.abandon()
         else:
             exchange.fail(worst(reports) or _lost("the ranks did not reach the same point"))
-        return (worst(reports) or _lost("the ranks disagree")) if verdict is Verdict.BREAK else None
+        return (worst(reports) or _lost("the ranks disagree")) if decision is GroupDecision.BREAK else None
 
 
-def follow(order: Message, workload: ServingWorkload, leader: LeaderConnection) -> Verdict:
+def follow(order: Message, workload: ServingWorkload, leader: LeaderConnection) -> GroupDecision:
     """Run the request of an order on a follower, in lockstep with the leader, and drop the answer.
 
     :raises GroupBrokenError: if the leader is gone.
     """
     request = _request(order.fields, order.payload)
 
-    def agree(own_report: RankReport, _part: AnswerPart | None) -> Verdict:
+    def agree(own_report: RankReport, _part: AnswerPart | None) -> GroupDecision:
         return leader.agree(own_report)
 
     with _private(request), bound(request_id=request.headers.get("x-request-id", "")):

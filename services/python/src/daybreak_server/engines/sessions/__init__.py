@@ -8,4 +8,8 @@
 * ``session_metrics`` measures the sessions, and the steps of the model.
 * ``session_traces`` records the spans of the sessions.
 * ``leader`` is the loop that serves the sessions. ``loops`` gives this loop to a group. Such a group has one rank.
+
+How a session resumes on another group: :mod:`daybreak_server.domain.sessions` has the store's steps. On the new group,
+``threads`` claims the session with its journal, :class:`.session.Session` begins from that journal, and ``table`` gives
+the past turns to the model.
 """

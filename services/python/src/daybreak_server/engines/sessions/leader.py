@@ -29,8 +29,8 @@ from daybreak_server.domain.sessions import Intake
 from daybreak_server.domain.tasks import Failed
 from daybreak_server.engines.common.error_causes import describe
 from daybreak_server.engines.common.lease_renewer import LeaseRenewer
-from daybreak_server.engines.gang.attempt import LeaderDeps
-from daybreak_server.engines.gang.control_group import ControlGroup
+from daybreak_server.engines.ranks.control_group import ControlGroup
+from daybreak_server.engines.ranks.rank_deps import LeaderDeps
 from daybreak_server.engines.sessions.session_metrics import SessionMetrics
 from daybreak_server.engines.sessions.session_traces import SessionTraces
 from daybreak_server.engines.sessions.table import SessionTable

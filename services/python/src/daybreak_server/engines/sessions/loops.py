@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from daybreak_server.engines.gang.loops import Follower, GroupLoops
+from daybreak_server.engines.ranks.loops import Follower, GroupLoops
 from daybreak_server.engines.sessions.leader import NotSessionsError, SessionsLeader
 from daybreak_server.ports.sessions import SessionWork
 

@@ -1,6 +1,6 @@
 """The thread of a leader that claims tasks, in a group that answers requests.
 
-It runs the loop of groups that run jobs (:class:`~daybreak_server.engines.gang.leader.LeaderLoop`), so claims, leases,
+It runs the loop of groups that run jobs (:class:`~daybreak_server.engines.tasks.leader.LeaderLoop`), so claims, leases,
 progress, checkpoints, artifacts, settlements and traces are the same code. Three things differ:
 
 * The *workload* is a :class:`~daybreak_server.engines.serving.bulk.run.BulkRun`.
@@ -26,13 +26,13 @@ from daybreak_server.domain.tasks import Failed
 from daybreak_server.engines.common.heartbeat import Heartbeat
 from daybreak_server.engines.common.lease_renewer import HeldLease
 from daybreak_server.engines.common.progress import PhaseEta
-from daybreak_server.engines.gang.attempt import LeaderDeps
-from daybreak_server.engines.gang.control_group import ControlGroup
-from daybreak_server.engines.gang.leader import LeaderLoop
-from daybreak_server.engines.gang.task_leases import TaskLeases
+from daybreak_server.engines.ranks.control_group import ControlGroup
+from daybreak_server.engines.ranks.rank_deps import LeaderDeps
 from daybreak_server.engines.serving.bulk.metrics import BulkMetrics
 from daybreak_server.engines.serving.bulk.run import BulkRun
 from daybreak_server.engines.serving.bulk.source import FileLimits
+from daybreak_server.engines.tasks.leader import LeaderLoop
+from daybreak_server.engines.tasks.task_leases import TaskLeases
 from daybreak_server.workloads.base import WorkloadSpec
 from daybreak_server.workloads.bulk import BulkWorkload
 
@@ -41,8 +41,10 @@ _STORE_S = 10.0
 
 
 class BesideRequests:
-    """Implements :class:`~daybreak_server.engines.gang.task_leases.TaskLeases`, without storing the state that the loop
-    of tasks gives to the group."""
+    """The leases, for the loop of tasks. The state that this loop gives to the group is not stored.
+
+    Implements :class:`~daybreak_server.engines.tasks.task_leases.TaskLeases`.
+    """
 
     def __init__(self, leases: TaskLeases) -> None:
         self._leases = leases

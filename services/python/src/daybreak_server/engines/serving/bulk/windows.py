@@ -27,7 +27,7 @@ from typing import Any
 
 from daybreak_server.domain.log_context import inherited
 from daybreak_server.domain.text import storable
-from daybreak_server.engines.gang.verdict import Status, report_of
+from daybreak_server.engines.ranks.consensus import Status, report_of
 from daybreak_server.engines.serving.bulk.jsonl import Line
 from daybreak_server.workloads.base import PermanentError, RetryableError
 from daybreak_server.workloads.bulk import LineError

@@ -121,8 +121,8 @@ def _patch(sizes: Any) -> tuple[int, int, int]:
     frames, height, width = sizes
     if height != 2 or width != 2:
         raise FolderError(
-            f"patch_size {sizes} is not supported; use a model with (1, 2, 2). Wan's timesteps are computed for "
-            "this size only."
+            f"patch_size {sizes} is not supported, because Wan's timesteps are computed only for a patch_size whose "
+            "last two numbers are 2; use a model with (1, 2, 2)"
         )
     return int(frames), int(height), int(width)
 

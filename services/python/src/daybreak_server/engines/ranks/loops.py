@@ -1,6 +1,6 @@
 """The loops of the leader and of the followers. Each kind of group has its own.
 
-All other parts of a rank's life are the same for all kinds: see :mod:`~daybreak_server.engines.gang.rank_lifecycle`.
+All other parts of a rank's life are the same for all kinds: see :mod:`~daybreak_server.engines.ranks.rank_lifecycle`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from daybreak_server.domain.tasks import Failed
 from daybreak_server.engines.common.config import GroupConfig
 from daybreak_server.engines.common.heartbeat import Heartbeat
 from daybreak_server.engines.common.lease_renewer import LeaseRenewer
-from daybreak_server.engines.gang.attempt import LeaderDeps
-from daybreak_server.engines.gang.control_group import ControlGroup, LeaderConnection
-from daybreak_server.engines.gang.follower import FollowerLoop
-from daybreak_server.engines.gang.leader import LeaderLoop
+from daybreak_server.engines.ranks.control_group import ControlGroup, LeaderConnection
+from daybreak_server.engines.ranks.rank_deps import LeaderDeps
 from daybreak_server.workloads.base import Workload, WorkloadSpec
 
 
@@ -90,7 +88,3 @@ class GroupLoops:
 
     leader: MakeLeader
     follower: MakeFollower
-
-
-JOBS = GroupLoops(leader=LeaderLoop, follower=FollowerLoop)
-"""The loops of a group that runs one task at a time, on all ranks."""

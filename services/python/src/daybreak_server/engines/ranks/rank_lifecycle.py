@@ -43,16 +43,15 @@ from daybreak_server.engines.common.heartbeat import Heartbeat
 from daybreak_server.engines.common.lease_renewer import LeaseRenewer
 from daybreak_server.engines.common.model_download import DOWNLOAD_RETRY_S, DownloadProgress
 from daybreak_server.engines.common.progress import PhaseEta
-from daybreak_server.engines.gang.attempt import LeaderDeps
-from daybreak_server.engines.gang.control_group import (
+from daybreak_server.engines.ranks.control_group import (
     ControlGroup,
     Followers,
     LeaderConnection,
     SingleRank,
 )
-from daybreak_server.engines.gang.loops import JOBS, GroupLoops, Leader
-from daybreak_server.engines.gang.rank_deps import RankDeps
-from daybreak_server.engines.gang.rendezvous import Listener, join, this_rank
+from daybreak_server.engines.ranks.loops import GroupLoops, Leader
+from daybreak_server.engines.ranks.rank_deps import LeaderDeps, RankDeps
+from daybreak_server.engines.ranks.rendezvous import Listener, join, this_rank
 from daybreak_server.ports.blobs import BlobError
 from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.workloads.base import Group, Workload, WorkloadSpec
@@ -73,7 +72,7 @@ class Rank:
         deps: RankDeps,
         *,
         rank: int = 0,
-        loops: GroupLoops = JOBS,
+        loops: GroupLoops,
     ) -> None:
         self._spec = spec
         self._config = config
@@ -267,7 +266,7 @@ class Rank:
         assert rendezvous is not None, "a group of several ranks needs a rendezvous store"
         with self._phase(WakePhase.PROCESS_GROUP, None):
             # This imports torch, which takes seconds of this phase.
-            from daybreak_server.engines.gang import process_group
+            from daybreak_server.engines.ranks import process_group
 
             until = time.monotonic() + config.start_s
             listener = Listener(deps.host, size=config.ranks)
@@ -295,7 +294,7 @@ class Rank:
         return control_group
 
     def _follow(self) -> None:
-        from daybreak_server.engines.gang import process_group
+        from daybreak_server.engines.ranks import process_group
 
         config, deps = self._config, self._deps
         assert deps.rendezvous is not None
@@ -337,7 +336,7 @@ class Rank:
         with self._phase(WakePhase.MODEL, lease_renewer):
             workload = self._deps.workload()
             if "torch" in sys.modules:
-                from daybreak_server.engines.gang import process_group
+                from daybreak_server.engines.ranks import process_group
 
                 process_group.set_threads(config.threads)
             workload.load(

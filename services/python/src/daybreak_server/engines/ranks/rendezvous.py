@@ -24,8 +24,8 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from daybreak_server.engines.common.errors import GroupBrokenError
-from daybreak_server.engines.gang.channel import Channel, ChannelClosedError
-from daybreak_server.engines.gang.control_group import RankInfo
+from daybreak_server.engines.ranks.channel import Channel, ChannelClosedError
+from daybreak_server.engines.ranks.control_group import RankInfo
 
 _POLL_S = 0.05
 _HELLO_S = 10.0

@@ -3,8 +3,8 @@
 1. The leader fetches the task's checkpoint, if it has one, and orders all ranks to run the task from the same bytes.
 2. At each point of agreement, such as each ``yield`` of the workload, it collects the reports of all ranks
    (:meth:`Attempt._agree`). It writes progress to the store, at most once per ``progress_s``, and also when a
-   checkpoint has just been stored. From the reports and the control bits of the store's latest reply, it decides on a
-   verdict and sends it to all ranks. So a request to stop takes effect at the end of a step, at most ``progress_s``
+   checkpoint has just been stored. From the reports and the control bits of the store's latest reply, it decides what
+   all ranks do next, and tells them. So a request to stop takes effect at the end of a step, at most ``progress_s``
    plus one step after the request.
 3. When a checkpoint is due, the leader takes a snapshot at a point of agreement and stores it in the background. The
    next report, which is fenced like any other, makes the task's record point at the new checkpoint.
@@ -20,8 +20,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,43 +43,22 @@ from daybreak_server.engines.common.artifacts import (
     fetch,
     upload_artifact,
 )
-from daybreak_server.engines.common.config import GroupConfig
 from daybreak_server.engines.common.context import LeaderContext
-from daybreak_server.engines.common.heartbeat import Heartbeat
 from daybreak_server.engines.common.lease_renewer import HeldLease
 from daybreak_server.engines.common.outputs import checked_step
-from daybreak_server.engines.common.progress import EventBuffer, PhaseEta
-from daybreak_server.engines.common.rank_metrics import RankMetrics
-from daybreak_server.engines.gang.control_group import ControlGroup
-from daybreak_server.engines.gang.lockstep import begin, drive
-from daybreak_server.engines.gang.verdict import RankReport, Verdict, decide, worst
-from daybreak_server.ports.blobs import BlobError, Blobs
-from daybreak_server.ports.queue import WorkQueue
+from daybreak_server.engines.common.progress import EventBuffer
+from daybreak_server.engines.ranks.consensus import GroupDecision, RankReport, decide, worst
+from daybreak_server.engines.ranks.control_group import ControlGroup
+from daybreak_server.engines.ranks.lockstep import begin, drive
+from daybreak_server.engines.ranks.rank_deps import LeaderDeps
+from daybreak_server.ports.blobs import BlobError
 from daybreak_server.ports.store_errors import StoreError
-from daybreak_server.ports.tracing import NO_ATTEMPT_TRACE, NO_TRACING, AttemptTrace, Tracing
-from daybreak_server.workloads.base import RetryableError, Step, Task, Workload
+from daybreak_server.ports.tracing import NO_ATTEMPT_TRACE, AttemptTrace
+from daybreak_server.workloads.base import RetryableError, Step, Task
 
 _log = logging.getLogger(__name__)
 _MAX_SILENCE_S = 5.0
 _REPORT_RETRY_S = 0.25
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaderDeps:
-    """The dependencies of a leader."""
-
-    config: GroupConfig
-    queue: WorkQueue
-    blobs: Blobs
-    workload: Workload[Any]
-    heartbeat: Heartbeat
-    phases: PhaseEta
-    must_leave: Callable[[], bool]
-    """Whether this rank was asked to leave, because its process ends or its node drains. The task is then released."""
-    metrics: RankMetrics = field(default_factory=RankMetrics)
-    tracing: Tracing = NO_TRACING
-    places: Mapping[str, Callable[[], Blobs]] = field(default_factory=dict)
-    """The stores from which tasks of an ``online`` pool may read files: their names, and functions that open them."""
 
 
 class EventReporter:
@@ -171,7 +149,7 @@ class Attempt:
         """A stored checkpoint that the task's record does not point at yet."""
         self._context: LeaderContext | None = None
 
-    def run(self, params: Any, workdir: Path) -> tuple[Verdict, Outcome | None]:
+    def run(self, params: Any, workdir: Path) -> tuple[GroupDecision, Outcome | None]:
         """Run the task to its end. :raises GroupBrokenError: if the ranks can reach no further agreement."""
         deps, claim = self._deps, self._claim
         resume = self._resume()
@@ -196,12 +174,15 @@ class Attempt:
         )
         try:
             task: Task[Any] = Task(id=claim.lease.task, params=params, attempt=claim.attempt)
-            verdict = drive(begin(deps.workload, task, context), self._agree, check=checked_step)
+            decision = drive(begin(deps.workload, task, context), self._agree, check=checked_step)
             with deps.heartbeat.during("checkpoint", BLOB_STALL_S):
                 self._checkpoints.close()
-            if verdict not in (Verdict.FINISH, Verdict.BREAK) and self._reporter.event_buffer.has_notes:
+            if (
+                decision not in (GroupDecision.FINISH, GroupDecision.BREAK)
+                and self._reporter.event_buffer.has_notes
+            ):
                 self._reporter.write()  # the last lines before an error often explain it
-            return verdict, self._conclude(verdict)
+            return decision, self._conclude(decision)
         finally:
             self._checkpoints.close()
 
@@ -216,8 +197,8 @@ class Attempt:
         self._deps.phases.rebase()
         self._reporter.event_buffer.set(resumed_from_step=step)
 
-    def _agree(self, own_report: RankReport, step: Step | None) -> Verdict:
-        """Run one point of agreement, and return its verdict."""
+    def _agree(self, own_report: RankReport, step: Step | None) -> GroupDecision:
+        """Run one point of agreement, and return its decision."""
         deps, reporter, context, checkpoints = self._deps, self._reporter, self._context, self._checkpoints
         assert context is not None
         assert checkpoints is not None
@@ -233,14 +214,14 @@ class Attempt:
                 preview, context.latest_preview = context.latest_preview, None
                 if reporter.write(checkpoint=self._unreported, preview=preview):
                     self._mark_reported()
-        verdict = decide(self._reports, self._held.control, release=self._must_release())
+        decision = decide(self._reports, self._held.control, release=self._must_release())
         if step is not None and step.snapshot is not None:
-            if verdict is Verdict.RELEASE:
+            if decision is GroupDecision.RELEASE:
                 self._final_checkpoint(step)
-            elif verdict is Verdict.CONTINUE and checkpoints.due():
+            elif decision is GroupDecision.CONTINUE and checkpoints.due():
                 checkpoints.begin(step.snapshot, step.step)
-        self._control_group.announce(verdict)
-        return verdict
+        self._control_group.announce(decision)
+        return decision
 
     def _mark_reported(self) -> None:
         checkpoint, self._unreported = self._unreported, None
@@ -256,7 +237,7 @@ class Attempt:
     def _final_checkpoint(self, step: Step) -> None:
         """Store a checkpoint of this step and report it, so that the task's record points at this checkpoint.
 
-        The other ranks wait for the verdict, so this takes at most half of ``stall_s``. After that, the task is
+        The other ranks wait for the decision, so this takes at most half of ``stall_s``. After that, the task is
         released with an older checkpoint.
         """
         checkpoints, stall_s = self._checkpoints, self._deps.config.stall_s
@@ -276,15 +257,15 @@ class Attempt:
                 else:
                     return
 
-    def _conclude(self, verdict: Verdict) -> Outcome | None:
-        match verdict:
-            case Verdict.FINISH:
+    def _conclude(self, decision: GroupDecision) -> Outcome | None:
+        match decision:
+            case GroupDecision.FINISH:
                 return self._finish()
-            case Verdict.STOP:
+            case GroupDecision.STOP:
                 return Stopped()
-            case Verdict.RELEASE:
+            case GroupDecision.RELEASE:
                 return Released(reason="drain")
-            case Verdict.FAIL | Verdict.BREAK:
+            case GroupDecision.FAIL | GroupDecision.BREAK:
                 return self.failure()
             case _:
                 return None

@@ -1,6 +1,6 @@
 """The control group: the connections over which the ranks of a group coordinate. They carry no data of the workload.
 
-It is a star of TCP connections (:class:`~daybreak_server.engines.gang.channel.Channel`) with the leader in the middle:
+It is a star of TCP connections (:class:`~daybreak_server.engines.ranks.channel.Channel`) with the leader in the middle:
 the leader has :class:`Followers`, each follower has a :class:`LeaderConnection`, and a group of one
 rank has :class:`SingleRank`. The messages:
 
@@ -9,7 +9,7 @@ rank has :class:`SingleRank`. The messages:
 | leader | ``run`` | an order: run this task; the payload is the snapshot to resume from |
 | leader | ``serve`` | an order: answer this request; the payload is its body |
 | follower | ``report`` | the rank's result at a point of agreement |
-| leader | ``verdict`` | what every rank does next |
+| leader | ``decision`` | what every rank does next |
 | follower | ``leaving`` | the follower was asked to leave, so the leader should release the task and end the group |
 | follower | ``broken`` | the error that ends this rank |
 | leader | ``leave`` | the group ends |
@@ -38,8 +38,8 @@ from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.log_context import inherited
 from daybreak_server.engines.common.error_causes import code_of_lost
 from daybreak_server.engines.common.errors import GroupBrokenError
-from daybreak_server.engines.gang.channel import Channel, ChannelClosedError, Message
-from daybreak_server.engines.gang.verdict import RankReport, Status, Verdict
+from daybreak_server.engines.ranks.channel import Channel, ChannelClosedError, Message
+from daybreak_server.engines.ranks.consensus import GroupDecision, RankReport, Status
 
 RANK_LOST = "rank_lost"
 """The code of a group's failure if a rank died without a report."""
@@ -66,8 +66,8 @@ class ControlGroup(Protocol):
         :raises GroupBrokenError: if a report cannot arrive.
         """
 
-    def announce(self, verdict: Verdict) -> None:
-        """Send the verdict to all followers. :raises GroupBrokenError: if one is gone."""
+    def announce(self, decision: GroupDecision) -> None:
+        """Send the decision to all followers. :raises GroupBrokenError: if one is gone."""
 
     def failure(self, *, now: bool = False) -> RankReport | None:
         """Return why the group can reach no further agreement, or ``None``. Other threads may call this.
@@ -92,7 +92,7 @@ class SingleRank:
         """Return the leader's own report."""
         return [own_report]
 
-    def announce(self, verdict: Verdict) -> None:
+    def announce(self, decision: GroupDecision) -> None:
         """Do nothing."""
 
     def failure(self, *, now: bool = False) -> RankReport | None:
@@ -163,9 +163,9 @@ class Followers:
             self._failed = None
         return reports
 
-    def announce(self, verdict: Verdict) -> None:
-        """Send the verdict to all followers. :raises GroupBrokenError: if one is gone."""
-        self.order("verdict", verdict=verdict.value)
+    def announce(self, decision: GroupDecision) -> None:
+        """Send the decision to all followers. :raises GroupBrokenError: if one is gone."""
+        self.order("decision", decision=decision.value)
 
     def failure(self, *, now: bool = False) -> RankReport | None:
         """Return a report on a rank that is lost, or that failed at a point that the others did not reach in time."""
@@ -231,19 +231,19 @@ class LeaderConnection:
             raise GroupBrokenError("the leader is gone")
         return message
 
-    def agree(self, own_report: RankReport) -> Verdict:
-        """Send this rank's report and return the verdict.
+    def agree(self, own_report: RankReport) -> GroupDecision:
+        """Send this rank's report and return the decision.
 
-        :raises GroupBrokenError: if the leader is gone, or sends something other than a verdict.
+        :raises GroupBrokenError: if the leader is gone, or sends something other than a decision.
         """
         try:
             self._channel.send("report", **asdict(own_report))
         except ChannelClosedError as exc:
             raise GroupBrokenError("the leader is gone") from exc
         message = self.next_order()
-        if message.kind != "verdict":
-            raise GroupBrokenError(f"the leader sent {message.kind!r} where a verdict was due")
-        return Verdict(message.fields["verdict"])
+        if message.kind != "decision":
+            raise GroupBrokenError(f"the leader sent {message.kind!r} where a decision was due")
+        return GroupDecision(message.fields["decision"])
 
     def ask_to_leave(self) -> None:
         """Ask the leader to release its task and end the group."""

@@ -4,9 +4,10 @@ A workload's ``run`` is a generator that every rank executes. (For a request, th
 ``serve``.) Each ``yield``, the end and an error are **points of agreement**:
 
 1. :func:`advance` runs the generator to its next ``yield``, its end or an error, and makes a report of that.
-2. ``agree`` exchanges reports. The leader collects one from each rank, decides and announces the verdict; a follower
-   sends its report and waits for the verdict.
-3. After ``CONTINUE``, every rank runs its next step. Any other verdict ends the work on every rank at this same point,
+2. ``agree`` exchanges reports. The leader collects one from each rank, decides
+   (:mod:`~daybreak_server.engines.ranks.consensus`) and tells all ranks; a follower sends its report and waits for the
+   decision.
+3. After ``CONTINUE``, every rank runs its next step. Any other decision ends the work on every rank at this same point,
    so no rank enters a collective that another has left.
 
 When the work ends early, the generator is closed, which raises ``GeneratorExit`` at its ``yield``. After ``BREAK``
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from daybreak_server.engines.common.error_causes import describe
-from daybreak_server.engines.gang.verdict import RankReport, Status, Verdict, report_of
+from daybreak_server.engines.ranks.consensus import GroupDecision, RankReport, Status, report_of
 from daybreak_server.workloads.base import Context, Step, Task, Workload
 
 _log = logging.getLogger(__name__)
@@ -56,12 +57,12 @@ def begin(workload: Workload[Any], task: Task[Any], ctx: Context) -> Iterator[St
 
 def drive(
     run: Iterator[Any],
-    agree: Callable[[RankReport, S | None], Verdict],
+    agree: Callable[[RankReport, S | None], GroupDecision],
     *,
     check: Callable[[Any], S],
     what: str = "task",
-) -> Verdict:
-    """Run the work until the ranks agree on a verdict that ends it, and return that verdict.
+) -> GroupDecision:
+    """Run the work until the ranks agree on a decision that ends it, and return that decision.
 
     :param check: Checks each step, and returns it in its plain form.
     :param what: What the log calls the work.
@@ -73,12 +74,12 @@ def drive(
         if os.getpid() != owner:
             # The workload has forked, and this is the child process. Only the parent is the rank.
             os._exit(1 if report.failed and report.kind != "SystemExit" else 0)
-        verdict = agree(report, step)
-        if verdict is Verdict.BREAK:
-            return verdict
-        if verdict is not Verdict.CONTINUE:
+        decision = agree(report, step)
+        if decision is GroupDecision.BREAK:
+            return decision
+        if decision is not GroupDecision.CONTINUE:
             _close(run)
-            return verdict
+            return decision
 
 
 def _close(run: Iterator[Any]) -> None:
@@ -87,5 +88,5 @@ def _close(run: Iterator[Any]) -> None:
         return
     try:
         close()
-    except BaseException as exc:  # an error in the workload's cleanup cannot change an announced verdict
+    except BaseException as exc:  # an error in the workload's cleanup cannot change an announced decision
         _log.warning("the task did not end cleanly: %s", describe(exc), exc_info=True)

@@ -2,11 +2,11 @@
 
 At each point of agreement a rank reports that it stepped, is done, or failed. The leader alone decides
 (:func:`decide`), so every rank does the same at the same point, and no rank enters a collective that another has left.
-The verdict is the first of these that applies:
+The decision is the first of these that applies:
 
 1. ``BREAK``, if the reports differ in point, status or kind of error, or in whether the error is permanent. Some ranks
    may then have begun collectives that the others will never join. Every rank ends, and the whole group restarts.
-   ``BREAK`` is also the verdict after an error that leaves the process itself unusable (``UNRECOVERABLE``), such as a
+   ``BREAK`` is also the decision after an error that leaves the process itself unusable (``UNRECOVERABLE``), such as a
    lost peer or a failed device.
 2. ``ABANDON``, if the store says that the lease is stale, because another attempt has the task. The leader writes
    nothing more, and removes this attempt's files.
@@ -67,7 +67,7 @@ class RankReport:
         return self.status in (Status.FAILED, Status.UNRECOVERABLE)
 
 
-class Verdict(StrEnum):
+class GroupDecision(StrEnum):
     """What every rank does next. All but ``CONTINUE`` end the attempt. Only ``BREAK`` makes the group unusable."""
 
     CONTINUE = "continue"
@@ -133,7 +133,7 @@ def _parts(error: BaseException) -> Iterator[BaseException]:
             yield found
 
 
-def decide(reports: Sequence[RankReport], control: Control, *, release: bool = False) -> Verdict:
+def decide(reports: Sequence[RankReport], control: Control, *, release: bool = False) -> GroupDecision:
     """Return what all ranks do, from one report of each rank. ``release``: the task must be released now."""
     first = reports[0]
     same = all(
@@ -142,16 +142,16 @@ def decide(reports: Sequence[RankReport], control: Control, *, release: bool = F
         for report in reports
     )
     if not same or first.status is Status.UNRECOVERABLE:
-        return Verdict.BREAK
+        return GroupDecision.BREAK
     if control & Control.STALE:
-        return Verdict.ABANDON
+        return GroupDecision.ABANDON
     if first.status is Status.FAILED:
-        return Verdict.FAIL
+        return GroupDecision.FAIL
     if control & (Control.CANCEL | Control.EXPIRE):
-        return Verdict.STOP
+        return GroupDecision.STOP
     if first.status is Status.DONE:
-        return Verdict.FINISH
-    return Verdict.RELEASE if release else Verdict.CONTINUE
+        return GroupDecision.FINISH
+    return GroupDecision.RELEASE if release else GroupDecision.CONTINUE
 
 
 def worst(reports: Sequence[RankReport]) -> RankReport | None:

@@ -47,10 +47,11 @@ from daybreak_server.engines.common.errors import GroupBrokenError
 from daybreak_server.engines.common.lease_renewer import IDLE_STATE, HeldLease
 from daybreak_server.engines.common.rank_metrics import BROKEN
 from daybreak_server.engines.common.scratch_dirs import ScratchDirs
-from daybreak_server.engines.gang.attempt import Attempt, LeaderDeps
-from daybreak_server.engines.gang.control_group import ControlGroup
-from daybreak_server.engines.gang.task_leases import TaskLeases
-from daybreak_server.engines.gang.verdict import Verdict, report_of
+from daybreak_server.engines.ranks.consensus import GroupDecision, report_of
+from daybreak_server.engines.ranks.control_group import ControlGroup
+from daybreak_server.engines.ranks.rank_deps import LeaderDeps
+from daybreak_server.engines.tasks.attempt import Attempt
+from daybreak_server.engines.tasks.task_leases import TaskLeases
 from daybreak_server.observability.task_log import log_task
 from daybreak_server.ports.blobs import BlobError, BlobRefusedError
 from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
@@ -212,11 +213,11 @@ class LeaderLoop:
         )
         attempt = Attempt(claim, held, deps=self._deps, control_group=self._control_group, trace=trace)
         try:
-            verdict, outcome = self._run_attempt(attempt, claim)
+            decision, outcome = self._run_attempt(attempt, claim)
         except GroupBrokenError as exc:
             self.break_group(attempt.failure_cause(exc))
             return None
-        if verdict is Verdict.BREAK:
+        if decision is GroupDecision.BREAK:
             self.break_group(attempt.failure())
             return None
         self._deps.metrics.end_attempt(outcome)
@@ -235,24 +236,26 @@ class LeaderLoop:
             attempt.discard()
         return settled.next
 
-    def _run_attempt(self, attempt: Attempt, claim: Claim) -> tuple[Verdict, Outcome | None]:
+    def _run_attempt(self, attempt: Attempt, claim: Claim) -> tuple[GroupDecision, Outcome | None]:
         if claim.control & (Control.CANCEL | Control.EXPIRE):
-            return Verdict.STOP, Stopped()
+            return GroupDecision.STOP, Stopped()
         if self._must_leave():
-            return Verdict.RELEASE, Released(reason="drain")
+            return GroupDecision.RELEASE, Released(reason="drain")
         try:
             params = restored(self._spec, claim.input_json, context_of(self._spec, self._deps.config.options))
         except ValueError as exc:  # pydantic's ValidationError is one
-            return Verdict.FAIL, Failed(code="invalid_input", message=storable(exc), permanent=True)
+            return GroupDecision.FAIL, Failed(code="invalid_input", message=storable(exc), permanent=True)
         except BaseException as exc:  # validators are the workload's code, which may raise anything
             report = report_of(exc, point=0)
-            return Verdict.FAIL, Failed(code=report.code, message=report.message, permanent=report.permanent)
+            return GroupDecision.FAIL, Failed(
+                code=report.code, message=report.message, permanent=report.permanent
+            )
         try:
             with self._scratch_dirs.scratch_dir() as workdir:
                 return attempt.run(params, workdir)
         except OSError as exc:
             report = report_of(exc, point=0)
-            return Verdict.FAIL, Failed(code="no_scratch_space", message=report.message)
+            return GroupDecision.FAIL, Failed(code="no_scratch_space", message=report.message)
 
     def _settle(self, held: HeldLease, outcome: Outcome) -> Settled | None:
         """Settle, and retry until the store replies. While the store is down, no lease ends. A repeated call changes

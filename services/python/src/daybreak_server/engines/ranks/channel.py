@@ -2,7 +2,7 @@
 
 A frame holds the sizes of header and payload, then the header, then the payload. Nothing is unpickled. The leader
 publishes a nonce together with its address, and admits only ranks that send this nonce
-(:mod:`~daybreak_server.engines.gang.rendezvous`). TCP keepalive detects a node that vanished without closing its
+(:mod:`~daybreak_server.engines.ranks.rendezvous`). TCP keepalive detects a node that vanished without closing its
 connections.
 """
 

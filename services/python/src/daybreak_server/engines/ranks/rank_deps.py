@@ -1,4 +1,4 @@
-"""The dependencies that a rank gets from the process that runs it."""
+"""What a rank gets from the process that runs it, and what a leader's loop gets from its rank."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from daybreak_server.domain.causes import Cause
+from daybreak_server.engines.common.config import GroupConfig
+from daybreak_server.engines.common.heartbeat import Heartbeat
+from daybreak_server.engines.common.progress import PhaseEta
 from daybreak_server.engines.common.rank_metrics import RankMetrics
 from daybreak_server.engines.common.watchdog import Watchdog
-from daybreak_server.engines.gang.rendezvous import RendezvousStore
+from daybreak_server.engines.ranks.rendezvous import RendezvousStore
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.ports.queue import WorkQueue
 from daybreak_server.ports.sessions import SessionWork
@@ -59,3 +62,21 @@ class RankDeps:
     tracing: Tracing = NO_TRACING
     wake: Mapping[str, float] = field(default_factory=dict)
     """The durations, in seconds, of the wake phases that ended before this rank started."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaderDeps:
+    """The dependencies of a leader."""
+
+    config: GroupConfig
+    queue: WorkQueue
+    blobs: Blobs
+    workload: Workload[Any]
+    heartbeat: Heartbeat
+    phases: PhaseEta
+    must_leave: Callable[[], bool]
+    """Whether this rank was asked to leave, because its process ends or its node drains. The task is then released."""
+    metrics: RankMetrics = field(default_factory=RankMetrics)
+    tracing: Tracing = NO_TRACING
+    places: Mapping[str, Callable[[], Blobs]] = field(default_factory=dict)
+    """The stores from which tasks of an ``online`` pool may read files: their names, and functions that open them."""

@@ -10,17 +10,16 @@ from daybreak_server.domain.log_context import bound
 from daybreak_server.engines.common.config import GroupConfig
 from daybreak_server.engines.common.context import FollowerContext
 from daybreak_server.engines.common.errors import GroupBrokenError
-from daybreak_server.engines.common.heartbeat import Heartbeat
+from daybreak_server.engines.common.heartbeat import FOREVER_S, Heartbeat
 from daybreak_server.engines.common.outputs import checked_step
 from daybreak_server.engines.common.scratch_dirs import ScratchDirs
-from daybreak_server.engines.gang.channel import Message
-from daybreak_server.engines.gang.control_group import LeaderConnection
-from daybreak_server.engines.gang.lockstep import begin, drive
-from daybreak_server.engines.gang.verdict import RankReport, Verdict
+from daybreak_server.engines.ranks.channel import Message
+from daybreak_server.engines.ranks.consensus import GroupDecision, RankReport
+from daybreak_server.engines.ranks.control_group import LeaderConnection
+from daybreak_server.engines.ranks.lockstep import begin, drive
 from daybreak_server.workloads.base import Step, Task, Workload, WorkloadSpec
 from daybreak_server.workloads.inputs import context_of, restored
 
-FOREVER_S = 10 * 365 * 86400.0
 _LOGGED = ("task", "attempt", "group", "trace_id")
 """The fields that each log line about a task has. The order to run the task contains them."""
 
@@ -69,8 +68,8 @@ class FollowerLoop:
             self._scratch_dirs.scratch_dir() as workdir,
         ):
             context = FollowerContext(workdir=workdir, resume=order.payload if fields["resumes"] else None)
-            verdict = drive(self._steps(fields, context), self._agree, check=checked_step)
-        if verdict is Verdict.BREAK:
+            decision = drive(self._steps(fields, context), self._agree, check=checked_step)
+        if decision is GroupDecision.BREAK:
             raise GroupBrokenError("the ranks do not agree")
 
     def _steps(self, fields: Mapping[str, Any], context: FollowerContext) -> Iterator[Step]:
@@ -79,7 +78,7 @@ class FollowerLoop:
         task: Task[Any] = Task(id=fields["task"], params=params, attempt=fields["attempt"])
         yield from begin(self._workload, task, context)
 
-    def _agree(self, own_report: RankReport, _step: Step | None) -> Verdict:
-        verdict = self._leader.agree(own_report)
+    def _agree(self, own_report: RankReport, _step: Step | None) -> GroupDecision:
+        decision = self._leader.agree(own_report)
         self._heartbeat.beat()
-        return verdict
+        return decision

@@ -1,4 +1,4 @@
-"""The pure parts of a group: the verdict, the heartbeat, the ETA and the event buffer."""
+"""The pure parts of a group: what all ranks do next, the heartbeat, the ETA and the event buffer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import pytest
 from daybreak_server.domain.tasks import Control, EventDraft
 from daybreak_server.engines.common.heartbeat import Heartbeat
 from daybreak_server.engines.common.progress import MANY, MAX_PENDING, EventBuffer, PhaseEta
-from daybreak_server.engines.gang.verdict import RankReport, Status, Verdict, decide, report_of, worst
+from daybreak_server.engines.ranks.consensus import (
+    GroupDecision,
+    RankReport,
+    Status,
+    decide,
+    report_of,
+    worst,
+)
 from daybreak_server.workloads.base import PermanentError, RetryableError, Step
 
 STEPPED = RankReport(point=3, status=Status.STEPPED)
@@ -17,37 +24,37 @@ PERMANENT = report_of(PermanentError("never", code="bad_prompt"), point=3)
 
 
 @pytest.mark.parametrize(
-    ("reports", "control", "release", "verdict"),
+    ("reports", "control", "release", "decision"),
     [
-        ([STEPPED, STEPPED], Control.CONTINUE, False, Verdict.CONTINUE),
-        ([STEPPED], Control.DRAIN, False, Verdict.CONTINUE),
-        ([STEPPED, STEPPED], Control.CONTINUE, True, Verdict.RELEASE),
-        ([STEPPED, STEPPED], Control.CANCEL, False, Verdict.STOP),
-        ([STEPPED, STEPPED], Control.EXPIRE, True, Verdict.STOP),
-        ([STEPPED], Control.CANCEL | Control.STALE, False, Verdict.ABANDON),
-        ([DONE, DONE], Control.CONTINUE, False, Verdict.FINISH),
-        ([DONE, DONE], Control.CONTINUE, True, Verdict.FINISH),
-        ([DONE, DONE], Control.CANCEL, False, Verdict.STOP),
-        ([DONE], Control.STALE, False, Verdict.ABANDON),
-        ([ERROR, ERROR], Control.CONTINUE, False, Verdict.FAIL),
-        ([PERMANENT, PERMANENT], Control.CANCEL, False, Verdict.FAIL),
-        ([ERROR], Control.STALE, False, Verdict.ABANDON),
-        ([ERROR, STEPPED], Control.CONTINUE, False, Verdict.BREAK),
-        ([STEPPED, PERMANENT], Control.CANCEL, False, Verdict.BREAK),
-        ([DONE, STEPPED], Control.STALE, False, Verdict.BREAK),
-        ([ERROR, PERMANENT], Control.CONTINUE, False, Verdict.BREAK),
-        ([STEPPED, RankReport(point=4, status=Status.STEPPED)], Control.CONTINUE, False, Verdict.BREAK),
+        ([STEPPED, STEPPED], Control.CONTINUE, False, GroupDecision.CONTINUE),
+        ([STEPPED], Control.DRAIN, False, GroupDecision.CONTINUE),
+        ([STEPPED, STEPPED], Control.CONTINUE, True, GroupDecision.RELEASE),
+        ([STEPPED, STEPPED], Control.CANCEL, False, GroupDecision.STOP),
+        ([STEPPED, STEPPED], Control.EXPIRE, True, GroupDecision.STOP),
+        ([STEPPED], Control.CANCEL | Control.STALE, False, GroupDecision.ABANDON),
+        ([DONE, DONE], Control.CONTINUE, False, GroupDecision.FINISH),
+        ([DONE, DONE], Control.CONTINUE, True, GroupDecision.FINISH),
+        ([DONE, DONE], Control.CANCEL, False, GroupDecision.STOP),
+        ([DONE], Control.STALE, False, GroupDecision.ABANDON),
+        ([ERROR, ERROR], Control.CONTINUE, False, GroupDecision.FAIL),
+        ([PERMANENT, PERMANENT], Control.CANCEL, False, GroupDecision.FAIL),
+        ([ERROR], Control.STALE, False, GroupDecision.ABANDON),
+        ([ERROR, STEPPED], Control.CONTINUE, False, GroupDecision.BREAK),
+        ([STEPPED, PERMANENT], Control.CANCEL, False, GroupDecision.BREAK),
+        ([DONE, STEPPED], Control.STALE, False, GroupDecision.BREAK),
+        ([ERROR, PERMANENT], Control.CONTINUE, False, GroupDecision.BREAK),
+        ([STEPPED, RankReport(point=4, status=Status.STEPPED)], Control.CONTINUE, False, GroupDecision.BREAK),
     ],
 )
 def test_rank_reports_and_control_bits_lead_to_one_verdict(
-    reports: list[RankReport], control: Control, release: bool, verdict: Verdict
+    reports: list[RankReport], control: Control, release: bool, decision: GroupDecision
 ) -> None:
     """Ranks that disagree break the group.
 
     If they agree, the first of these that applies decides: a stale token, an error, a cancel or deadline, the end of
     the work, a release.
     """
-    assert decide(reports, control, release=release) is verdict
+    assert decide(reports, control, release=release) is decision
 
 
 def test_an_unrecoverable_device_error_breaks_even_a_group_of_one_rank() -> None:
@@ -58,7 +65,7 @@ def test_an_unrecoverable_device_error_breaks_even_a_group_of_one_rank() -> None
 
     report = report_of(AcceleratorError("illegal address"), point=1)
     assert report.status is Status.UNRECOVERABLE
-    assert decide([report], Control.CONTINUE) is Verdict.BREAK
+    assert decide([report], Control.CONTINUE) is GroupDecision.BREAK
 
 
 def test_a_permanent_error_explains_a_failure_best_and_a_dead_peer_least() -> None:
