@@ -21,7 +21,7 @@ pytestmark = pytest.mark.full
 
 @pytest.mark.parametrize(
     ("operator", "reason", "pattern"),
-    [("keda-operator", "NotAsked", "KEDA"), ("kuberay-operator", "KubeRaySilent", "KubeRay")],
+    [("keda-operator", "KedaSilent", "KEDA"), ("kuberay-operator", "KubeRaySilent", "KubeRay")],
 )
 def test_a_missing_operator_is_diagnosed(
     deployment: Deployment, operator: str, reason: str, pattern: str

@@ -180,7 +180,7 @@ def spans() -> list[ReadableSpan]:
             checkpoint=CheckpointRef(key="k", step=3) if number > 1 else None,
         )
         now = time.time_ns()
-        attempt = tracing.attempt(claim, GROUP, asked_ns=now, ready_ns=now + 10**9, wake={"model": 2.0})
+        attempt = tracing.attempt(claim, GROUP, claim_sent_ns=now, ready_ns=now + 10**9, wake={"model": 2.0})
         for step in range(500):
             attempt.step("denoise", step + 1, 500)
         attempt.phase("upload")

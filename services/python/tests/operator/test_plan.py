@@ -256,7 +256,7 @@ def _healthy_reason(observation: Observed) -> str:
     return next(c.reason for c in plan(observation).status.conditions if c.type == "Healthy")
 
 
-@pytest.mark.parametrize(("waited", "reason"), [(50, "NoProblem"), (70, "NotAsked")])
+@pytest.mark.parametrize(("waited", "reason"), [(50, "NoProblem"), (70, "KedaSilent")])
 def test_live_tasks_that_keda_does_not_see_are_reported(waited: int, reason: str) -> None:
     """The report comes after a minute, but not if a group is wanted or the pool is paused."""
     wake = WakeStatus(phase="detect", since=NOW - waited, began=NOW - waited)

@@ -213,7 +213,7 @@ def test_requests_that_keda_does_not_see_are_reported() -> None:
     rc = ray_cluster(video, 0)
     observation = observed(video, rc, pods=[head(rc)], store=view(demand=1))
     healthy = next(c for c in plan(observation).status.conditions if c.type == "Healthy")
-    assert (healthy.status, healthy.reason) == ("False", "NotAsked")
+    assert (healthy.status, healthy.reason) == ("False", "KedaSilent")
 
 
 # ── the target load ───────────────────────────────────────────────────────────────────────────────────────

@@ -13,13 +13,17 @@ DEMAND: tuple[Mutant, ...] = (
     mutant(
         "dead-gateway-asks-on",
         "the requests of a gateway that died count as demand forever",
-        (f"{_LUA}/_demand.lua", "if leases_end and tonumber(lease_end) <= lease_clock then", "if false then"),
+        (f"{_LUA}/_demand.lua", "if LeaseClock.is_over(lease_end, lease_clock, grace) then", "if false then"),
         tests=f"{_STORE}::test_a_gateway_that_dies_asks_for_nothing_once_its_lease_ends",
     ),
     mutant(
         "outage-ends-demand",
         "after an outage of Redis, a pool under load scales down before its gateways can report their requests",
-        (f"{_LUA}/_demand.lua", "if leases_end and tonumber(", "if tonumber("),
+        (
+            f"{_LUA}/_demand.lua",
+            "if LeaseClock.is_over(lease_end, lease_clock, grace)",
+            "if tonumber(lease_end) <= lease_clock",
+        ),
         tests=f"{_STORE}::test_an_outage_of_the_store_ends_no_demand",
     ),
     mutant(

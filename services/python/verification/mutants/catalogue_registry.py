@@ -25,7 +25,7 @@ REGISTRY: tuple[Mutant, ...] = (
     mutant(
         "outage-ends-workers",
         "after an outage of Redis, all workers are lost before they can send a heartbeat",
-        (_LUA, "return lease_clock() >= meta('grace') end", "return true end"),
+        (_LUA, "return LeaseClock.leases_end(lease_clock(), meta('grace')) end", "return true end"),
         tests=f"{_STORE}/test_workers.py::test_an_outage_ends_no_lease",
     ),
     mutant(
@@ -33,8 +33,8 @@ REGISTRY: tuple[Mutant, ...] = (
         "after an outage of Redis, models that are in use are stopped",
         (
             _LUA,
-            "int(math.max(0, clock - tonumber(asked[i + 1])))",
-            "int(math.max(0, NOW - tonumber(asked[i + 1])))",
+            "int(math.max(0, clock - tonumber(last[i + 1])))",
+            "int(math.max(0, NOW - tonumber(last[i + 1])))",
         ),
         (_LUA, "local now = int(lease_clock())", "local now = int(NOW)"),
         tests=f"{_STORE}/test_demand.py::test_an_outage_makes_no_model_idle",

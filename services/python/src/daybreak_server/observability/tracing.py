@@ -161,14 +161,20 @@ class OpenTelemetryTracing:
 
     @fall_back_to(lambda *_args, **_kwargs: NO_ATTEMPT_TRACE)
     def attempt(
-        self, claim: Claim, group: GroupRecord, *, asked_ns: int, ready_ns: int, wake: Mapping[str, float]
+        self,
+        claim: Claim,
+        group: GroupRecord,
+        *,
+        claim_sent_ns: int,
+        ready_ns: int,
+        wake: Mapping[str, float],
     ) -> AttemptTrace:
         """Begin the trace of an attempt, if its task's trace is sampled."""
         context = claim.trace_context
         if context is None or not context.sampled:
             return NO_ATTEMPT_TRACE
         spans = AttemptSpans(self._tracer, claim, context, group)
-        spans.record_wait(asked_ns=asked_ns, ready_ns=ready_ns, wake=wake)
+        spans.record_wait(claim_sent_ns=claim_sent_ns, ready_ns=ready_ns, wake=wake)
         return spans
 
     @fall_back_to(lambda _self, caller, **_kwargs: UnrecordedOpening(caller))
@@ -241,7 +247,7 @@ class AttemptSpans:
         )
         self._inside = trace.set_span_in_context(self._span)
 
-    def record_wait(self, *, asked_ns: int, ready_ns: int, wake: Mapping[str, float]) -> None:
+    def record_wait(self, *, claim_sent_ns: int, ready_ns: int, wake: Mapping[str, float]) -> None:
         """Record the time before the claim: the wait in the queue, the wake, and the call of the claim itself."""
         queued_ns = min(self._queued_ms * 1_000_000, self._claimed_ns)  # clocks of two machines differ
         queue = self._tracer.start_span(
@@ -260,7 +266,7 @@ class AttemptSpans:
             SpanKind.CLIENT,
             self._message("receive"),
             [Link(self._sent)],
-            min(max(asked_ns, queued_ns), self._claimed_ns),
+            min(max(claim_sent_ns, queued_ns), self._claimed_ns),
         ).end(self._claimed_ns)
 
     def _record_wake(self, parent: Context, ready_ns: int, wake: Mapping[str, float]) -> None:

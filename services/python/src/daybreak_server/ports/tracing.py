@@ -88,12 +88,18 @@ class Tracing(SessionTracing, Protocol):
         decision whether to sample."""
 
     def attempt(
-        self, claim: Claim, group: GroupRecord, *, asked_ns: int, ready_ns: int, wake: Mapping[str, float]
+        self,
+        claim: Claim,
+        group: GroupRecord,
+        *,
+        claim_sent_ns: int,
+        ready_ns: int,
+        wake: Mapping[str, float],
     ) -> AttemptTrace:
         """Begin the trace of an attempt.
 
-        ``asked_ns``: when the claim was sent. ``ready_ns``: when the group became ready. Both are nanoseconds since
-        1970. ``wake``: how many seconds each phase of the group's wake took.
+        ``claim_sent_ns``: when the claim was sent. ``ready_ns``: when the group became ready. Both are nanoseconds
+        since 1970. ``wake``: how many seconds each phase of the group's wake took.
         """
 
     def request(
@@ -185,7 +191,13 @@ class NoTracing(NoSessionTracing):
         return UNRECORDED_SUBMIT if caller is None else UnrecordedSubmit(caller)
 
     def attempt(
-        self, claim: Claim, group: GroupRecord, *, asked_ns: int, ready_ns: int, wake: Mapping[str, float]
+        self,
+        claim: Claim,
+        group: GroupRecord,
+        *,
+        claim_sent_ns: int,
+        ready_ns: int,
+        wake: Mapping[str, float],
     ) -> AttemptTrace:
         """Record nothing."""
         return NO_ATTEMPT_TRACE

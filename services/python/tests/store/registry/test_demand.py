@@ -99,4 +99,4 @@ async def test_models_that_are_gone_leave_no_trace(driver: RegistryDriver) -> No
     await driver.registry.tick()
     await driver.registry.add_model(model())
     assert (await driver.registry.view()).demand == {}
-    assert driver.client.exists(driver.keys.single("asked")) == 0
+    assert driver.client.exists(driver.keys.single("last_request")) == 0

@@ -33,6 +33,7 @@ from daybreak_server.adapters.redis.prelude import lua_numbers, lua_tables
 Arg = str | bytes | int | float
 
 FRAGMENTS = (
+    "lease_clock",
     "unit_of_work",
     "totals",
     "history",

@@ -86,7 +86,7 @@ class LeaderLoop:
         self._held: HeldLease | None = None
         self._trace: AttemptTrace = NO_ATTEMPT_TRACE
         """The trace of the attempt that runs, or of the last one."""
-        self._asked_ns = self._ready_ns = time.time_ns()
+        self._claim_sent_ns = self._ready_ns = time.time_ns()
         """When the last claim was sent, and when this group became ready."""
         self._broken: Failed | None = None
         self._pinged_at = time.monotonic()
@@ -151,7 +151,7 @@ class LeaderLoop:
         if lease_renewer.drain:
             self._stopping.wait(config.idle_s)  # the drain mark may be removed again
             return None
-        self._asked_ns = time.time_ns()
+        self._claim_sent_ns = time.time_ns()
         return self._deps.queue.claim(lease_renewer.record, wait_s=config.idle_s)
 
     def _probe(self) -> bool:
@@ -207,7 +207,7 @@ class LeaderLoop:
         trace = self._trace = self._deps.tracing.attempt(
             claim,
             lease_renewer.record,
-            asked_ns=self._asked_ns,
+            claim_sent_ns=self._claim_sent_ns,
             ready_ns=self._ready_ns,
             wake=lease_renewer.record.wake,
         )
@@ -273,7 +273,7 @@ class LeaderLoop:
             stay = leaving_since is None and not lease_renewer.drain and not held.control & Control.DRAIN
             stay = stay and not self._must_probe
             settled: Settled | None
-            self._asked_ns = time.time_ns()
+            self._claim_sent_ns = time.time_ns()
             try:
                 settled = self._deps.queue.settle(
                     held.lease, outcome, claim_next=lease_renewer.record if stay else None
@@ -293,7 +293,7 @@ class LeaderLoop:
             lease_renewer.drop(held.lease.task)
             self._held = None
             state = settled.state if settled is not None and not settled.stale else None
-            self._trace.settled(state, began_ns=self._asked_ns)
+            self._trace.settled(state, began_ns=self._claim_sent_ns)
             if settled is not None and settled.state is State.SUCCEEDED and (tries or not settled.repeated):
                 self._log_change(held.lease, ChangeKind.SUCCEEDED)
             if settled is not None and settled.stale:

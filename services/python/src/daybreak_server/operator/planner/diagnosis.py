@@ -126,7 +126,7 @@ def _no_scaler(observed: Observed) -> Iterator[Cause]:
         and _stuck_in_phase(WakePhase.DETECT, observed)
     ):
         yield Cause(
-            reason="NotAsked",
+            reason="KedaSilent",
             message="Tasks or requests wait, but KEDA does not scale the pool: it does not see them, or it does not "
             "run. Check the pool's ScaledObject and KEDA's operator. To scale by hand, run `kubectl scale` on the "
             "GeneratorPool.",

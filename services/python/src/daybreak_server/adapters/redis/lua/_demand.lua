@@ -20,12 +20,11 @@ end
 
 -- Adds up the requests of all gateways, and removes the entries whose lease has ended.
 local function requests_held()
-  local lease_clock = meta('lease_clock')
-  local leases_end = lease_clock >= meta('grace')
+  local lease_clock, grace = meta('lease_clock'), meta('grace')
   local flat, sum, ended = call('HGETALL', K_demand), 0, {}
   for i = 1, #flat, 2 do
     local requests, lease_end = string.match(flat[i + 1], '^(%d+) (%d+)$')
-    if leases_end and tonumber(lease_end) <= lease_clock then
+    if LeaseClock.is_over(lease_end, lease_clock, grace) then
       ended[flat[i]] = false
     else
       sum = sum + tonumber(requests)

@@ -16,7 +16,7 @@ local function run(ARGV)
     flush()
     return { 'full', why, int(S.retry_ms()), open }
   end
-  call('HSET', key, 'tenant', a.tenant, 'source', a.source, 'target', a.target, 'asked', a.multiplier, 'options', a.options,
+  call('HSET', key, 'tenant', a.tenant, 'source', a.source, 'target', a.target, 'requested_multiplier', a.multiplier, 'options', a.options,
     'client', a.client, 'timeout', a.timeout_ms, 'state', 'waiting', 'opened', NOW_TEXT, 'touched', NOW_TEXT,
     'received', '0', 'consumed', '0', 'multiplier', a.multiplier)
   if a.trace ~= '' then call('HSET', key, 'trace', a.trace) end

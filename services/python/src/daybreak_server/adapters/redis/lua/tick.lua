@@ -11,18 +11,14 @@ local function due(key, upto)
   return ids
 end
 
--- Advances the lease clock. Returns its time, and whether leases may expire now.
+-- Advances the lease clock. Returns its time, and whether leases may end now.
 local function advance_lease_clock()
-  -- A gap between ticks (an outage of Redis or of all gateways) advances the clock by LEASE_STEP_MS only, so an outage
-  -- ends no lease of 4 s or longer. After a gap, holders have GRACE_MS to renew. Another gap within this time does not
-  -- extend it, so leases expire even if every tick comes late.
-  local silence = NOW - (number('ticked_ms') or NOW)
-  local graceful = silence > LEASE_STEP_MS and meta('lease_clock') >= meta('grace')
-  add_meta('lease_clock', math.max(0, math.min(silence, LEASE_STEP_MS)))
+  local before, grace = meta('lease_clock'), meta('grace')
+  local lease_clock, new_grace = LeaseClock.after(NOW - (number('ticked_ms') or NOW), before, grace)
+  add_meta('lease_clock', lease_clock - before)
   set_meta('ticked_ms', NOW, NOW_TEXT)
-  local lease_clock = meta('lease_clock')
-  if graceful then set_meta('grace', lease_clock + GRACE_MS, int(lease_clock + GRACE_MS)) end
-  return lease_clock, lease_clock >= meta('grace')
+  if new_grace ~= grace then set_meta('grace', new_grace, int(new_grace)) end
+  return lease_clock, LeaseClock.leases_end(lease_clock, new_grace)
 end
 
 -- Adds up the time of groups that hold no task, of groups that start, and of groups that answer requests. The time of

@@ -18,7 +18,7 @@ SINGLE = {
         "for each gateway: the end of the lease on this entry, then, for each model, how many requests the gateway has "
         "for the model",
     ),
-    "asked": Key(
+    "last_request": Key(
         "hash",
         "when each model last had a request, on the lease clock, so an outage does not count as time without requests",
     ),

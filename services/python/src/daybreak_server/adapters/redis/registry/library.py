@@ -1,8 +1,9 @@
 """The Redis function library of the registry. It is separate from the library of the pools, so that either can change
 without the other.
 
-Its text is, in this order: the constants that ``registry.lua`` mentions, the clock, and ``registry.lua``. The name of
-its function ends in the hash of the text, so that several versions can live on one server during a rolling update.
+Its text is, in this order: the constants that the rest mentions, the clock, the rules of the lease clock, which the
+pools' library has too, and ``registry.lua``. The name of its function ends in the hash of the text, so that several
+versions can live on one server during a rolling update.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def lua_text() -> str:
 
 @cache
 def _source(clock: str) -> str:
-    return "\n".join([lua_numbers(of=lua_text()), "local P", clock, lua_text()])
+    text = "\n".join([clock, lua_source("_lease_clock"), lua_text()])
+    return "\n".join([lua_numbers(of=text), "local P", text])
 
 
 @cache

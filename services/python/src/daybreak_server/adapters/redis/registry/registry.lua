@@ -1,10 +1,9 @@
 -- The registry of workers and models. It has one function, whose first argument names the operation.
 --
 -- `changes` is a stream whose ids are the versions of the registry, so that readers can wait for the next version.
--- Leases end by a lease clock, which `tick` advances by a bounded step, so that an outage of Redis or of all gateways
--- ends no lease.
+-- Leases end by the registry's own lease clock, which `tick` advances.
 --
--- The constants, `P` (the prefix of all keys) and the clock are defined by `library.py`.
+-- The constants, `P` (the prefix of all keys), the clock and the rules of the lease clock are defined by `library.py`.
 local NOW, changed
 
 local function call(...) return redis.call(...) end
@@ -14,9 +13,8 @@ local function meta(name) return tonumber(call('HGET', key('meta'), name) or '0'
 
 local function lease_clock() return meta('lease_clock') end
 
--- Whether leases may end now. They may not during the grace period after an outage, so that holders can renew first.
-local function leases_end() return lease_clock() >= meta('grace') end
-local function is_over(lease_end) return leases_end() and tonumber(lease_end) <= lease_clock() end
+local function leases_end() return LeaseClock.leases_end(lease_clock(), meta('grace')) end
+local function is_over(lease_end) return LeaseClock.is_over(lease_end, lease_clock(), meta('grace')) end
 
 local function worker_key(id) return P .. 'w:' .. id end
 
@@ -34,10 +32,10 @@ end
 
 -- For each model that has requests in a gateway's entry, stores the present time of the lease clock. An outage
 -- advances this clock by at most one step, so the outage makes no model idle.
-local function note_asked(entry)
+local function note_requests(entry)
   local now = int(lease_clock())
   for _, pair in ipairs(requests_of(entry)) do
-    if pair[2] > 0 then call('HSET', key('asked'), pair[1], now) end
+    if pair[2] > 0 then call('HSET', key('last_request'), pair[1], now) end
   end
 end
 
@@ -64,11 +62,11 @@ local function snapshot(version)
   for _, entry in ipairs(call('HVALS', key('demand'))) do
     for _, pair in ipairs(requests_of(entry)) do sums[pair[1]] = (sums[pair[1]] or 0) + pair[2] end
   end
-  local asked = call('HGETALL', key('asked'))
-  for i = 1, #asked, 2 do
-    demand[#demand + 1] = asked[i]
-    demand[#demand + 1] = int(sums[asked[i]] or 0)
-    demand[#demand + 1] = int(math.max(0, clock - tonumber(asked[i + 1])))
+  local last = call('HGETALL', key('last_request'))
+  for i = 1, #last, 2 do
+    demand[#demand + 1] = last[i]
+    demand[#demand + 1] = int(sums[last[i]] or 0)
+    demand[#demand + 1] = int(math.max(0, clock - tonumber(last[i + 1])))
   end
   return { int(NOW), int(version), call('HGETALL', key('models')), workers, demand,
     call('GET', key('plan')) or '', holder_of_placement() or '' }
@@ -80,11 +78,8 @@ function ops.view() return snapshot(meta('version')), 'view' end
 
 function ops.tick()
   local ticked = tonumber(call('HGET', key('meta'), 'ticked_ms') or NOW)
-  local silence = NOW - ticked
-  local late = silence > LEASE_STEP_MS and lease_clock() >= meta('grace')
-  local clock = lease_clock() + math.max(0, math.min(silence, LEASE_STEP_MS))
-  call('HSET', key('meta'), 'lease_clock', int(clock), 'ticked_ms', int(NOW))
-  if late then call('HSET', key('meta'), 'grace', int(clock + GRACE_MS)) end
+  local clock, grace = LeaseClock.after(NOW - ticked, lease_clock(), meta('grace'))
+  call('HSET', key('meta'), 'lease_clock', int(clock), 'ticked_ms', int(NOW), 'grace', int(grace))
   if leases_end() then
     local lost = call('ZRANGE', key('workers'), '-inf', int(clock), 'BYSCORE', 'LIMIT', 0, WORKERS_LOST_MAX)
     for _, id in ipairs(lost) do remove_worker(id) end
@@ -95,11 +90,11 @@ function ops.tick()
       call('HDEL', key('demand'), entries[i])
       changed = true
     else
-      note_asked(entries[i + 1])
+      note_requests(entries[i + 1])
     end
   end
-  for _, alias in ipairs(call('HKEYS', key('asked'))) do
-    if call('HEXISTS', key('models'), alias) == 0 then call('HDEL', key('asked'), alias) end
+  for _, alias in ipairs(call('HKEYS', key('last_request'))) do
+    if call('HEXISTS', key('models'), alias) == 0 then call('HDEL', key('last_request'), alias) end
   end
   return nil, 'view'
 end
@@ -128,7 +123,7 @@ function ops.remove_model(alias)
   local stored = call('HGET', key('models'), alias)
   if not stored or string.sub(stored, 1, 1) ~= '1' then return 0 end
   call('HDEL', key('models'), alias)
-  call('HDEL', key('asked'), alias)
+  call('HDEL', key('last_request'), alias)
   changed = true
   return 1
 end
@@ -171,7 +166,7 @@ function ops.publish_demand(gateway, requests, ttl_ms)
   end
   local entry = int(lease_clock() + tonumber(ttl_ms)) .. requests
   call('HSET', key('demand'), gateway, entry)
-  note_asked(entry)
+  note_requests(entry)
   changed = not stored or string.match(stored, '\n.*') ~= requests
   return 1
 end

@@ -34,7 +34,7 @@ def record(shown: Sequence[Any]) -> SessionRecord:
             tenant=r["tenant"],
             source=r["source"],
             target=r["target"],
-            latency_multiplier=int(r["asked"]),
+            latency_multiplier=int(r["requested_multiplier"]),
             options=json.loads(r["options"]),
             client=r["client"],
             trace_context=trace_of(r.get("trace", "")),
