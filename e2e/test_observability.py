@@ -31,7 +31,7 @@ from testkit.prometheus import missing_programs
 pytestmark = pytest.mark.core
 POOL = "echo"
 KEDA = "keda-operator"
-_PATIENCE_S = 90.0
+_TIMEOUT_S = 90.0
 _OF_OTHER_KINDS = {
     metric.name for metric in (*request_catalogue.ALL, *batch_catalogue.ALL, *session_catalogue.ALL)
 }
@@ -101,7 +101,7 @@ def _play(run: Observed) -> None:
 
 
 def _wait(condition: Callable[[], object], what: str) -> None:
-    wait_until(condition, timeout_s=_PATIENCE_S, what=what, pause_s=_PAUSE_S)
+    wait_until(condition, timeout_s=_TIMEOUT_S, what=what, pause_s=_PAUSE_S)
 
 
 def _with_operators(deployment: Deployment) -> Mapping[str, Any]:

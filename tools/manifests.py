@@ -158,7 +158,9 @@ def _fixed(pool: GeneratorPool) -> Object:
     group = cluster["spec"]["workerGroupSpecs"][0]
     group.update(minReplicas=FIXED_GROUPS, maxReplicas=FIXED_GROUPS)
     head = cluster["spec"]["headGroupSpec"]["template"]["spec"]
-    head["containers"].append(_keeper(head["containers"][0], cluster["spec"]["authOptions"]["secretName"]))
+    head["containers"].append(
+        _serve_deployer(head["containers"][0], cluster["spec"]["authOptions"]["secretName"])
+    )
     head["volumes"].append({"name": "serve", "configMap": {"name": f"{NAMESPACE}-serve"}})
     return _plain_labels(cluster)
 
@@ -174,12 +176,16 @@ def _plain_labels(cluster: Object) -> Object:
     return cluster
 
 
-def _keeper(ray: Object, token: str) -> Object:
+def _serve_deployer(ray: Object, token: str) -> Object:
     return {
-        "name": "keeper",
+        "name": "serve-deployer",
         "image": ray["image"],
         "imagePullPolicy": ray["imagePullPolicy"],
-        "command": ["python", "/etc/daybreak-serve/serve_keeper.py", "/etc/daybreak-serve/applications.json"],
+        "command": [
+            "python",
+            "/etc/daybreak-serve/serve_deployer.py",
+            "/etc/daybreak-serve/applications.json",
+        ],
         "env": [
             {
                 "name": "RAY_AUTH_TOKEN",
@@ -208,7 +214,7 @@ def _serve_config(pool: GeneratorPool) -> Object:
         "metadata": {"name": f"{NAMESPACE}-serve", "namespace": NAMESPACE},
         "data": {
             "applications.json": json.dumps(config, indent=2) + "\n",
-            "serve_keeper.py": (DEPLOY / "raycluster" / "serve_keeper.py").read_text(encoding="utf-8"),
+            "serve_deployer.py": (DEPLOY / "raycluster" / "serve_deployer.py").read_text(encoding="utf-8"),
         },
     }
 

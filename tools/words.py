@@ -50,25 +50,37 @@ PROSE = {
 """Words and phrases → what to write instead."""
 
 NAMES = {
+    "one": "say what it is: task, group, row, item",
+    "aboard": "batch",
+    "hear": "add_audio, receive",
+    "look_again_s": "poll_s, recheck_s",
+    "Alone|Crew|Means|Outside|Sight": "SingleRank, ControlGroup, LeaderDeps, RankDeps, HeartbeatSnapshot",
+    "Door|Lane|Board": "say what it does: Listener, Bulkhead, RendezvousStore, FastPath",
+    "Findings|Shown|Together|Heard|Moment": "PlanInputs, Json, SubmitBatching, WatchSink, ScalingContext",
+    "_?MOST|UNDER_WAY|_?PATIENCE(_S)?|TOLD_S|LOOK_S": "MAX_…, …_TIMEOUT_S, …_TTL_S, CHECK_S",
+}
+"""Identifiers → what to write instead."""
+
+NAME_PARTS = {
     "told": "say what it holds: reported, report, config, observations",
     "heard": "say what it holds: received, message, response",
     "said": "say what it holds: message, output, line",
     "asked": "say what it holds: requested, sent_at, request",
-    "one": "say what it is: task, group, row, item",
     "going": "stopping (and let conditions read the right way round)",
     "anew": "again, fresh",
     "olds": "outgoing",
-    "aboard": "batch",
-    "mend": "fix",
-    "give_back": "release, return",
-    "hear": "add_audio, receive",
-    "mourn": "record_death",
-    "look_again_s": "poll_s, recheck_s",
+    "mend|mends|mended": "fix",
+    "mourn|mourns": "record_death",
+    "crew|keeper|pulse|rig|bell|bells": "control_group, lease_renewer, heartbeat, cluster, wakeup",
+    "finals|rivals|troubles": "final_records, competitors, failures",
 }
-"""Identifiers → what to write instead."""
+"""Parts of identifiers, between underscores or capitals → what to write instead."""
+
+VARIABLES = {"of": "say what it is; a method may have this name, as in Endpoint.of(settings)"}
+"""Identifiers that are allowed after a dot or ``def`` only → what to write instead."""
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXT = (".md", ".txt", ".Dockerfile", ".lua", ".tpl", ".yaml", ".yml", ".toml", ".sh", ".html", ".js", ".c")
+TEXT = (".md", ".txt", ".Dockerfile", ".tpl", ".yaml", ".yml", ".toml", ".sh", ".html", ".js", ".c")
 LEFT_OUT = (
     "LICENSE",
     "docs/figures/",
@@ -83,6 +95,7 @@ TEXT_TOKENS = {tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STR
 _WORDS = "|".join(f"(?P<w{i}>{words})" for i, words in enumerate(PROSE)).replace(" ", r"\s+")
 _PROSE = re.compile(rf"(?<![\w-])(?:{_WORDS})(?![\w-])", re.IGNORECASE)
 _REPLACEMENTS = list(PROSE.values())
+_PART = re.compile(r"[a-z0-9]+|[A-Z]+(?![a-z])|[A-Z][a-z0-9]*")
 _SKIPPED = re.compile(r"```.*?```|`[^`\n]*`|^[ \t]*(?:#+|--+|//)", re.DOTALL | re.MULTILINE)
 """Code, and the marks of comments. Blanking the marks lets a phrase continue on the next line of a comment."""
 
@@ -99,6 +112,22 @@ def in_prose(text: str, first_line: int = 1) -> Iterator[tuple[int, str, str]]:
         yield first_line + text.count("\n", 0, match.start()), match[0], _REPLACEMENTS[index]
 
 
+def in_name(name: str) -> Iterator[str]:
+    """What to write instead of an identifier, or instead of a part of it."""
+    parts = [part.lower() for part in _PART.findall(name)]
+    yield from (instead for names, instead in NAMES.items() if re.fullmatch(names, name))
+    for names, instead in NAME_PARTS.items():
+        yield from (instead for part in parts if re.fullmatch(names, part))
+
+
+def in_lua(source: str) -> Iterator[tuple[int, str, str]]:
+    """Each use in the comments, names and keys of a Lua script, as :func:`in_prose` returns it."""
+    yield from in_prose(source)
+    for number, line in enumerate(source.splitlines(), 1):
+        for match in re.finditer(r"\w+", line.partition("--")[0]):
+            yield from ((number, match[0], instead) for instead in in_name(match[0]))
+
+
 def in_python(source: str) -> Iterator[tuple[int, str, str]]:
     """Each use in the comments, strings and names of a Python module, as :func:`in_prose` returns it."""
     comment: list[str] = []
@@ -113,10 +142,13 @@ def in_python(source: str) -> Iterator[tuple[int, str, str]]:
             next_line = token.start[0] + 1
         elif token.type in TEXT_TOKENS:
             yield from in_prose(token.string, token.start[0])
-        elif token.type == tokenize.NAME and token.string in NAMES:
-            yield token.start[0], token.string, NAMES[token.string]
-        elif token.type == tokenize.NAME and "_" in token.string:
-            yield from in_prose(token.string.replace("_", " ").strip(), token.start[0])
+        elif token.type == tokenize.NAME:
+            line, before = token.start[0], token.line[: token.start[1]].rstrip()
+            yield from ((line, token.string, instead) for instead in in_name(token.string))
+            if token.string in VARIABLES and not before.endswith((".", "def")):
+                yield line, token.string, VARIABLES[token.string]
+            if "_" in token.string:
+                yield from in_prose(token.string.replace("_", " ").strip(), line)
 
 
 def listed(paths: list[str]) -> Iterator[Path]:
@@ -143,6 +175,8 @@ def uses(paths: list[str]) -> Iterator[str]:
             continue
         if name.endswith(".py"):
             found = in_python(path.read_text(encoding="utf-8"))
+        elif name.endswith(".lua"):
+            found = in_lua(path.read_text(encoding="utf-8"))
         elif name.endswith(TEXT) or path.name in NAMED:
             found = in_prose(path.read_text(encoding="utf-8"))
         else:

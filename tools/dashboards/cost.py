@@ -143,8 +143,8 @@ _WEIGHT = f"max by ({_KEPT}) (max_over_time(daybreak_tenant_weight_ratio{{POOL}}
 _GOT = f"({_sum(_TENANT, '1h', _KEPT)} and on ({_KEPT}) {_WEIGHT})"
 
 
-def _share(of: str) -> str:
-    return f"({of} / on (namespace, pool) group_left () (sum by (namespace, pool) ({of}) > 0))"
+def _share(series: str) -> str:
+    return f"({series} / on (namespace, pool) group_left () (sum by (namespace, pool) ({series}) > 0))"
 
 
 def _billed(window: str, name: str) -> Panel:

@@ -39,7 +39,7 @@ class MemoryRegistry:
         self._models: dict[str, ModelRecord] = {}
         self._workers: dict[str, _Worker] = {}
         self._requests: dict[str, _Requests] = {}
-        self._asked_ms: dict[str, int] = {}
+        self._last_request_ms: dict[str, int] = {}
         self._plan = PlacementPlan()
         self._holder: tuple[str, int, int] | None = None
         self._changed = asyncio.Event()
@@ -67,9 +67,9 @@ class MemoryRegistry:
                 del self._requests[gateway]
                 changed = True
             else:
-                self._note_asked(entry.by_alias)
-        for alias in self._asked_ms.keys() - self._models.keys():
-            del self._asked_ms[alias]
+                self._note_requests(entry.by_alias)
+        for alias in self._last_request_ms.keys() - self._models.keys():
+            del self._last_request_ms[alias]
         if changed:
             self._change()
         return self._snapshot()
@@ -104,7 +104,7 @@ class MemoryRegistry:
         stored = self._models.get(alias)
         if stored is not None and stored.deleted:
             del self._models[alias]
-            self._asked_ms.pop(alias, None)
+            self._last_request_ms.pop(alias, None)
             self._change()
 
     async def add_worker(self, worker: WorkerRecord, *, incarnation: str, lease_s: float) -> None:
@@ -157,7 +157,7 @@ class MemoryRegistry:
         before = self._requests.pop(gateway, None)
         if requested:
             self._requests[gateway] = _Requests(requested, self._clock + round(ttl_s * 1000))
-            self._note_asked(requested)
+            self._note_requests(requested)
         if requested != ({} if before is None else before.by_alias):
             self._change()
 
@@ -187,9 +187,9 @@ class MemoryRegistry:
         now = self._now_ms()
         present = self._present_holder()
         demand = {}
-        for alias, asked_ms in self._asked_ms.items():
+        for alias, last_request_ms in self._last_request_ms.items():
             requests = sum(entry.by_alias.get(alias, 0) for entry in self._requests.values())
-            idle_s = 0.0 if requests else max(0, self._clock - asked_ms) / 1000
+            idle_s = 0.0 if requests else max(0, self._clock - last_request_ms) / 1000
             demand[alias] = Demand(requests=requests, idle_s=idle_s)
         return RegistryView(
             now_ms=now,
@@ -208,9 +208,9 @@ class MemoryRegistry:
         """During the grace period after an outage, no lease ends."""
         return self._clock >= self._grace and lease_end <= self._clock
 
-    def _note_asked(self, requests: Mapping[str, int]) -> None:
+    def _note_requests(self, requests: Mapping[str, int]) -> None:
         for alias in requests:
-            self._asked_ms[alias] = self._clock
+            self._last_request_ms[alias] = self._clock
 
     def _change(self) -> None:
         self._version += 1

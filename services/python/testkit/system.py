@@ -28,7 +28,7 @@ from testkit.waiting import wait_until
 SHARED_MEMORY = Path("/dev/shm")
 
 
-_PATIENCE_S = 60.0
+_TIMEOUT_S = 60.0
 """For how long :func:`read` sends a request again after a 503."""
 
 
@@ -44,7 +44,7 @@ def read(sent: urllib.request.Request, *, timeout_s: float = 30.0) -> bytes:
     A response 503 says that the store did not answer in time, which happens on a busy machine. The request is then sent
     again, as Daybreak's client does.
     """
-    end = time.monotonic() + _PATIENCE_S
+    end = time.monotonic() + _TIMEOUT_S
     while True:
         try:
             return _read_once(sent, timeout_s)

@@ -131,7 +131,7 @@ def _words(piece: Piece) -> str:
 def _steps(piece: Piece) -> str:
     if piece.first_step is None:
         return ""
-    of = f" of {piece.steps}" if piece.steps else ""
+    total = f" of {piece.steps}" if piece.steps else ""
     if piece.first_step == piece.last_step:
-        return f"step {piece.last_step}{of}"
-    return f"steps {piece.first_step}–{piece.last_step}{of}"
+        return f"step {piece.last_step}{total}"
+    return f"steps {piece.first_step}–{piece.last_step}{total}"

@@ -244,10 +244,10 @@ class Machine(RuleBasedStateMachine):
         left = [self.left[session] for session in batch.prefill]
         unfinished = [
             session
-            for session, blocks, of in zip(batch.prefill, batch.blocks, left, strict=True)
-            if blocks < of
+            for session, blocks, rest in zip(batch.prefill, batch.blocks, left, strict=True)
+            if blocks < rest
         ]
-        assert all(1 <= blocks <= of for blocks, of in zip(batch.blocks, left, strict=True))
+        assert all(1 <= blocks <= rest for blocks, rest in zip(batch.blocks, left, strict=True))
         assert list(batch.unfinished) == unfinished
         assert unfinished in ([], list(batch.prefill[-1:]) if divides else [])
 

@@ -33,11 +33,11 @@ def gateway(rendered: Rendered) -> Object:
     return found
 
 
-def secrets(of: Object) -> dict[str, tuple[str, str]]:
+def secrets(container: Object) -> dict[str, tuple[str, str]]:
     """The variables that come from Secrets, each with the name and the key of its Secret."""
     return {
         item["name"]: (item["valueFrom"]["secretKeyRef"]["name"], item["valueFrom"]["secretKeyRef"]["key"])
-        for item in of["env"]
+        for item in container["env"]
         if "secretKeyRef" in item.get("valueFrom", {})
     }
 

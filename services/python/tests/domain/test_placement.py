@@ -53,7 +53,7 @@ def test_a_model_goes_where_it_fills_the_gap_best() -> None:
     assert placed.replicas == (at("small", "b", 0),)
 
 
-def test_a_machine_without_gpus_is_said_to_lack_memory_for_the_whole_model() -> None:
+def test_a_machine_without_gpus_lacks_memory_for_the_whole_model() -> None:
     """On a machine without GPUs, a replica's number of GPUs and vLLM's share of each GPU have no effect."""
     wanted = dataclasses.replace(model("big", 30, devices=2), gpu_share=0.9)
     host = Worker(id="cpu", engines=frozenset({"vllm"}), devices={HOST: 25 * GB})

@@ -13,7 +13,7 @@ from faults import Fault
 from testkit.observed import ObservedRun
 from testkit.waiting import wait_until
 
-PATIENCE_S = 480.0
+TIMEOUT_S = 480.0
 """How long a test waits until an alert fires or resolves."""
 
 
@@ -57,7 +57,7 @@ def _provoked(run: ObservedRun, fault: Fault) -> Fired:
     watch = run.watch
     pool = "" if fault.pool is None else f',pool=~"|{fault.pool}"'
     active = f'ALERTS{{alertname=~"{"|".join(fault.alerts)}"{pool}}}'
-    wait_until(lambda: not watch.now(active), PATIENCE_S, f"{fault.alerts} to be quiet")
+    wait_until(lambda: not watch.now(active), TIMEOUT_S, f"{fault.alerts} to be quiet")
     before = len(watch.notifications.received)
     fired: dict[str, dict[str, Any]] = {}
     with fault.context(run) as during:
@@ -70,5 +70,5 @@ def _provoked(run: ObservedRun, fault: Fault) -> Fired:
                     fired[name] = notification
             return len(fired) == len(fault.alerts)
 
-        wait_until(all_fire, PATIENCE_S, f"{fault.alerts} to fire", pause_s=0.5)
+        wait_until(all_fire, TIMEOUT_S, f"{fault.alerts} to fire", pause_s=0.5)
     return Fired(before, fired)

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 
 import pytest
 from faults import FAULTS, Fault
-from provoked import PATIENCE_S, Fired, provoke_all
+from provoked import TIMEOUT_S, Fired, provoke_all
 from queries import of_annotations, of_panels
 
 from daybreak_server.observability import prometheus_rules
@@ -104,6 +104,6 @@ def test_an_alert_resolves_after_its_fault(
     for name in fault.alerts:
         wait_until(
             lambda name=name: received.since(before, name, "resolved", pool=fault.pool),
-            PATIENCE_S,
+            TIMEOUT_S,
             f"the end of {name}",
         )

@@ -269,8 +269,10 @@ def test_a_tenant_has_totals_of_0_before_its_first_bill(driver: Driver) -> None:
     submit(driver, tenant="alice")
     driver.cancel(submit(driver, tenant="bob"))
     totals = driver.totals()
-    assert {name: of.queued for name, of in totals.tenants.items()} == {"alice": 1, "bob": 0}
-    assert {of.used_gpu_seconds + of.wasted_gpu_seconds for of in totals.tenants.values()} == {0.0}
+    assert {name: tenant.queued for name, tenant in totals.tenants.items()} == {"alice": 1, "bob": 0}
+    assert {tenant.used_gpu_seconds + tenant.wasted_gpu_seconds for tenant in totals.tenants.values()} == {
+        0.0
+    }
 
 
 def test_only_tenants_that_have_tasks_take_one_of_the_limited_places(driver: Driver) -> None:
@@ -292,7 +294,7 @@ def test_only_tenants_that_have_tasks_take_one_of_the_limited_places(driver: Dri
     for tenant in ("dave", "carol"):
         run_one(tenant)
     totals = driver.totals()
-    assert {name: of.used_gpu_seconds for name, of in totals.tenants.items()} == {
+    assert {name: tenant.used_gpu_seconds for name, tenant in totals.tenants.items()} == {
         "dave": 1.0,
         "carol": 1.0,
         OTHER: 1.0,
@@ -310,7 +312,7 @@ def test_waiting_tenants_are_named_up_to_the_limit(driver: Driver) -> None:
         submit(driver, tenant=tenant, weight=2.0)
     driver.client.delete(driver.keys.single("tenant_totals"))
     tenants = driver.totals().tenants
-    assert {name: (of.queued, of.weight) for name, of in tenants.items()} == {
+    assert {name: (tenant.queued, tenant.weight) for name, tenant in tenants.items()} == {
         "alice": (1, 2.0),
         "bob": (1, 2.0),
         OTHER: (1, None),

@@ -57,6 +57,35 @@ def test_a_banned_name_in_code_is_found(tmp_path: Path) -> None:
     assert f'{path}:2: "{BANNED_NAME}" → say what it holds' in output
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("module.py", f"def _not_{BANNED_NAME}() -> None: ...\n", 1),
+        ("module.py", f"class Not{BANNED_NAME.capitalize()}: ...\n", 1),
+        ("module.py", f"x = 1\n_{BANNED_NAME.upper()}_S = x\n", 2),
+        ("script.lua", f"local x = 1\nlocal function note_{BANNED_NAME}() end\n", 2),
+        ("script.lua", f"call('HSET', key, '{BANNED_NAME}', x)\n", 1),
+    ],
+)
+def test_a_banned_word_is_found_as_a_part_of_a_name(tmp_path: Path, name: str, text: str, line: int) -> None:
+    """Names of functions, classes, constants and keys are split into their words."""
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    code, output = check(path)
+    assert code == 1
+    assert output.startswith(f"{path}:{line}: ")
+
+
+def test_a_preposition_may_be_the_name_of_a_method_only(tmp_path: Path) -> None:
+    """``Endpoint.of(settings)`` says what it is. A variable with this name does not."""
+    path = tmp_path / "module.py"
+    path.write_text("def of(x): ...\n\n\ny = Endpoint.of(1)\nof = y\n", encoding="utf-8")
+    code, output = check(path)
+    assert code == 1
+    assert output.startswith(f'{path}:5: "of" → ')
+    assert "1 to rewrite" in output
+
+
 def test_a_banned_phrase_in_a_name_is_found(tmp_path: Path) -> None:
     """The tool reads the underscores of a name as spaces. A single word of a banned phrase is not banned."""
     path = tmp_path / "module.py"

@@ -57,8 +57,8 @@ def turns(audio: Sequence[bytes], pair: LanguagePair = GERMAN) -> list[list[Toke
     ]
 
 
-def text(of: Sequence[Sequence[Token]]) -> str:
-    return "".join(entry.text for tokens in of for entry in tokens)
+def text(turns: Sequence[Sequence[Token]]) -> str:
+    return "".join(entry.text for tokens in turns for entry in tokens)
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.target)

@@ -128,8 +128,8 @@ SESSIONS: tuple[Mutant, ...] = (
         "a group whose inbox was lost never reads the audio that the inbox announced",
         (
             f"{SERVER}/adapters/redis/sessions/work.py",
-            "all_sessions = now >= self._look_at",
-            "all_sessions = not self._look_at",
+            "all_sessions = now >= self._check_at",
+            "all_sessions = not self._check_at",
         ),
         tests=f"{_STORE}::test_a_lost_inbox_loses_no_audio",
     ),

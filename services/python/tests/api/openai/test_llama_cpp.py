@@ -42,7 +42,7 @@ def client(start_models: Any) -> Iterator[openai.OpenAI]:
 
 
 @pytest.mark.timeout(600)
-def test_a_real_model_is_started_asked_and_balanced(client: openai.OpenAI) -> None:
+def test_a_real_model_starts_answers_and_is_balanced(client: openai.OpenAI) -> None:
     """The first request starts one replica, and six requests at once start the other. Both replicas share the work."""
     first = client.chat.completions.create(model="smol", messages=SKY, max_tokens=20, temperature=0)
     assert "sky" in (first.choices[0].message.content or "")

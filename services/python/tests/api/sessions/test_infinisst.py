@@ -252,7 +252,7 @@ class Passing(MemorySessions):
 
 
 @pytest.mark.parametrize(("takes", "shown"), [(True, ("active", False, 0)), (False, ("queued", True, 1))])
-def test_what_is_said_of_a_session_fits_together(start_speech, takes, shown):
+def test_all_views_of_a_session_agree(start_speech, takes, shown):
     """The field `queued` is true, and the place is at least 1, if and only if the status is `queued`."""
     store = Passing()
     store.group = False

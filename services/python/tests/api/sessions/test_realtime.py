@@ -110,7 +110,7 @@ def test_a_bug_beside_the_conversation_ends_the_connection(speech, monkeypatch, 
     async def fail(*_: Any) -> bool:
         raise RuntimeError("a bug of this test")
 
-    monkeypatch.setattr(TranscriptionDialect, "_complete_heard", fail)
+    monkeypatch.setattr(TranscriptionDialect, "_complete_processed", fail)
     session = {"audio": {"input": {**TRANSCRIPTION["audio"]["input"], "turn_detection": None}}}
     with speech.socket("/v1/realtime") as socket:
         socket.send({"type": "session.update", "session": session})

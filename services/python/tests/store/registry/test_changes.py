@@ -16,7 +16,7 @@ from daybreak_server.ports.store_errors import StoreUnavailableError
 from testkit.registry_driver import RegistryDriver, model, plan_with, report, worker
 from testkit.valkey import Server
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 """How long a test waits: much longer than it takes to see a change. A call of ``wait`` that must return before its own
 timeout gets a timeout ten times as long."""
 VISIBLE: dict[str, Callable[[Registry], Awaitable[object]]] = {
@@ -48,10 +48,10 @@ async def begin(driver: RegistryDriver) -> int:
 @pytest.mark.parametrize("name", VISIBLE)
 async def test_a_wait_ends_at_once_with_a_change(driver: RegistryDriver, name: str) -> None:
     version = await begin(driver)
-    waiting = asyncio.create_task(driver.registry.wait(after=version, timeout_s=10 * PATIENCE_S))
+    waiting = asyncio.create_task(driver.registry.wait(after=version, timeout_s=10 * TIMEOUT_S))
     await driver.wait_blocked()
     await VISIBLE[name](driver.registry)
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         assert await waiting == version + 1
     assert await driver.version() == version + 1
 
@@ -93,9 +93,9 @@ async def test_a_restarted_worker_that_has_its_replica_again_is_a_change(driver:
 
 async def test_a_version_that_has_passed_is_not_waited_for(driver: RegistryDriver) -> None:
     version = await begin(driver)
-    async with asyncio.timeout(PATIENCE_S):
-        assert await driver.registry.wait(after=version - 1, timeout_s=10 * PATIENCE_S) == version
-        assert await driver.registry.wait(after=0, timeout_s=10 * PATIENCE_S) == version
+    async with asyncio.timeout(TIMEOUT_S):
+        assert await driver.registry.wait(after=version - 1, timeout_s=10 * TIMEOUT_S) == version
+        assert await driver.registry.wait(after=0, timeout_s=10 * TIMEOUT_S) == version
 
 
 async def test_a_wait_without_a_change_ends(driver: RegistryDriver) -> None:
@@ -107,16 +107,16 @@ async def test_a_wait_delays_no_other_call(driver: RegistryDriver) -> None:
     """Each call that blocks has a separate connection, so several can wait at once."""
     version = await begin(driver)
     waiting = [
-        asyncio.create_task(driver.registry.wait(after=version, timeout_s=10 * PATIENCE_S)) for _ in range(2)
+        asyncio.create_task(driver.registry.wait(after=version, timeout_s=10 * TIMEOUT_S)) for _ in range(2)
     ]
     await driver.wait_blocked(2)
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         await driver.registry.view()
         waiting[0].cancel()
         await asyncio.wait(waiting[:1])
         await driver.registry.add_model(model("new"))
         assert await waiting[1] == version + 1
-        assert await driver.registry.wait(after=version, timeout_s=PATIENCE_S) == version + 1
+        assert await driver.registry.wait(after=version, timeout_s=TIMEOUT_S) == version + 1
 
 
 async def test_a_wait_at_a_frozen_server_fails_soon(server: Server) -> None:
@@ -134,7 +134,7 @@ async def test_a_wait_at_a_frozen_server_fails_soon(server: Server) -> None:
         finally:
             os.kill(server.pid, signal.SIGCONT)
         await driver.registry.add_model(model("new"))
-        assert await driver.registry.wait(after=version, timeout_s=PATIENCE_S) == version + 1
+        assert await driver.registry.wait(after=version, timeout_s=TIMEOUT_S) == version + 1
     finally:
         await driver.close()
 
@@ -147,7 +147,7 @@ async def test_a_registry_that_has_lost_its_data_begins_again(driver: RegistryDr
     assert await driver.registry.wait(after=version, timeout_s=0.01) == version
     assert (await driver.registry.tick()).version == 0
     await driver.registry.add_model(model())
-    assert await driver.registry.wait(after=0, timeout_s=PATIENCE_S) == 1
+    assert await driver.registry.wait(after=0, timeout_s=TIMEOUT_S) == 1
 
 
 async def test_the_stream_of_changes_stays_short(driver: RegistryDriver) -> None:

@@ -26,7 +26,7 @@ async def test_a_look_at_all_sessions_forgets_no_announcement(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The group reads the announcement of new audio, then looks at all sessions, and only then asks for this audio."""
-    monkeypatch.setattr("daybreak_server.adapters.redis.sessions.work.LOOK_S", 3600.0)
+    monkeypatch.setattr("daybreak_server.adapters.redis.sessions.work.CHECK_S", 3600.0)
     group = sessions.group()
     await sessions.open()
     (known,) = take(group)
@@ -35,7 +35,7 @@ async def test_a_look_at_all_sessions_forgets_no_announcement(
     (claim,) = take(group)
     await sessions.store.append_audio(claim.lease.session, b"\1\0", at=0)
     assert group.read_audio({known.lease: 0}, wait_s=0) == []  # reads the announcement
-    group._look_at = 0.0
+    group._check_at = 0.0
     assert group.read_audio({known.lease: 0}, wait_s=0) == []
     (news,) = group.read_audio({known.lease: 0, claim.lease: 0}, wait_s=1)
     assert news.audio == b"\1\0"

@@ -105,7 +105,7 @@ async def test_the_owner_reads_what_follows_and_learns_of_the_end(sessions: Sess
 
 
 async def test_a_lost_inbox_loses_no_audio(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daybreak_server.adapters.redis.sessions.work.LOOK_S", 0.05)
+    monkeypatch.setattr("daybreak_server.adapters.redis.sessions.work.CHECK_S", 0.05)
     session, group = await sessions.open(), sessions.group()
     (claim,) = take(group)
     assert group.read_audio({claim.lease: 0}, wait_s=0) == []

@@ -86,7 +86,7 @@ class Story:
             ("download", {"task": TASK, "name": "echo.txt"}, "ok", {"sha256": SHA, "size": 80}),
             ("get", {"task": TASK}, "ok", {"task": TASK, "state": "succeeded", "attempt": 2, "strikes": 1}),
         ]
-        self.finals = {TASK: self.record}
+        self.final_records = {TASK: self.record}
         self.left: list[str] = []
         self.reader_ended = True
         self.store = accounting()
@@ -115,7 +115,9 @@ class Story:
         calls(self.later)
         lines.extend(self.extra)
         lines.append({"op": "settled", "kind": "saw", "left": self.left})
-        lines.extend({"op": "final", "kind": "saw", "task": t, "record": r} for t, r in self.finals.items())
+        lines.extend(
+            {"op": "final", "kind": "saw", "task": t, "record": r} for t, r in self.final_records.items()
+        )
         lines.append({"op": "stream", "kind": "saw", "task": TASK, "events": self.events})
         lines.append({"op": "store", "kind": "saw", "pool": "solo", **self.store})
         lines.append({"op": "files", "kind": "saw", "files": self.files})

@@ -27,7 +27,7 @@ def test_a_clean_history_passes(story: Story) -> None:
 
 
 ERRORS: dict[str, tuple[str, Callable[[Story], Any]]] = {
-    "an accepted task is missing at the end": ("lost", lambda t: t.finals.clear()),
+    "an accepted task is missing at the end": ("lost", lambda t: t.final_records.clear()),
     "a list lacks a task": ("lost", lambda t: t.calls[3][3].update(tasks={}, count=0)),
     "404 for an accepted task": (
         "lost",
@@ -37,7 +37,7 @@ ERRORS: dict[str, tuple[str, Callable[[Story], Any]]] = {
     "a task still runs at the end": ("stuck", lambda t: t.record.update(state="running")),
     "one key has two tasks": (
         "twice",
-        lambda t: t.finals.update({OTHER: {**t.record, "id": OTHER}}),
+        lambda t: t.final_records.update({OTHER: {**t.record, "id": OTHER}}),
     ),
     "no client submitted the task": ("twice", lambda t: t.record.update(metadata={"key": "key-9"})),
     "an acknowledged cancel, yet the task succeeds": (

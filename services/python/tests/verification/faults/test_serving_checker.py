@@ -89,7 +89,7 @@ def sent_again_after_the_death_of_a_gateway(history: RequestHistory) -> None:
     history.answered(send=2, gateway="gateway-other")
 
 
-def sent_again_after_a_gateway_said_that_it_closes(history: RequestHistory) -> None:
+def sent_again_after_a_gateway_reported_that_it_closes(history: RequestHistory) -> None:
     history.line("fault", "preempt-gateway", name=f"gateway-{history.number}", pid=history.pid)
     history.sent("closing", first=history.now, status=503)
     history.whole_run(send=2)
@@ -107,7 +107,7 @@ GOOD: list[Script] = [
     run_again_after_the_death_of_a_worker,
     read_late_by_the_engine_of_a_killed_worker,
     sent_again_after_the_death_of_a_gateway,
-    sent_again_after_a_gateway_said_that_it_closes,
+    sent_again_after_a_gateway_reported_that_it_closes,
 ]
 
 

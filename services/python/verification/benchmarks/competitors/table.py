@@ -36,7 +36,7 @@ def report(
     extra = {"server": server, "fsync": "everysec", **packages}
     new_report = Report("competitors", title="Beside other Python queues", about=ABOUT, extra=extra)
     best_of = {contender.name: _best(results.get(contender.name, ())) for contender in contenders}
-    rivals = [best for name, best in best_of.items() if name != US and best]
+    others = [best for name, best in best_of.items() if name != US and best]
     for contender in contenders:
         best = best_of[contender.name]
         if best is None:
@@ -46,8 +46,8 @@ def report(
             new_report.add(Row(f"{contender.name}: rate", 0, "tasks/s", note=f"failed: {why}"))
             continue
         fastest, quickest = best
-        ours = contender.name == US and rivals
-        is_first = ours and middle(fastest) > max(middle(rival) for rival, _ in rivals)
+        ours = contender.name == US and others
+        is_first = ours and middle(fastest) > max(middle(rival) for rival, _ in others)
         note = f"{fastest.variant}; submits {fastest.submitted_s:,.0f}/s; {contender.keeps}"
         spread = (min(fastest.tasks_s), max(fastest.tasks_s))
         new_report.add(
@@ -64,7 +64,7 @@ def report(
                 )
         for what, share in (("median", 0.5), ("p99", 0.99)):
             value = quantile(quickest.delays_ms, share)
-            least = min((quantile(rival.delays_ms, share) for _, rival in rivals), default=0.0)
+            least = min((quantile(rival.delays_ms, share) for _, rival in others), default=0.0)
             new_report.add(
                 Row(
                     f"{contender.name}: delay, {what}", value, "ms",

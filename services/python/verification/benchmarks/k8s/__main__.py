@@ -16,7 +16,7 @@ from testkit.kubernetes.values import Images
 from testkit.log import log
 from verification.benchmarks.k8s import hosts, rows
 from verification.benchmarks.k8s.baselines import Baselines
-from verification.benchmarks.k8s.timeline import REST_S, burst, idle_calls_an_hour, latencies, run_cycle
+from verification.benchmarks.k8s.timeline import PAUSE_S, burst, idle_calls_an_hour, latencies, run_cycle
 from verification.results import FOLDER, Report
 
 ABOUT = (
@@ -81,9 +81,9 @@ def measure(deployment: Deployment, report: Report, *, times: int, tasks: int, r
     for _ in range(times):
         # Baselines and cycles alternate, each after the same rest, so that other load affects both in the same way.
         deployment.wait_for_zero("echo", head=True)
-        time.sleep(REST_S)
+        time.sleep(PAUSE_S)
         baselines.join("echo")
-        time.sleep(REST_S)
+        time.sleep(PAUSE_S)
         cycles.append(run_cycle(deployment, "echo"))
     deployment.wait_for_zero("echo", head=True)
     from_zero = burst(deployment, "echo", tasks)

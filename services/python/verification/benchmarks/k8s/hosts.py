@@ -10,7 +10,7 @@ from testkit.kubernetes.deployment import Deployment
 from testkit.kubernetes.values import pool
 from verification.benchmarks.k8s import rows
 from verification.benchmarks.k8s.baselines import Baselines
-from verification.benchmarks.k8s.timeline import REST_S, run_cycle
+from verification.benchmarks.k8s.timeline import PAUSE_S, run_cycle
 from verification.results import Report
 
 ABOUT = (
@@ -31,7 +31,7 @@ def configure(deployment: Deployment) -> None:
 
 
 def measure(deployment: Deployment, report: Report, *, times: int) -> None:
-    """Measure each of the two wakes ``times`` times. There is a pause of ``REST_S`` before each measured wake."""
+    """Measure each of the two wakes ``times`` times. There is a pause of ``PAUSE_S`` before each measured wake."""
     deployment.wait_for_zero(COLD, head=False)
     deployment.wait_for_zero(WARM, head=True)
     baselines = Baselines(deployment)
@@ -40,13 +40,13 @@ def measure(deployment: Deployment, report: Report, *, times: int) -> None:
     warm, cold = [], []
     for _ in range(times):
         deployment.wait_for_zero(WARM, head=True)
-        time.sleep(REST_S)
+        time.sleep(PAUSE_S)
         baselines.whole(WARM, hosts=HOSTS)
-        time.sleep(REST_S)
+        time.sleep(PAUSE_S)
         warm.append(run_cycle(deployment, WARM))
     for _ in range(times):
         deployment.wait_for_zero(COLD, head=False)
-        time.sleep(REST_S)
+        time.sleep(PAUSE_S)
         cold.append(run_cycle(deployment, COLD))
     for row in rows.hosts("Warm head", warm, baselines.whole_s):
         report.add(row)

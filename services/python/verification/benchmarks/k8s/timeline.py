@@ -14,7 +14,7 @@ from testkit.kubernetes.waiting import wait_until
 from testkit.log import log
 
 POLL_S = 0.1
-REST_S = 15.0
+PAUSE_S = 15.0
 """The pause before each measurement, so that the end of the previous one does not affect it."""
 CALLS = "daybreak_operator_kubernetes_calls_total"
 METRICS_PORT = 9090

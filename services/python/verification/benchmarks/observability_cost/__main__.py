@@ -20,7 +20,7 @@ from verification.benchmarks.observability_cost import steps, submits
 from verification.benchmarks.observability_cost.modes import MODES
 from verification.results import FOLDER, Report, Row
 
-MOST = 1.03
+MAX_FACTOR = 1.03
 SEED = 1
 EVERY_TRACE = ", every trace sampled"
 ABOUT = (
@@ -167,8 +167,8 @@ def _row(what: str, extra: float, spread: tuple[float, float], base: float, *, p
         "µs",
         baseline=round(base, 2),
         baseline_what="off",
-        target=f"≤ {MOST:g} × the baseline" if promised else "",
-        held=base + extra <= MOST * base if promised else None,
+        target=f"≤ {MAX_FACTOR:g} × the baseline" if promised else "",
+        held=base + extra <= MAX_FACTOR * base if promised else None,
         spread=(round(base + spread[0], 2), round(base + spread[1], 2)),
     )
 

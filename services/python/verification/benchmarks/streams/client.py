@@ -42,7 +42,7 @@ class Stream:
 
 
 @dataclass(slots=True)
-class Findings:
+class StreamStats:
     """What all streams of this process received. ``lags_ms``: for each event after all streams were open, the time from
     the write in Redis to the arrival here. ``closed``: streams that ended before this process closed them."""
 
@@ -64,7 +64,7 @@ class Clients:
         self._streams: dict[int, Stream] = {}
         self._unopened = list(reversed(list(enumerate(tasks, first))))
         self._opening = 0
-        self.findings = Findings()
+        self.stats = StreamStats()
 
     def open_all(self) -> None:
         """Open every stream, a limited number at a time."""
@@ -114,18 +114,18 @@ class Clients:
         self._record(stream, _EVENT.findall(data, 0, end), now_ms)
 
     def _record(self, stream: Stream, events: Iterable[tuple[bytes, bytes]], now_ms: float) -> None:
-        findings = self.findings
+        stats = self.stats
         for written_ms, number in events:
             step = int(number)
             if stream.step >= 0 and step != stream.step + 1:
-                findings.gaps += step > stream.step + 1
-                findings.repeats += step <= stream.step
+                stats.gaps += step > stream.step + 1
+                stats.repeats += step <= stream.step
             stream.step = step
-            findings.events += 1
-            findings.lags_ms.append(now_ms - int(written_ms))
+            stats.events += 1
+            stats.lags_ms.append(now_ms - int(written_ms))
 
     def _close(self, fd: int, stream: Stream) -> None:
-        self.findings.closed += 1
+        self.stats.closed += 1
         self._opening -= not stream.answered
         self._epoll.unregister(fd)
         stream.sock.close()
@@ -133,7 +133,7 @@ class Clients:
 
     def discard_lags(self) -> None:
         """Discard the lags from before the measurement."""
-        del self.findings.lags_ms[:]
+        del self.stats.lags_ms[:]
 
     def read_to_last_step(self, stdin: int) -> None:
         """Read until the input names the last step. Then read until every stream has this step, or a minute passes."""
@@ -160,7 +160,7 @@ class Clients:
     def close(self) -> None:
         """Close every stream. Record the last steps of the slowest and of the fastest stream."""
         steps = [stream.step for stream in self._streams.values()]
-        self.findings.lowest_step, self.findings.highest_step = min(steps, default=-1), max(steps, default=-1)
+        self.stats.lowest_step, self.stats.highest_step = min(steps, default=-1), max(steps, default=-1)
         for stream in self._streams.values():
             stream.sock.close()
 
@@ -179,17 +179,17 @@ def main(arguments: list[str]) -> None:
     clients.read_to_last_step(sys.stdin.fileno())
     busy = (time.process_time() - cpu) / (time.monotonic() - began)
     clients.close()
-    findings = clients.findings
-    lags = sorted(findings.lags_ms)
+    stats = clients.stats
+    lags = sorted(stats.lags_ms)
     print(
         json.dumps(
             {
-                "events": findings.events,
-                "gaps": findings.gaps,
-                "repeats": findings.repeats,
-                "closed": findings.closed,
-                "lowest_step": findings.lowest_step,
-                "highest_step": findings.highest_step,
+                "events": stats.events,
+                "gaps": stats.gaps,
+                "repeats": stats.repeats,
+                "closed": stats.closed,
+                "lowest_step": stats.lowest_step,
+                "highest_step": stats.highest_step,
                 "busy": busy,
                 "lags_ms": [round(lag, 2) for lag in lags],
             }

@@ -24,7 +24,7 @@ def charged(observations: Observations) -> Iterator[Violation]:
                 what = f"{name} of {pool}: tasks {total}, ledger {ledger}, tenants {tenants}"
                 yield Violation(kind="charge", task=None, what=what)
         for task, (u, w, _, started, finished) in store["usage"].items():
-            record = observations.finals.get(task)
+            record = observations.final_records.get(task)
             if record is None or record["state"] not in TERMINAL:
                 continue
             ranks = _ranks(observations, task)
@@ -52,7 +52,7 @@ def _shares(observations: Observations, pool: str) -> Iterator[Violation]:
     store = observations.stores[pool]
     sums: dict[str, float] = {}
     for task, (u, w, *_) in store["usage"].items():
-        tenant = observations.finals.get(task, {}).get("tenant")
+        tenant = observations.final_records.get(task, {}).get("tenant")
         if tenant is not None:
             sums[tenant] = sums.get(tenant, 0.0) + (int(u or 0) + int(w or 0)) / 1000
     for tenant, total in sums.items():
@@ -76,7 +76,7 @@ def keys(observations: Observations) -> Iterator[Violation]:
     """Every key has a known name. The keys of a task exist only while its record exists. Every preview has a TTL."""
     for pool, store in observations.stores.items():
         tasks = set(store["families"].get("task", []))
-        for task in sorted(tasks ^ {t for t, r in observations.finals.items() if r["pool"] == pool}):
+        for task in sorted(tasks ^ {t for t, r in observations.final_records.items() if r["pool"] == pool}):
             yield Violation(
                 kind="key-left", task=task, what="it is only in the store, or only in the clients' lists"
             )
@@ -91,7 +91,7 @@ def keys(observations: Observations) -> Iterator[Violation]:
 
 def empty(observations: Observations) -> Iterator[Violation]:
     """When every task has ended, no queue, lease, timer or group still has a task, and every task has a retention."""
-    if any(record["state"] not in TERMINAL for record in observations.finals.values()):
+    if any(record["state"] not in TERMINAL for record in observations.final_records.values()):
         return
     for pool, store in observations.stores.items():
         for name in ("live", "leases", "tenants", "timers", "delayed", "due_soon", "groups_with_task"):
@@ -106,7 +106,7 @@ def empty(observations: Observations) -> Iterator[Violation]:
         tokens = [task for task, (_, _, token, *_) in store["usage"].items() if token]
         for task in tokens:
             yield Violation(kind="key-left", task=task, what="has ended and still holds a token")
-        ended = {task for task, record in observations.finals.items() if record["pool"] == pool}
+        ended = {task for task, record in observations.final_records.items() if record["pool"] == pool}
         for task in sorted(ended ^ set(store["expiring"])):
             yield Violation(
                 kind="key-left",

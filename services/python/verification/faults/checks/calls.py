@@ -11,7 +11,7 @@ def lost(observations: Observations) -> Iterator[Violation]:
     """An accepted task exists at the end and is in every list that was requested after its acceptance."""
     if observations.complete:
         for task, call in observations.accepted.items():
-            if task not in observations.finals:
+            if task not in observations.final_records:
                 yield Violation(
                     kind="lost", task=task, what=f"accepted at {call.ended:.3f}, missing at the end"
                 )
@@ -35,7 +35,7 @@ def unsettled(observations: Observations) -> Iterator[Violation]:
     """Every task has ended within the time limit."""
     for task in observations.unfinished or ():
         yield Violation(kind="stuck", task=task, what="had not ended within the time limit")
-    for task, record in observations.finals.items():
+    for task, record in observations.final_records.items():
         if record["state"] not in TERMINAL and task not in (observations.unfinished or ()):
             yield Violation(kind="stuck", task=task, what=f"still {record['state']} at the end")
 
@@ -45,7 +45,7 @@ def idempotent(observations: Observations) -> Iterator[Violation]:
     ids: dict[str, set[str]] = {}
     for call in observations.calls_to("submit"):
         ids.setdefault(call.request["key"], set()).add(call.response["task"])
-    for task, record in observations.finals.items():
+    for task, record in observations.final_records.items():
         key = record.get("metadata", {}).get("key")
         if key is not None:
             ids.setdefault(key, set()).add(task)
@@ -61,7 +61,7 @@ def cancelled(observations: Observations) -> Iterator[Violation]:
     """A task ends as cancelled if a cancel was acknowledged before the task had ended."""
     for call in observations.calls_to("cancel"):
         task, state = call.request["task"], call.response["state"]
-        final = observations.finals.get(task)
+        final = observations.final_records.get(task)
         if final is None or final["state"] not in TERMINAL:
             continue
         if state in TERMINAL and state != final["state"]:

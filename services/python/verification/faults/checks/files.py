@@ -12,7 +12,7 @@ def readable(observations: Observations) -> Iterator[Violation]:
     """Every artifact that a task shows can be read and matches its published size and SHA-256."""
     published = {
         (task, artifact["name"]): artifact
-        for task, record in observations.finals.items()
+        for task, record in observations.final_records.items()
         for artifact in record.get("artifacts", ())
     }
     read = set()
@@ -38,7 +38,7 @@ def readable(observations: Observations) -> Iterator[Violation]:
 
 def published(observations: Observations) -> Iterator[Violation]:
     """Only a succeeded task shows artifacts, and its terminal event names the same ones as its record."""
-    for task, record in observations.finals.items():
+    for task, record in observations.final_records.items():
         named = sorted((artifact["name"], artifact["sha256"]) for artifact in record.get("artifacts", ()))
         if record["state"] != "succeeded":
             if named:
@@ -53,7 +53,7 @@ def published(observations: Observations) -> Iterator[Violation]:
 
 def same_seed(observations: Observations) -> Iterator[Violation]:
     """The same input gives the same bytes, no matter how often the task was interrupted."""
-    for task, record in observations.finals.items():
+    for task, record in observations.final_records.items():
         params = record.get("input") or {}
         if record["state"] != "succeeded" or "steps" not in params:
             continue
@@ -85,7 +85,7 @@ def nothing_left(observations: Observations) -> Iterator[Violation]:
             continue
         if file.startswith(garbage) or (subpath.startswith("checkpoints/") and task in swept):
             continue
-        record = observations.finals.get(task)
+        record = observations.final_records.get(task)
         names = [artifact["name"] for artifact in (record or {}).get("artifacts", ())]
         if file.rpartition("/")[2].removeprefix("~type-") not in names:
             yield Violation(kind="file-left", task=task, what=f"{subpath} belongs to no artifact")

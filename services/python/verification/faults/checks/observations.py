@@ -47,7 +47,7 @@ class Observations:
     relays: dict[str, list[Line]] = field(default_factory=dict)
     """The events that relays delivered, by task."""
     relay_gaps: list[Line] = field(default_factory=list)
-    finals: dict[str, dict[str, Any]] = field(default_factory=dict)
+    final_records: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The last record of each task."""
     streams: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """The stored events of each task, read at the end."""
@@ -129,7 +129,7 @@ def _add(observations: Observations, line: Line) -> None:
             observations.relays.setdefault(line["task"], []).append(line)
         case "final", _:
             observations.complete = True
-            observations.finals[line["task"]] = line["record"]
+            observations.final_records[line["task"]] = line["record"]
         case "stream", _:
             observations.streams[line["task"]] = line["events"]
         case "store", _:

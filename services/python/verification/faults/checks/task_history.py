@@ -23,7 +23,7 @@ def one_end(observations: Observations) -> Iterator[Violation]:
             yield Violation(kind="two-ends" if ends else "no-end", task=task, what=f"terminal events: {ends}")
         elif events[-1]["type"] != ends[0]:
             yield Violation(kind="two-ends", task=task, what=f"{events[-1]['type']} after {ends[0]}")
-        state = observations.finals.get(task, {}).get("state")
+        state = observations.final_records.get(task, {}).get("state")
         if ends and state in TERMINAL and state != ends[-1]:
             yield Violation(
                 kind="two-ends", task=task, what=f"the stream ends with {ends[-1]}, the record is {state}"
@@ -56,7 +56,7 @@ def attempts(observations: Observations) -> Iterator[Violation]:
                     )
                 if kind == "retrying" or kind in TERMINAL:
                     open_ = False
-        final = observations.finals.get(task)
+        final = observations.final_records.get(task)
         if final is not None and final.get("attempt", 0) != current:
             what = f"the record has attempt {final.get('attempt', 0)}, the stream {current}"
             yield Violation(kind="attempt", task=task, what=what)
@@ -96,7 +96,7 @@ def progress(observations: Observations) -> Iterator[Violation]:
 def strikes(observations: Observations) -> Iterator[Violation]:
     """A task never has more strikes than allowed. A failed task has exactly the allowed number, unless its error is
     permanent."""
-    for task, record in observations.finals.items():
+    for task, record in observations.final_records.items():
         allowed, had = record.get("max_strikes", 3), record.get("strikes", 0)
         if had > allowed:
             yield Violation(kind="strikes", task=task, what=f"{had} strikes of {allowed}")
@@ -130,7 +130,9 @@ def dead_letters(observations: Observations) -> Iterator[Violation]:
     """Every failed task is a dead letter exactly once, and no other task is."""
     for pool, store in observations.stores.items():
         dead = store["dead"]
-        failed = {t for t, r in observations.finals.items() if r["pool"] == pool and r["state"] == "failed"}
+        failed = {
+            t for t, r in observations.final_records.items() if r["pool"] == pool and r["state"] == "failed"
+        }
         for task in sorted(set(dead) ^ failed):
             yield Violation(
                 kind="dead-letter",

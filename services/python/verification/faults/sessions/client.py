@@ -25,7 +25,7 @@ from verification.faults.sessions.speech import expected_text, float32, noise
 
 FRAME_S = 0.1
 _RETRY_S = 0.2
-_PATIENCE_S = 60.0
+_TIMEOUT_S = 60.0
 """How long a client tries to reach a gateway or waits for the rest of its text."""
 
 
@@ -91,7 +91,7 @@ class SpeechClient:
             absurd=len(script.absurd),
         )
         self._began = time.monotonic()
-        limit_s = script.seconds + _PATIENCE_S
+        limit_s = script.seconds + _TIMEOUT_S
         try:
             async with asyncio.timeout(limit_s):
                 while not self.ended:
@@ -102,7 +102,7 @@ class SpeechClient:
     async def _open(self) -> str:
         body = {"pool": self._pool, "target": self.script.target, "client": f"client {self.script.number}"}
         headers = {"Idempotency-Key": f"client-{self.script.number}"}
-        until = time.monotonic() + _PATIENCE_S
+        until = time.monotonic() + _TIMEOUT_S
         async with httpx.AsyncClient(timeout=10) as http:
             while True:
                 try:

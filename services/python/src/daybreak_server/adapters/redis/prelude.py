@@ -50,10 +50,10 @@ def lua_constants() -> str:
     return lua_numbers() + lua_tables()
 
 
-def lua_numbers(of: str | None = None, *, beyond: str = "") -> str:
+def lua_numbers(script: str | None = None, *, beyond: str = "") -> str:
     """Lua definitions: a local for each number and each control bit.
 
-    :param of: The text of a script. Only what this text mentions is defined. ``None``: everything is defined.
+    :param script: The text of a script. Only what this text mentions is defined. ``None``: everything is defined.
     :param beyond: Another text. What this other text mentions is not defined.
 
     Lua reads locals without a lookup, but allows at most 200 visible locals at any place of a chunk. So a number that
@@ -63,7 +63,7 @@ def lua_numbers(of: str | None = None, *, beyond: str = "") -> str:
     numbers |= {name: value for name, value in _limits().items() if not name.startswith(SESSIONS)}
     numbers |= {bit.name: bit.value for bit in Control if bit.name is not None}
     numbers["PRIORITIES"] = len(Priority)
-    needed = numbers if of is None else set(re.findall(r"\w+", of)) - set(re.findall(r"\w+", beyond))
+    needed = numbers if script is None else set(re.findall(r"\w+", script)) - set(re.findall(r"\w+", beyond))
     return "".join(f"local {name} = {value!r}\n" for name, value in numbers.items() if name in needed)
 
 

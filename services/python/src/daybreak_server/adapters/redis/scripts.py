@@ -174,7 +174,7 @@ def _read(file: str) -> str:
 @cache
 def _library(clock: str) -> tuple[str, dict[str, Script]]:
     shared = "\n".join([clock, *(_read(f"_{name}.lua") for name in FRAGMENTS), _BEGIN])
-    constants = lua_numbers(of=shared) + lua_tables()
+    constants = lua_numbers(shared) + lua_tables()
     base = "\n".join([constants, lua_names(), lua_arguments(), "local NOW, NOW_TEXT", shared])
     bodies = {name: _read(f"{name}.lua").partition("\n") for name in SCRIPTS}
     version = hashlib.sha256("\n".join([base, *map("".join, bodies.values())]).encode()).hexdigest()[:12]
@@ -184,7 +184,7 @@ def _library(clock: str) -> tuple[str, dict[str, Script]]:
             raise ValueError(f"{name}.lua does not begin with #!lua")
         flags = ", ".join(f"'{flag}'" for flag in shebang.partition("flags=")[2].split(",") if flag)
         function = f"daybreak_{name}_{version}"
-        own = lua_numbers(of=body, beyond=shared) + body
+        own = lua_numbers(body, beyond=shared) + body
         functions.append(_FUNCTION % {"body": own, "function": function, "flags": flags})
         text = f"{shebang}\n{base}{own}begin(KEYS[1])\nreturn reply_of(run(ARGV))\n"
         scripts[name] = Script(name, function, text)

@@ -34,7 +34,7 @@ view. After these views, only the drain mark decides, so a group whose drain mar
 
 
 @dataclass(slots=True)
-class _Known:
+class _Entry:
     """A group that the store knows and that may serve requests."""
 
     group: Candidate
@@ -59,7 +59,7 @@ class GroupTable:
 
     def __init__(self) -> None:
         self.ready: Sequence[Candidate] = ()
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _Entry] = {}
 
     def update(self, view: PoolView) -> set[str]:
         """Take in a new view. Returns the ids of groups that no longer serve, usually because their lease has ended."""
@@ -70,7 +70,7 @@ class GroupTable:
         for group_id, record in records.items():
             known = self._known.get(group_id)
             if known is None:
-                known = self._known[group_id] = _Known(Candidate(id=group_id, endpoint=""))
+                known = self._known[group_id] = _Entry(Candidate(id=group_id, endpoint=""))
             self._refresh(known, record)
         self._list_ready()
         return set(ended)
@@ -133,7 +133,7 @@ class GroupTable:
             known.unreachable = False
             self._list_ready()
 
-    def _refresh(self, known: _Known, record: GroupRecord) -> None:
+    def _refresh(self, known: _Entry, record: GroupRecord) -> None:
         group, load = known.group, record.load
         group.endpoint = record.endpoint or ""
         group.capacity = record.capacity

@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from daybreak.wire import ErrorCode
 from daybreak_server.api.errors import ApiError
 from daybreak_server.api.sessions.audio.formats import AudioFormat, Converter
-from daybreak_server.api.sessions.service import PATIENCE_S, SessionService
+from daybreak_server.api.sessions.service import MAX_OUTAGE_S, SessionService
 from daybreak_server.domain.sessions import SAMPLE_BYTES, SAMPLE_RATE, SessionRecord, SessionState
 from daybreak_server.ports.sessions import AudioBacklogError, SessionWatch
 from daybreak_server.ports.store_errors import StoreFullError, StoreUnavailableError
@@ -37,12 +37,12 @@ class AudioInput:
         record: SessionRecord,
         form: AudioFormat,
         *,
-        patience_s: float = PATIENCE_S,
+        max_outage_s: float = MAX_OUTAGE_S,
     ) -> None:
         self.record = record
         self._service = service
         self._converter = Converter(form, received=record.received)
-        self._patience_s = patience_s
+        self._patience_s = max_outage_s
         self._ended = False
 
     @property
@@ -69,7 +69,7 @@ class AudioInput:
         """Write a frame.
 
         :raises ApiError: ``invalid_audio``; no part of the frame is then written. ``conflict`` after :meth:`end`.
-        :raises StoreError: when the session has ended, or the store has not answered for ``patience_s``.
+        :raises StoreError: when the session has ended, or the store has not answered for ``max_outage_s``.
         """
         if self._ended:
             raise ApiError(

@@ -30,7 +30,7 @@ from daybreak_server.ports.session_tracing import OpeningTrace
 from daybreak_server.ports.sessions import TENANT_LIMIT, SessionsFullError, SessionStore
 from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
 
-PATIENCE_S = 30.0
+MAX_OUTAGE_S = 30.0
 """How long a connection stays open while the store does not answer."""
 _BACKOFF_S = (0.1, 2.0)
 _BEGINNING = "0-0"
@@ -171,7 +171,7 @@ class SessionService:
         """The events that follow ``after``, up to the session's last one. If the store fails, the call to the store is
         repeated for a while.
 
-        :raises StoreUnavailableError: when the store has not answered for ``PATIENCE_S``.
+        :raises StoreUnavailableError: when the store has not answered for ``MAX_OUTAGE_S``.
         :raises ApiError: ``not_ready``, if no group has begun the session and none can start. The session then ends.
         """
         clock = asyncio.get_running_loop().time
@@ -190,9 +190,9 @@ class SessionService:
                     await self.store.close_session(session)
                 raise
             except StoreUnavailableError:
-                if failing_since is None or clock() - began > PATIENCE_S:
+                if failing_since is None or clock() - began > MAX_OUTAGE_S:
                     failing_since = clock()
-                if clock() - failing_since > PATIENCE_S:
+                if clock() - failing_since > MAX_OUTAGE_S:
                     raise
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, _BACKOFF_S[1])

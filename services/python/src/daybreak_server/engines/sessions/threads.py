@@ -4,7 +4,7 @@
   only orphans. If the group drains, it claims none. While no session waits for a group, the claimer blocks on the
   wake-up list.
 * The *reader* waits for audio of all sessions of the group, on one connection.
-* The *keeper* renews the leases each second while the work advances, and publishes the measurements of the group.
+* The *renewer* renews the leases each second while the work advances, and publishes the measurements of the group.
 * The *writer* sends commits. Each call sends all commits that wait, but at most ``_CALL_MAX``. So a slow store leads
   to larger calls and does not delay the model, unless more than ``BEHIND_MAX`` commits wait. The writer also releases
   sessions, after it has written their commits.
@@ -126,7 +126,7 @@ class StoreThreads:
         """The position up to which the reader has read. The work thread may not have received all of this
         audio yet."""
         self._read_all: set[SessionLease] = set()
-        loops = {"reader": self._read, "keeper": self._keep, "writer": self._write}
+        loops = {"reader": self._read, "renewer": self._renew, "writer": self._write}
         self._claimer = self._thread("claimer", self._claim, until=self._claims_ended)
         self._threads = [self._thread(name, loop, until=self._ended) for name, loop in loops.items()]
         self._threads.append(self._claimer)
@@ -267,7 +267,7 @@ class StoreThreads:
         }
         return self._read_to
 
-    def _keep(self) -> None:
+    def _renew(self) -> None:
         if self._stalled() is None:
             lost = self._work.renew_sessions(self._group, self.shared.leases, measured=self.shared.measured)
             self._mailbox.lost(lost)

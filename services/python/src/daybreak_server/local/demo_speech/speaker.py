@@ -39,7 +39,7 @@ class Speaker:
     client: Client
     target: str
     clips: Sequence[Clip]
-    on_text: Callable[[Arrived, str], None] = lambda _heard, _sentence: None
+    on_text: Callable[[Arrived, str], None] = lambda _received, _sentence: None
     arrived: list[Arrived] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
     ends_s: list[float] = field(default_factory=list)

@@ -67,7 +67,7 @@ class TextBatches(Generic[P, R]):
                 inputs,
                 lengths,
                 deadline=math.inf if request.deadline is None else request.deadline,
-                cancelled=self._asked_while_advancing(request.cancelled),
+                cancelled=self._cancelled_after_progress(request.cancelled),
             )
         except FullError as exc:
             self._meter.refused()
@@ -99,12 +99,12 @@ class TextBatches(Generic[P, R]):
         """
         try:
             return self._executor.compute(
-                inputs, lengths, priority=BULK, cancelled=self._asked_while_advancing(cancelled)
+                inputs, lengths, priority=BULK, cancelled=self._cancelled_after_progress(cancelled)
             )
         except (CancelledError, ClosedError) as exc:
             raise RetryableError("The group stopped before all lines were computed.", code="stopped") from exc
 
-    def _asked_while_advancing(self, cancelled: Callable[[], bool]) -> Callable[[], bool]:
+    def _cancelled_after_progress(self, cancelled: Callable[[], bool]) -> Callable[[], bool]:
         """Return a function that asks ``cancelled``.
 
         While a batch runs, and none has ended since the last question, the function returns ``False`` at once.

@@ -16,7 +16,7 @@ from daybreak_server.cli.sessions.evaluation.speeches import RATE, SAMPLE_BYTES,
 CHUNK_S = 0.1
 READY_S = 120.0
 """How long a client waits until the server is ready. The first client also waits until the model is loaded."""
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 """How long a client waits, after it has sent the last audio, for the rest of the text."""
 NEAR_S = 0.5
 """Whisper's times are inexact. Text that ends at most this long before the end of the speech counts as complete."""
@@ -98,7 +98,7 @@ async def _speak(socket: ClientConnection, speech: RecordedSpeech) -> Received:
             await asyncio.sleep(max(0.0, began + number * CHUNK_S - clock()))
             await socket.send(speech.audio[first : first + size])
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TIMEOUT_S):
                 await complete.wait()
             received.complete = True
         except TimeoutError:

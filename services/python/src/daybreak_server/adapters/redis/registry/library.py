@@ -54,7 +54,7 @@ def lua_text() -> str:
 @cache
 def _source(clock: str) -> str:
     text = "\n".join([clock, lua_source("_lease_clock"), lua_text()])
-    return "\n".join([lua_numbers(of=text), "local P", text])
+    return "\n".join([lua_numbers(text), "local P", text])
 
 
 @cache

@@ -4,7 +4,7 @@ A group uses one connection to wait for audio, however many sessions it has. Scr
 sessions have new audio, and which sessions the group has lost. The inbox is a stream whose name ends in the nonce of
 the group's tokens. ``read_audio`` waits for entries of the inbox, and then reads the audio of the sessions that they
 name. An inbox may lose entries, because Redis trims it or because it expires during an outage. So after an error, and
-every ``LOOK_S`` seconds, ``read_audio`` reads all sessions.
+every ``CHECK_S`` seconds, ``read_audio`` reads all sessions.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from daybreak_server.domain.sessions import (
 from daybreak_server.ports.sessions import take_all
 from daybreak_server.ports.store_errors import StoreUnavailableError
 
-LOOK_S = 5.0
+CHECK_S = 5.0
 """How often a group reads all its sessions, in case its inbox lost an entry."""
 _BLOCK_S = 5.0
 """The longest time that one call blocks in Redis."""
-_SOON_S = 0.1
+_RETRY_SOON_S = 0.1
 _DRAIN_PAUSE_S = 0.5
 _ORPHANS_PAUSE_S = 0.25
 """How often a group looks for orphans while it takes no other sessions."""
@@ -86,7 +86,7 @@ class RedisSessionWork:
         self._reader = connect(where, timeout_s=_BLOCK_S + timeout_s)
         self._closed = threading.Event()
         self._read_to = "0-0"
-        self._look_at = 0.0
+        self._check_at = 0.0
         self._unknown: set[SessionId] = set()
         """Sessions that the inbox has named before the caller asked for them. A session leaves this set when the
         caller asks for it. If the caller never does, the session leaves at the second read of all sessions. If it left
@@ -138,7 +138,7 @@ class RedisSessionWork:
         while True:
             try:
                 if self._unknown:  # wait only briefly: the caller will soon ask for these sessions
-                    deadline = min(deadline, time.monotonic() + _SOON_S)
+                    deadline = min(deadline, time.monotonic() + _RETRY_SOON_S)
                 named = self._named(0.0 if self._unknown & positions.keys() else deadline)
                 gone = named.gone.keys() & positions.keys()
                 changed = (named.audio | self._unknown) & positions.keys()
@@ -154,7 +154,7 @@ class RedisSessionWork:
                 ]
                 news += self._news_of({session: positions[session] for session in changed - gone})
             except StoreUnavailableError:
-                self._look_at = 0.0
+                self._check_at = 0.0
                 raise
             if news or new or time.monotonic() >= deadline or self._closed.is_set():
                 return news
@@ -193,10 +193,10 @@ class RedisSessionWork:
     def _named(self, deadline: float) -> _Named:
         """Wait for the inbox until ``deadline``, or until all sessions must be read."""
         now = time.monotonic()
-        all_sessions = now >= self._look_at
+        all_sessions = now >= self._check_at
         if all_sessions:
-            self._look_at = now + LOOK_S
-        wait_s = min(deadline, self._look_at) - now
+            self._check_at = now + CHECK_S
+        wait_s = min(deadline, self._check_at) - now
         block = None if all_sessions or wait_s <= 0 else max(1, round(min(wait_s, _BLOCK_S) * 1000))
         with translated():
             reply: Any = self._reader.xread(

@@ -179,11 +179,11 @@ def _group(group: GroupSessions) -> dict[str, Any]:
 
 def _throughput(groups: Iterable[SessionsThroughput]) -> dict[str, float]:
     """The throughput of all these groups together."""
-    of = list(groups)
+    measured = list(groups)
     return {
-        "audio_seconds_per_second": round(sum(group.audio_s for group in of), 3),
-        "tokens_per_second": round(sum(group.tokens for group in of), 3),
-        "batches_per_second": round(sum(group.batches for group in of), 3),
+        "audio_seconds_per_second": round(sum(group.audio_s for group in measured), 3),
+        "tokens_per_second": round(sum(group.tokens for group in measured), 3),
+        "batches_per_second": round(sum(group.batches for group in measured), 3),
     }
 
 

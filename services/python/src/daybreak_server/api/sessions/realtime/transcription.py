@@ -35,7 +35,7 @@ from daybreak_server.ports.store_errors import StoreError
 SILENCE_S = 2.5
 """How much silence a commit adds. A turn of the model lasts up to 2 s, and the model finishes its words
 within half a second of silence."""
-_HEARD_S = 0.5
+_LAST_AUDIO_S = 0.5
 _TEXT = "conversation.item.input_audio_transcription"
 
 
@@ -143,11 +143,11 @@ class TranscriptionDialect(OpenAIDialect):
         if audio is not None:
             async with audio.watch() as watch:
                 while len(self._items) > 1 and self.connection.audio is audio:
-                    if not await self._complete_heard(watch):
+                    if not await self._complete_processed(watch):
                         await watch.progress()
         self._watching = False
 
-    async def _complete_heard(self, watch: SessionWatch) -> bool:
+    async def _complete_processed(self, watch: SessionWatch) -> bool:
         """Complete the oldest item if the model has processed it and enough silence after it. Return whether the
         model has processed that much."""
         item = self._items[0]
@@ -155,7 +155,7 @@ class TranscriptionDialect(OpenAIDialect):
             record = await watch.read()
         except (StoreError, ApiError):
             return False
-        if record.consumed < (item.end or 0) + _HEARD_S * SAMPLE_RATE:
+        if record.consumed < (item.end or 0) + _LAST_AUDIO_S * SAMPLE_RATE:
             return False
         await self.connection.has_seen(record.last_event)
         if self._items[0] is item and len(self._items) > 1:  # later text may have completed it

@@ -65,12 +65,14 @@ async def evaluate(options: Options, say: Callable[[str], None]) -> Evaluation:
             httpx2.AsyncClient(base_url=client.url, timeout=30) as http,
         ):
             pool = await PoolUnderTest.find(client, http, options.pool)
-            return await _Run(replace(options, target=await pool.code_of(options.target)), pool, say).all()
+            return await _EvaluationRun(
+                replace(options, target=await pool.code_of(options.target)), pool, say
+            ).all()
     except (DaybreakError, httpx2.HTTPError) as exc:
         raise EvaluationError(str(exc) or repr(exc)) from exc
 
 
-class _Run:
+class _EvaluationRun:
     def __init__(self, options: Options, pool: PoolUnderTest, say: Callable[[str], None]) -> None:
         self._options = options
         self._pool = pool

@@ -13,7 +13,7 @@ from daybreak_server.cli.sessions.evaluation.speeches import RATE, SAMPLE_BYTES,
 from daybreak_server.cli.sessions.evaluation.text_quality import words
 
 _CHUNK_S = 0.1
-_PATIENCE_S = 120.0
+_TIMEOUT_S = 120.0
 """How much longer than its audio a session may take."""
 
 
@@ -57,7 +57,7 @@ async def talk(client: AsyncClient, speech: RecordedSpeech, *, pool: str, target
     result = Talk(speech)
     try:
         async with (
-            asyncio.timeout(speech.seconds + _PATIENCE_S),
+            asyncio.timeout(speech.seconds + _TIMEOUT_S),
             client.sessions.open(target, pool=pool, name=name) as live,
         ):
             began = asyncio.get_running_loop().time()
@@ -71,7 +71,7 @@ async def talk(client: AsyncClient, speech: RecordedSpeech, *, pool: str, target
     except DaybreakError as error:
         result.error = str(error)
     except TimeoutError:
-        result.error = f"the session did not end within {_PATIENCE_S:g} s after its audio"
+        result.error = f"the session did not end within {_TIMEOUT_S:g} s after its audio"
     return result
 
 

@@ -91,15 +91,15 @@ def test_the_sidecar_deploys_lost_and_failed_applications_again(head: Head, tmp_
     environment = {**os.environ, "RAY_AUTH_TOKEN": TOKEN}
     command = [
         sys.executable,
-        str(FOLDER / "serve_keeper.py"),
+        str(FOLDER / "serve_deployer.py"),
         str(path),
         f"http://127.0.0.1:{head.server_port}",
         "0.05",
     ]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as keeper:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as deployer:
         try:
-            assert keeper.stdout is not None
-            assert "Ray Serve does not answer yet: <HTTPError 500" in keeper.stdout.readline()
+            assert deployer.stdout is not None
+            assert "Ray Serve does not answer yet: <HTTPError 500" in deployer.stdout.readline()
             head.broken = False
             wait_until(lambda: len(head.puts) == 1, what="the first put")
             polls = head.polls
@@ -110,8 +110,8 @@ def test_the_sidecar_deploys_lost_and_failed_applications_again(head: Head, tmp_
             head.applications["video"]["status"] = "DEPLOY_FAILED"
             wait_until(lambda: len(head.puts) == 3, what="a put after an application failed")
         finally:
-            keeper.send_signal(signal.SIGTERM)
-        assert keeper.wait(timeout=60) == 0
+            deployer.send_signal(signal.SIGTERM)
+        assert deployer.wait(timeout=60) == 0
     attempts = [put["applications"][1]["args"]["attempt"] for put in head.puts]
     assert attempts == [1, 1, 2], (
         "a failed application needs new arguments, because Serve does not retry the same arguments"

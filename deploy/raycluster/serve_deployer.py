@@ -1,7 +1,9 @@
 """Keeps Ray Serve's applications deployed: deploys them if they are missing or have failed permanently.
 
 A Daybreak with a fixed number of groups has no operator, so this script runs as a sidecar of the head. It uses only the
-standard library. Usage: ``serve_keeper.py APPLICATIONS [URL [SECONDS]]``. It reads Ray's token from ``RAY_AUTH_TOKEN``.
+standard library, and reads Ray's token from ``RAY_AUTH_TOKEN``.
+
+Usage: ``serve_deployer.py APPLICATIONS [URL [SECONDS]]``.
 """
 
 import json
