@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from daybreak_server.api.app import build_app
 from daybreak_server.api.services import Services
-from daybreak_server.ports.batching import BatchingStore
+from daybreak_server.ports.batching_settings import BatchingStore
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.ports.demand import DemandStore
 from daybreak_server.ports.events import EventLog

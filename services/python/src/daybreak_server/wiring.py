@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daybreak_server.adapters.blobs import open_blobs
-from daybreak_server.adapters.http.upstreams import HttpUpstreams
 from daybreak_server.adapters.redis.client import OnCall
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.events import RedisEvents
@@ -26,6 +25,7 @@ from daybreak_server.adapters.redis.sessions.store import RedisSessionStore
 from daybreak_server.adapters.redis.sessions.work import RedisSessionWork
 from daybreak_server.adapters.redis.settle_batching import SharedQueue, shared_queue_factory
 from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.adapters.upstreams.client import HttpUpstreams
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.changes import OnChange
 from daybreak_server.domain.kinds import PoolKind

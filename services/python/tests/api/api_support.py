@@ -14,13 +14,13 @@ import httpx2
 
 from daybreak_server import wiring
 from daybreak_server.adapters.blobs.local import LocalBlobs
-from daybreak_server.adapters.http.upstreams import HttpUpstreams
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.registry.store import RedisRegistry
 from daybreak_server.adapters.redis.sessions.events import RedisSessionEvents
 from daybreak_server.adapters.redis.sessions.store import RedisSessionStore
 from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.adapters.upstreams.client import HttpUpstreams
 from daybreak_server.api.app import build_app
 from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.server import ApiServer

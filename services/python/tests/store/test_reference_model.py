@@ -36,9 +36,9 @@ from daybreak_server.domain.tasks import (
 )
 from daybreak_server.ports.store_errors import IdempotencyMismatchError, QueueFullError
 from daybreak_server.ports.tasks import Submitted
-from testkit.store_compare import assert_same
 from testkit.store_driver import Driver, check_keys
 from testkit.valkey import Server
+from verification.queue_model.comparison import assert_same
 from verification.queue_model.pool import ModelPool
 from verification.queue_model.state import any_unpromoted, oldest_wait_ms
 

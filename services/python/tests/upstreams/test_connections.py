@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from daybreak_server.adapters.http.connection import HIGH_WATER, MAX_HEAD_BYTES
-from daybreak_server.adapters.http.upstreams import HttpUpstreams
+from daybreak_server.adapters.upstreams.client import HttpUpstreams
+from daybreak_server.adapters.upstreams.connection import HIGH_WATER, MAX_HEAD_BYTES
 from daybreak_server.local.free_ports import free_port
 from daybreak_server.ports.upstreams import (
     AnswerCutOffError,

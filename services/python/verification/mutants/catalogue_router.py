@@ -5,7 +5,7 @@ from __future__ import annotations
 from verification.mutants.mutant import SERVER, TESTS, Mutant, mutant
 
 _ROUTING = f"{SERVER}/api/routing"
-_CONNECTION = f"{SERVER}/adapters/http/connection.py"
+_CONNECTION = f"{SERVER}/adapters/upstreams/connection.py"
 _CLIENT_TESTS = f"{TESTS}/upstreams/test_connections.py"
 _ROUTER_TESTS = f"{TESTS}/api/routing/test_pool_router.py"
 _TABLE_TESTS = f"{TESTS}/api/routing/test_group_table.py"

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from daybreak_server.observability.gateway_metrics import GatewayMetrics
-from daybreak_server.ports.batching import BatchingStore
+from daybreak_server.ports.batching_settings import BatchingStore
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.ports.demand import DemandStore
 from daybreak_server.ports.events import EventLog

@@ -109,7 +109,7 @@ def demo(context: typer.Context, config: Config = None) -> None:
 
     Starts every process as `up` does, shows each step, and stops everything it started.
     """
-    finish(Program("daybreak_server.local.demo", "run_demo"), settings_of(context, config))
+    finish(Program("daybreak_server.local.demo_video", "run_demo"), settings_of(context, config))
 
 
 @app.command("demo-speech")

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import uvicorn
 
 from daybreak.wire import WorkerGpu
-from daybreak_server.adapters.http.upstreams import HttpUpstreams
+from daybreak_server.adapters.upstreams.client import HttpUpstreams
 from daybreak_server.model_worker import memory
 from daybreak_server.model_worker.agent import Agent
 from daybreak_server.model_worker.app import WorkerApp

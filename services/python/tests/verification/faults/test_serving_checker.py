@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testkit.serving_history import WISH, RequestHistory, Script, history_of
 from verification.faults.serving.checker import MAX_TRIES, check
+from verification.faults.serving.history_builder import WISH, RequestHistory, Script, history_of
 
 
 def plain(history: RequestHistory) -> None:

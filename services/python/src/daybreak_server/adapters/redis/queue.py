@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from daybreak_server.adapters.redis import batching, changes
+from daybreak_server.adapters.redis import batching_settings, changes
 from daybreak_server.adapters.redis.client import OnCall, Scripts, connect, translated
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.key_names import Keys
@@ -161,8 +161,8 @@ class RedisQueue:
     def batching(self) -> Mapping[str, Any]:
         """An administrator's changes to the pool's settings ``batching`` and ``sessions``."""
         with translated():
-            stored = self._client.hmget(self._keys.single("meta"), batching.FIELDS)
-        return batching.decode(dict(zip(batching.FIELDS, stored, strict=True)))
+            stored = self._client.hmget(self._keys.single("meta"), batching_settings.FIELDS)
+        return batching_settings.decode(dict(zip(batching_settings.FIELDS, stored, strict=True)))
 
     def deregister(self, record: GroupRecord) -> None:
         """Remove a group. Tasks that it still holds are released."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, cast
 
-from daybreak_server.adapters.redis import batching, changes
+from daybreak_server.adapters.redis import batching_settings, changes
 from daybreak_server.adapters.redis.client import AsyncScripts, OnCall, connect_async
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.key_names import Keys
@@ -246,7 +246,7 @@ class RedisStore:
         The new value ``None`` restores the value that the settings have.
         """
         key = self._keys(pool).single("meta")
-        stored, removed = batching.encode(changes)
+        stored, removed = batching_settings.encode(changes)
         if stored:
             await self._scripts.perform(lambda: self._client.hset(key, items=stored), idempotent=True)
         if removed:

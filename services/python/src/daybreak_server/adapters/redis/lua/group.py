@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from daybreak_server.adapters.redis import batching, codec
+from daybreak_server.adapters.redis import batching_settings, codec
 from daybreak_server.adapters.redis.arguments import (
     Cordon,
     DeadGroup,
@@ -181,7 +181,7 @@ def decode_pool(reply: Any, name: str, others: Sequence[Any] = ()) -> PoolView:
         oldest_wait_s=int(oldest_ms) / 1000 if int(oldest_ms) >= 0 else None,
         groups=groups,
         routing=RoutingPolicy.named(meta.get("routing")),
-        batching=batching.decode(meta),
+        batching=batching_settings.decode(meta),
         seconds_per_cost=float(per_cost) if per_cost else None,
         wake_last=json.loads(meta.get("wake", "{}")),
         wake_phase=phase,

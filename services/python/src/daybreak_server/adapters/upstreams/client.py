@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from urllib.parse import urlsplit
 
-from daybreak_server.adapters.http.connection import HttpAnswer, HttpConnection
+from daybreak_server.adapters.upstreams.connection import HttpAnswer, HttpConnection
 from daybreak_server.ports.upstreams import UnreachableError, UpstreamRequest
 
 CONNECT_TIMEOUT_S = 3.0
