@@ -217,7 +217,7 @@ def test_commands_of_a_cluster_need_a_redis(daybreakd: Daybreakd, command: str) 
     [
         ("local.up", "run_up"),
         ("local.dev", "run_dev"),
-        ("local.demo", "run_demo"),
+        ("local.demo_video", "run_demo"),
         ("entrypoints.ray_serve", "deploy"),
         ("entrypoints.gateway", "run_gateway"),
     ],
