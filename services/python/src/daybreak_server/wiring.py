@@ -42,9 +42,10 @@ from daybreak_server.ports.metrics import Meter
 from daybreak_server.ports.queue import WorkQueue
 from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.ports.tracing import NO_TRACING, Tracing
+from daybreak_server.settings.pool_workload import workload_spec
 from daybreak_server.settings.rules.port_range import ports_of
 from daybreak_server.settings.tracing import TracingSettings
-from daybreak_server.settings.tree import ArtifactSettings, BulkSettings, PoolSettings, Settings
+from daybreak_server.settings.tree import ArtifactSettings, BulkSettings, Settings
 from daybreak_server.workloads import discovery
 from daybreak_server.workloads.base import Workload, WorkloadSpec
 
@@ -196,11 +197,6 @@ def build_app(settings: Settings, *, meter: Meter | None = None) -> FastAPI:
     from daybreak_server.api.app import build_app as compose
 
     return compose(build_services(settings, meter=meter))
-
-
-def workload_spec(pool: PoolSettings) -> WorkloadSpec[Any]:
-    """The spec of a pool's workload."""
-    return discovery.spec(pool.workload, kind=pool.kind, not_for_jobs=pool.not_for_jobs, ranks=pool.ranks)
 
 
 def target_loads(settings: Settings) -> dict[str, float]:

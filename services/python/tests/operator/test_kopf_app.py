@@ -85,17 +85,20 @@ async def test_an_unexpected_error_ends_no_loop_and_an_ended_loop_fails_the_live
     world, cache = World(), Cache()
     cache.pool(body(world), gone=False)
 
+    stepped = asyncio.Event()
+
     class Broken:
         metrics = OperatorMetrics(NoMeter())
 
         async def step(self, name: str, manifest: Any) -> float:
+            stepped.set()
             raise ZeroDivisionError
 
         def forget(self, name: str) -> None: ...
 
     loops = kopf_app.Loops(Broken(), cache)  # type: ignore[arg-type]
     loops.enqueue(POOL)
-    await asyncio.sleep(0.05)
+    await asyncio.wait_for(stepped.wait(), 60)
     assert loops.liveness() == {"pools": 1}
     loops._tasks[POOL].cancel()
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from redis import exceptions as failures
 
-from daybreak_server.adapters.redis.client import connect_async
+from daybreak_server.adapters.redis.client import connect, connect_async
 from daybreak_server.adapters.redis.multiplexer import Multiplexer, ServerError
 from testkit.valkey import Server, start_valkey
+from testkit.waiting import wait_until
 
 
 @pytest.fixture
@@ -57,7 +58,10 @@ async def test_a_killed_server_fails_pending_calls_and_serves_later_ones(stoppab
     multiplexer = Multiplexer(client, timeout_s=5)
     try:
         waiting = asyncio.create_task(multiplexer.execute(("BLPOP", "nothing", "0")))
-        await asyncio.sleep(0.1)
+        with connect(stoppable.url, timeout_s=5) as other:
+            await asyncio.to_thread(
+                wait_until, lambda: other.info("clients")["blocked_clients"], what="a blocked call"
+            )
         await asyncio.to_thread(stoppable.restart, hard=True)
         with pytest.raises(failures.ConnectionError):
             await waiting

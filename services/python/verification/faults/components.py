@@ -29,6 +29,7 @@ from daybreak_server.engines.common.watchdog import Watchdog
 from daybreak_server.engines.ranks.rank_deps import RankDeps
 from daybreak_server.engines.ranks.rank_lifecycle import Rank
 from daybreak_server.engines.tasks.loops import JOBS
+from daybreak_server.settings.pool_workload import workload_spec
 from daybreak_server.settings.tree import Settings
 from daybreak_server.workloads import discovery
 from testkit.rendezvous import FolderRendezvousStore
@@ -96,7 +97,7 @@ def preload() -> None:
             {"data_dir": folder, "redis": {"url": "redis://127.0.0.1:1"}, "pools": pools}
         )
         build_app(wiring.build_services(settings))
-    discovery.implementation(wiring.workload_spec(settings.pools["echo"]))
+    discovery.implementation(workload_spec(settings.pools["echo"]))
 
 
 def run(component: Component) -> None:
@@ -150,7 +151,7 @@ def _rank(component: Component, failpoints: Failpoints) -> None:
 
 
 def _build_rank(component: Component, settings: Settings, failpoints: Failpoints) -> Rank:
-    spec = wiring.workload_spec(settings.pools[component.pool])
+    spec = workload_spec(settings.pools[component.pool])
     if spec.kind in (PoolKind.ONLINE, PoolKind.SESSIONS):
         return wiring.build_rank(
             settings,

@@ -10,6 +10,7 @@ from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.routing import RoutingPolicy
 from daybreak_server.local.embedded_valkey import url_in
 from daybreak_server.ports.store_errors import StoreError
+from daybreak_server.settings.pool_workload import workload_spec
 from daybreak_server.settings.tree import Settings
 
 DEFAULT = "default"
@@ -19,7 +20,7 @@ def change(settings: Settings, pool: str, policy: str | None) -> str:
     """Set the policy, if one is given. Returns a line that says which policy is in force."""
     if pool not in settings.pools:
         fail((f"there is no pool {pool!r}; the settings have: {', '.join(settings.pools)}",), code=2)
-    if wiring.workload_spec(settings.pools[pool]).kind != PoolKind.ONLINE:
+    if workload_spec(settings.pools[pool]).kind != PoolKind.ONLINE:
         fail((f"the pool {pool} answers no requests, so it has no routing policy",), code=2)
     if policy not in (None, DEFAULT, *RoutingPolicy):
         fail((f"there is no policy {policy!r}; use one of: {', '.join(RoutingPolicy)}, {DEFAULT}",), code=2)

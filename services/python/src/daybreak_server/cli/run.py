@@ -87,15 +87,13 @@ def finish(program: Program, settings: Settings, *, workloads: bool = True) -> N
 def _check_workloads(settings: Settings) -> None:
     """Fail before anything starts if a pool's workload or strategy cannot be found or does not fit the pool, or if the
     pool's options are wrong."""
+    from daybreak_server.settings.pool_workload import workload_spec
     from daybreak_server.workloads import discovery
 
     problems = []
     for name, pool in settings.pools.items():
         try:
-            spec = discovery.spec(
-                pool.workload, kind=pool.kind, not_for_jobs=pool.not_for_jobs, ranks=pool.ranks
-            )
-            problems += _problems_of_options(name, spec.limits, pool)
+            problems += _problems_of_options(name, workload_spec(pool).limits, pool)
         except discovery.WrongKindError as exc:
             problems.append(f"pool {name}: {exc}")
         except discovery.UnknownWorkloadError as exc:

@@ -11,10 +11,12 @@ from typing import Any, Protocol
 
 from daybreak_server.domain.causes import Cause, Reason
 
-POOL_LABEL = "daybreak.dev/pool"
+API_GROUP, API_VERSION = "daybreak.dev", "v1alpha1"
+"""Of the custom resource ``GeneratorPool``. The labels have the group as their prefix."""
+POOL_LABEL = f"{API_GROUP}/pool"
 """Set on the RayClusters that the operator creates for a pool, and on their pods."""
-REVISION_LABEL = "daybreak.dev/revision"
-RANKS_ANNOTATION = "daybreak.dev/ranks"
+REVISION_LABEL = f"{API_GROUP}/revision"
+RANKS_ANNOTATION = f"{API_GROUP}/ranks"
 
 
 class ClusterError(Exception):

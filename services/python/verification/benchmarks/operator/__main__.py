@@ -26,7 +26,8 @@ from daybreak_server.adapters.kube.client import JSON_PATCH, POOLS
 from daybreak_server.adapters.kube.login import connect
 from daybreak_server.local.free_ports import free_port
 from daybreak_server.operator.crd.definition import definition
-from daybreak_server.operator.crd.resource import GROUP, PLURAL, VERSION
+from daybreak_server.operator.crd.resource import PLURAL
+from daybreak_server.ports.cluster import API_GROUP, API_VERSION
 from testkit.kubernetes.waiting import wait_until
 from testkit.log import log
 from verification.benchmarks.operator import rows
@@ -61,7 +62,7 @@ class Testbed:
         """Create all pools, at zero."""
         for name in self.names:
             body = {
-                "apiVersion": f"{GROUP}/{VERSION}",
+                "apiVersion": f"{API_GROUP}/{API_VERSION}",
                 "kind": "GeneratorPool",
                 "metadata": {"name": name},
                 "spec": _spec(self.size.hosts),

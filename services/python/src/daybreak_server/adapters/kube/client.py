@@ -21,6 +21,8 @@ from urllib3.exceptions import HTTPError
 from daybreak_server.adapters.kube import parse, refusal_causes
 from daybreak_server.adapters.kube.cache import Cache
 from daybreak_server.ports.cluster import (
+    API_GROUP,
+    API_VERSION,
     POOL_LABEL,
     ClusterConflictError,
     ClusterError,
@@ -32,7 +34,7 @@ from daybreak_server.ports.cluster import (
 )
 
 RAY = ("ray.io", "v1")
-POOLS = ("daybreak.dev", "v1alpha1")
+POOLS = (API_GROUP, API_VERSION)
 JSON_PATCH = "application/json-patch+json"
 TIMEOUT_S = 10.0
 SYNC_S = 300.0

@@ -20,8 +20,8 @@ from daybreak_server.domain.ids import TaskId, pool_of
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.ports.tasks import TaskStore
+from daybreak_server.settings.pool_workload import workload_spec
 from daybreak_server.settings.tree import PoolSettings, Settings
-from daybreak_server.workloads import discovery
 from daybreak_server.workloads.base import WorkloadSpec
 from daybreak_server.workloads.inputs import ChangedInputError, context_of, restored, stored_form
 
@@ -42,9 +42,7 @@ class PoolEntry:
     @classmethod
     def of(cls, name: str, settings: PoolSettings) -> PoolEntry:
         """Look up the pool's workload. :raises UnknownWorkloadError: if it is not installed."""
-        spec = discovery.spec(
-            settings.workload, kind=settings.kind, not_for_jobs=settings.not_for_jobs, ranks=settings.ranks
-        )
+        spec = workload_spec(settings)
         return cls(name, settings, spec, context_of(spec, settings.workload_options))
 
     @property

@@ -101,14 +101,13 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _pools(settings: Settings) -> Iterator[Check]:
     from daybreak_server.batching.iterations import strategy_names
+    from daybreak_server.settings.pool_workload import workload_spec
     from daybreak_server.workloads import discovery
 
     for name, pool in settings.pools.items():
         what = f"pool {name}"
         try:
-            spec = discovery.spec(
-                pool.workload, kind=pool.kind, not_for_jobs=pool.not_for_jobs, ranks=pool.ranks
-            )
+            spec = workload_spec(pool)
             spec.limits(pool.workload_options)
         except discovery.WrongKindError as exc:
             yield error(what, str(exc), f"correct pools.{name}.kind or .workload")

@@ -36,14 +36,10 @@ def demand_pools(settings: Settings) -> list[str]:
 
 
 def _kind(pool: PoolSettings) -> PoolKind | None:
-    from daybreak_server.workloads import discovery
+    from daybreak_server.settings.pool_workload import workload_spec
 
     try:
-        return PoolKind(
-            discovery.spec(
-                pool.workload, kind=pool.kind, not_for_jobs=pool.not_for_jobs, ranks=pool.ranks
-            ).kind
-        )
+        return PoolKind(workload_spec(pool).kind)
     except Exception:  # a third-party workload may raise anything
         return None
 

@@ -22,8 +22,8 @@ from typing import Any, Protocol
 import kopf
 
 from daybreak_server.operator.controller.reconciler import Reconciler
-from daybreak_server.operator.crd.resource import GROUP, PLURAL, VERSION
-from daybreak_server.ports.cluster import POOL_LABEL
+from daybreak_server.operator.crd.resource import PLURAL
+from daybreak_server.ports.cluster import API_GROUP, API_VERSION, POOL_LABEL
 
 _log = logging.getLogger(__name__)
 DEBOUNCE_S = 0.05
@@ -176,7 +176,7 @@ def registry(sink: WatchSink, start: Callable[[], Runtime]) -> kopf.OperatorRegi
     kopf.on.startup(registry=handlers)(begin)
     kopf.on.cleanup(registry=handlers)(finish)
     kopf.on.probe(id="loops", registry=handlers, errors=kopf.ErrorsMode.PERMANENT)(liveness)
-    kopf.on.event(GROUP, VERSION, PLURAL, registry=handlers)(pool)
+    kopf.on.event(API_GROUP, API_VERSION, PLURAL, registry=handlers)(pool)
     kopf.on.event(*_CLUSTERS, registry=handlers)(cluster)
     kopf.on.event(*_PODS, registry=handlers)(pod)
     kopf.on.event(*_EVENTS, registry=handlers)(warning)

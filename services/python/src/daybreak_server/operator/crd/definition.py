@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from daybreak_server.domain.names import API_APPLICATION, POOL_NAME
-from daybreak_server.operator.crd.resource import GROUP, KIND, PLURAL, VERSION, PoolSpec, PoolStatus
+from daybreak_server.operator.crd.resource import KIND, PLURAL, PoolSpec, PoolStatus
+from daybreak_server.ports.cluster import API_GROUP, API_VERSION
 
-NAME = f"{PLURAL}.{GROUP}"
+NAME = f"{PLURAL}.{API_GROUP}"
 _FREE = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 _OPERATORS = ("replicas", "minReplicas", "maxReplicas", "numOfHosts", "groupName", "suspend")
 """Worker group fields that a GeneratorPool must not contain, because only the operator may set them."""
@@ -78,7 +79,7 @@ def definition() -> dict[str, Any]:
         "kind": "CustomResourceDefinition",
         "metadata": {"name": NAME},
         "spec": {
-            "group": GROUP,
+            "group": API_GROUP,
             "scope": "Namespaced",
             "names": {
                 "kind": KIND,
@@ -90,7 +91,7 @@ def definition() -> dict[str, Any]:
             },
             "versions": [
                 {
-                    "name": VERSION,
+                    "name": API_VERSION,
                     "served": True,
                     "storage": True,
                     "subresources": {

@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 from daybreak_server.domain.names import environment_variable
-from daybreak_server.operator.crd.resource import GROUP, GeneratorPool
-from daybreak_server.ports.cluster import POOL_LABEL
+from daybreak_server.operator.crd.resource import GeneratorPool
+from daybreak_server.ports.cluster import API_GROUP, POOL_LABEL
 
-ROLE_LABEL = f"{GROUP}/role"
+ROLE_LABEL = f"{API_GROUP}/role"
 RANK_ROLE = "rank"
 WORKER_GROUP = "ranks"
 SERVE_PORT = 8265

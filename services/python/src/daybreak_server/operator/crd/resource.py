@@ -27,8 +27,6 @@ from pydantic.alias_generators import to_camel
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.pools import WAKE_PHASES, WakePhase
 
-GROUP = "daybreak.dev"
-VERSION = "v1alpha1"
 KIND = "GeneratorPool"
 PLURAL = "generatorpools"
 Weekday = Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]

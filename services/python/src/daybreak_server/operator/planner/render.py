@@ -15,8 +15,8 @@ from typing import Any
 
 from daybreak_server.domain.names import API_APPLICATION
 from daybreak_server.operator.crd import names
-from daybreak_server.operator.crd.resource import GROUP, KIND, VERSION, GeneratorPool
-from daybreak_server.ports.cluster import POOL_LABEL, RANKS_ANNOTATION, REVISION_LABEL
+from daybreak_server.operator.crd.resource import KIND, GeneratorPool
+from daybreak_server.ports.cluster import API_GROUP, API_VERSION, POOL_LABEL, RANKS_ANNOTATION, REVISION_LABEL
 
 MAX_REPLICAS = 10_000
 LEAVE_S = 25
@@ -55,7 +55,7 @@ def cluster(pool: GeneratorPool, *, replicas: int, suspend: bool) -> dict[str, A
             "annotations": {**template.annotations, RANKS_ANNOTATION: str(pool.spec.ranks)},
             "ownerReferences": [
                 {
-                    "apiVersion": f"{GROUP}/{VERSION}",
+                    "apiVersion": f"{API_GROUP}/{API_VERSION}",
                     "kind": KIND,
                     "name": pool.name,
                     "uid": pool.uid,
