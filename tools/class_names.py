@@ -1,4 +1,7 @@
-"""Checks that each public class of the server has a unique name. ``TWINS`` has the exceptions and their reasons."""
+"""Checks that each public class has a unique name in its distribution. ``TWINS`` has the exceptions and their reasons.
+
+The SDK and the server may use the same name, such as ``Task``: the SDK's class is the client's view of the server's.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-SERVER = Path("services/python/src/daybreak_server")
+DISTRIBUTIONS = (Path("services/python/src/daybreak_server"), Path("controlplane-sdk/src/daybreak"))
 TWINS: dict[str, str] = {}
 """Name → why two classes may share it."""
 
@@ -41,8 +44,12 @@ def problems(found: Mapping[str, list[Path]], twins: Iterable[str]) -> list[str]
 
 
 def main() -> int:
-    bad = problems(public_classes(SERVER.rglob("*.py")), TWINS)
-    print("\n".join(bad) or "class names: every public class of the server has a name of its own")
+    bad = [
+        problem
+        for folder in DISTRIBUTIONS
+        for problem in problems(public_classes(folder.rglob("*.py")), TWINS)
+    ]
+    print("\n".join(bad) or "class names: every public class has a name of its own in its distribution")
     return 1 if bad else 0
 
 

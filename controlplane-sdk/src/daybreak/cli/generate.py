@@ -18,8 +18,8 @@ from daybreak.cli import options
 from daybreak.cli.destinations import Destination
 from daybreak.cli.exit_codes import Exit, UsageError, report_errors
 from daybreak.cli.follow import TaskFollower
+from daybreak.cli.global_options import global_options
 from daybreak.cli.output import Output
-from daybreak.cli.session import session_of
 from daybreak.cli.summary import download_main_artifact, report
 from daybreak.core import targets
 from daybreak.errors import DaybreakError, InvalidInputError
@@ -211,7 +211,7 @@ def _submit(
 ) -> None:
     if not submit_options.detach:
         _check_destinations(submit_options)
-    with session_of(context).client() as client, _explain_text_values(client, pool, inputs):
+    with global_options(context).client() as client, _explain_text_values(client, pool, inputs):
         task = client.submit(
             pool,
             inputs,

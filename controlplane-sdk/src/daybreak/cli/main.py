@@ -11,8 +11,8 @@ from daybreak.cli import models, tasks
 from daybreak.cli.commands import CommandGroup
 from daybreak.cli.exit_codes import exit_help
 from daybreak.cli.generate import generate, submit
+from daybreak.cli.global_options import GlobalOptions
 from daybreak.cli.pools import pools
-from daybreak.cli.session import Session
 from daybreak.cli.speak import speak
 from daybreak.cli.trace import trace
 from daybreak.cli.workers import workers
@@ -71,7 +71,7 @@ def main(
 
     $ daybreak speak --to German speech.wav
     """
-    context.obj = Session(url=url)
+    context.obj = GlobalOptions(url=url)
 
 
 def run() -> None:

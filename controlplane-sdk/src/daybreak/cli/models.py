@@ -13,9 +13,9 @@ import typer
 from daybreak.cli import model_options as options
 from daybreak.cli.exit_codes import Exit, UsageError, report_errors
 from daybreak.cli.generate import parse_values
+from daybreak.cli.global_options import global_options
 from daybreak.cli.options import JsonOption
 from daybreak.cli.output import Output, seconds, size
-from daybreak.cli.session import session_of
 from daybreak.errors import AuthError, ConflictError, DaybreakError, InvalidInputError
 from daybreak.sync import Client
 from daybreak.wire import Model, ModelState, WorkerModel
@@ -61,7 +61,7 @@ def register(
     $ daybreak models register tiny /models/tiny.gguf --engine llama.cpp --arg ctx_size=4096 --replicas 4
     """
     output = Output(as_json=as_json)
-    with report_errors(output), session_of(context).client() as client, _with_hints(alias):
+    with report_errors(output), global_options(context).client() as client, _with_hints(alias):
         if wait and not min_replicas:
             raise UsageError(
                 "--wait needs --min-replicas 1 or more: without it, the model starts with its first request"
@@ -101,7 +101,7 @@ def list_models(context: typer.Context, as_json: JsonOption = False) -> None:
     $ daybreak models list --json | jq -r 'select(.state == "failed") | .id'
     """
     output = Output(as_json=as_json)
-    with report_errors(output), session_of(context).client() as client:
+    with report_errors(output), global_options(context).client() as client:
         models = client.models.list()
         if as_json:
             for model in models:
@@ -121,7 +121,7 @@ def show(context: typer.Context, alias: options.Alias, as_json: JsonOption = Fal
     $ daybreak models show small
     """
     output = Output(as_json=as_json)
-    with report_errors(output), session_of(context).client() as client:
+    with report_errors(output), global_options(context).client() as client:
         model = client.models.get(alias)
         if as_json:
             output.json(model.to_json())
@@ -141,7 +141,7 @@ def delete(context: typer.Context, alias: options.Alias, as_json: JsonOption = F
     $ daybreak models delete small
     """
     output = Output(as_json=as_json)
-    with report_errors(output), session_of(context).client() as client, _with_hints(alias):
+    with report_errors(output), global_options(context).client() as client, _with_hints(alias):
         client.models.delete(alias)
         if as_json:
             output.json({"id": alias, "deleted": True})

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from daybreak.cli.exit_codes import report_errors
+from daybreak.cli.global_options import global_options
 from daybreak.cli.options import JsonOption
 from daybreak.cli.output import Output, seconds
-from daybreak.cli.session import session_of
 from daybreak.cli.timeline import phase_label, ranks
 from daybreak.wire import Pool, PoolGroup, PoolSessions
 from daybreak.wire.pools import NOT_WAKING
@@ -33,7 +33,7 @@ def pools(
     $ daybreak pools video --json | jq .input_schema
     """
     output = Output(as_json=as_json)
-    with report_errors(output), session_of(context).client() as client:
+    with report_errors(output), global_options(context).client() as client:
         shown = (client.pool(name),) if name is not None else client.pools()
         if as_json:
             for pool in shown:

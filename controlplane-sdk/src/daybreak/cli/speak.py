@@ -14,8 +14,8 @@ from daybreak.cli import options
 from daybreak.cli.audio import Audio, open_audio
 from daybreak.cli.escaping import visible
 from daybreak.cli.exit_codes import Exit, report_errors
+from daybreak.cli.global_options import global_options
 from daybreak.cli.output import Output
-from daybreak.cli.session import session_of
 from daybreak.errors import DaybreakError
 from daybreak.live_session import LiveSession
 from daybreak.sync import Client
@@ -71,7 +71,7 @@ def speak(
     with report_errors(output):
         stopped = threading.Event()
         audio = open_audio(file, rate=rate, encoding=encoding, stopped=stopped.is_set)
-        with session_of(context).client() as client:
+        with global_options(context).client() as client:
             live = client.sessions.open(
                 to,
                 source=source,

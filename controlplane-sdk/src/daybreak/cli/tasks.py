@@ -10,9 +10,9 @@ import typer
 from daybreak.cli.destinations import OUT, Destination
 from daybreak.cli.exit_codes import EXIT_OF_STATE, Exit, UsageError, report_errors
 from daybreak.cli.follow import TaskFollower
+from daybreak.cli.global_options import global_options
 from daybreak.cli.options import JsonOption, PreviewsOption, TaskId
 from daybreak.cli.output import Output, age, seconds, size
-from daybreak.cli.session import session_of
 from daybreak.cli.summary import report
 from daybreak.cli.timeline import phase_label
 from daybreak.core.download import artifact_of
@@ -47,7 +47,7 @@ def list_tasks(
     $ daybreak tasks list --limit 1000 --json | jq -r 'select(.state == "failed") | .id'
     """
     output = Output(as_json=as_json)
-    with report_errors(output), session_of(context).client() as client:
+    with report_errors(output), global_options(context).client() as client:
         tasks = client.list(pool=pool, state=state, order="asc" if oldest_first else "desc", limit=limit)
         if as_json:
             for task in tasks:
@@ -63,7 +63,7 @@ def list_tasks(
 def show(context: typer.Context, task_id: TaskId, as_json: JsonOption = False) -> None:
     """Show a task: its state, input, times, files and GPU time."""
     output = Output(as_json=as_json)
-    with report_errors(output), session_of(context).client() as client:
+    with report_errors(output), global_options(context).client() as client:
         task = client.get(task_id)
         if as_json:
             output.json(task.to_json())
@@ -91,7 +91,7 @@ def watch(
     $ daybreak tasks watch video_01JD… --json | jq -r 'select(.type == "progress") | .data.fraction'
     """
     output = Output(as_json=as_json)
-    with report_errors(output), session_of(context).client() as client:
+    with report_errors(output), global_options(context).client() as client:
         if after is not None:
             require_event_id(after)
         task = client.get(task_id)
@@ -129,7 +129,7 @@ def logs(
     $ daybreak tasks logs video_01JD… --json | jq -r 'select(.level == "warning") | .message'
     """
     output = Output(as_json=as_json)
-    with report_errors(output), session_of(context).client() as client:
+    with report_errors(output), global_options(context).client() as client:
         for line in client.logs(task_id, follow=follow, after=after):
             if as_json:
                 output.json(line.to_json())
@@ -143,7 +143,7 @@ def logs(
 def cancel(context: typer.Context, task_id: TaskId, as_json: JsonOption = False) -> None:
     """Cancel a task. A running task stops at the end of its current step; a task that has ended stays as it is."""
     output = Output(as_json=as_json)
-    with report_errors(output), session_of(context).client() as client:
+    with report_errors(output), global_options(context).client() as client:
         task = client.cancel(task_id)
         if as_json:
             output.json(task.to_json())
@@ -157,7 +157,7 @@ def cancel(context: typer.Context, task_id: TaskId, as_json: JsonOption = False)
 def replay(context: typer.Context, task_id: TaskId, as_json: JsonOption = False) -> None:
     """Submit a new task with the input of a task that has ended, and print its id."""
     output = Output(as_json=as_json)
-    with report_errors(output), session_of(context).client() as client:
+    with report_errors(output), global_options(context).client() as client:
         task = client.replay(task_id)
         if as_json:
             output.json(task.to_json())
@@ -198,7 +198,7 @@ def download(
     $ daybreak tasks download video_01JD… -o files/
     """
     output = Output(as_json=as_json)
-    with report_errors(output), session_of(context).client() as client:
+    with report_errors(output), global_options(context).client() as client:
         if out is not None and folder is not None:
             raise UsageError("-d is the old name of -o: use only one of them")
         destination = Destination.of(out, as_json=as_json)
@@ -232,7 +232,7 @@ def _no_files(output: Output, task: Task) -> Exit:
 def delete(context: typer.Context, task_id: TaskId, as_json: JsonOption = False) -> None:
     """Delete a task that has ended, with its events and files. Cancel a running task first."""
     output = Output(as_json=as_json)
-    with report_errors(output), session_of(context).client() as client:
+    with report_errors(output), global_options(context).client() as client:
         client.delete(task_id)
         if as_json:
             output.json({"id": task_id, "deleted": True})

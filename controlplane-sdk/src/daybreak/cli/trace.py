@@ -8,9 +8,9 @@ import typer
 
 from daybreak.cli import waterfall
 from daybreak.cli.exit_codes import report_errors
+from daybreak.cli.global_options import global_options
 from daybreak.cli.options import JsonOption, TaskId
 from daybreak.cli.output import Output, seconds
-from daybreak.cli.session import session_of
 from daybreak.cli.waterfall import MIN_BAR, Row
 from daybreak.core.task_trace import TaskTrace, trace_of
 from daybreak.core.trace_json import to_json
@@ -29,7 +29,7 @@ def trace(context: typer.Context, task_id: TaskId, as_json: JsonOption = False) 
     $ daybreak trace video_01JD… --json | jq '.parts[] | select(.kind == "attempt") | .outcome'
     """
     output = Output(as_json=as_json)
-    with report_errors(output), session_of(context).client() as client:
+    with report_errors(output), global_options(context).client() as client:
         task = client.get(task_id)
         traced = trace_of(task, client.history(task))
     if as_json:

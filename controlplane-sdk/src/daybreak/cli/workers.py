@@ -7,9 +7,9 @@ from collections import Counter
 import typer
 
 from daybreak.cli.exit_codes import report_errors
+from daybreak.cli.global_options import global_options
 from daybreak.cli.options import JsonOption
 from daybreak.cli.output import Output, size
-from daybreak.cli.session import session_of
 from daybreak.wire import Worker, WorkerModelState
 
 
@@ -26,7 +26,7 @@ def workers(context: typer.Context, as_json: JsonOption = False) -> None:
     $ daybreak workers --json | jq -r '.models[] | select(.state == "failed") | .last_lines[]'
     """
     output = Output(as_json=as_json)
-    with report_errors(output), session_of(context).client() as client:
+    with report_errors(output), global_options(context).client() as client:
         found = client.workers.list()
         if as_json:
             for worker in found:

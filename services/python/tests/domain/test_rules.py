@@ -13,7 +13,7 @@ from daybreak_server.domain.errors import InvalidTransitionError
 from daybreak_server.domain.ids import AttemptToken, attempt_of, new_task_id, pool_of, ulid
 from daybreak_server.domain.policy import BACKOFF_BASE_MS, BACKOFF_MAX_MS
 from daybreak_server.domain.tasks import Failed, Finished, NewTask, State
-from daybreak_server.domain.transitions import TABLE, Event, Facts, row, target
+from daybreak_server.domain.transitions import TABLE, Facts, Trigger, row, target
 from verification.queue_model.backoff import backoff_ms
 from verification.queue_model.fairness import FairQueue, order
 from verification.queue_model.pool import ModelPool
@@ -26,7 +26,7 @@ ALL_FACTS = [
 
 def test_a_terminal_state_rejects_every_event() -> None:
     """No event moves a task out of a terminal state."""
-    for state, event, facts in itertools.product(filter(lambda s: s.terminal, State), Event, ALL_FACTS):
+    for state, event, facts in itertools.product(filter(lambda s: s.terminal, State), Trigger, ALL_FACTS):
         with pytest.raises(InvalidTransitionError):
             target(state, event, facts)
 
@@ -35,7 +35,7 @@ def test_every_row_of_the_transition_table_is_used() -> None:
     """Each row of the table decides at least one case; the rows before it do not shadow it."""
     used = set()
     states: list[State | None] = [None, *State]
-    for state, event, facts in itertools.product(states, Event, [*ALL_FACTS, Facts(delayed=True)]):
+    for state, event, facts in itertools.product(states, Trigger, [*ALL_FACTS, Facts(delayed=True)]):
         try:
             used.add(id(row(state, event, facts)))
         except InvalidTransitionError:
@@ -45,8 +45,14 @@ def test_every_row_of_the_transition_table_is_used() -> None:
 
 def test_every_end_of_an_attempt_leads_to_another_state() -> None:
     """The table has a next state for each end of an attempt, and a requested cancel always wins."""
-    ending_events = set(Event) - {Event.SUBMIT, Event.CLAIM, Event.REPORT, Event.CANCEL, Event.DUE}
-    ending_events -= {Event.START_DEADLINE, Event.RUN_DEADLINE}
+    ending_events = set(Trigger) - {
+        Trigger.SUBMIT,
+        Trigger.CLAIM,
+        Trigger.REPORT,
+        Trigger.CANCEL,
+        Trigger.DUE,
+    }
+    ending_events -= {Trigger.START_DEADLINE, Trigger.RUN_DEADLINE}
     for event, facts in itertools.product(ending_events, ALL_FACTS):
         next_state = target(State.RUNNING, event, facts)
         assert next_state is not State.RUNNING
@@ -56,7 +62,7 @@ def test_every_end_of_an_attempt_leads_to_another_state() -> None:
 def test_the_error_of_an_invalid_transition_shows_the_history() -> None:
     """The error lists the events that brought the task to its current state."""
     with pytest.raises(InvalidTransitionError, match="submit → claim → finish") as caught:
-        target(State.SUCCEEDED, Event.CLAIM, Facts(), history=["submit", "claim", "finish"])
+        target(State.SUCCEEDED, Trigger.CLAIM, Facts(), history=["submit", "claim", "finish"])
     assert caught.value.history == ("submit", "claim", "finish")
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from daybreak_server.domain.models import Demand, ModelRecord, ReplicaState, WorkerRecord
 from daybreak_server.domain.placement import HOST
 from daybreak_server.model_placement.plan import plan, removable
-from daybreak_server.ports.registry import PlacementPlan, RegistryView, Wake
+from daybreak_server.ports.registry import ModelWake, PlacementPlan, RegistryView
 from testkit.registry_driver import model, plan_with, report, worker
 
 GB = 10**9
@@ -114,15 +114,15 @@ def test_a_replica_that_was_lost_and_that_nobody_needs_asks_for_no_worker() -> N
 
 def test_a_wake_lasts_from_the_first_request_to_the_first_ready_replica() -> None:
     seen = view(model(), workers=(worker(),), demand={"chat": busy(1)})
-    assert plan(seen).wakes == {"chat": Wake(since_ms=NOW_MS)}
+    assert plan(seen).wakes == {"chat": ModelWake(since_ms=NOW_MS)}
     seen = planned(seen, later_ms=1000, workers=(worker(replicas=[report(state=ReplicaState.STARTING)]),))
-    assert plan(seen).wakes == {"chat": Wake(since_ms=NOW_MS)}
+    assert plan(seen).wakes == {"chat": ModelWake(since_ms=NOW_MS)}
     seen = planned(seen, later_ms=1500, workers=(worker(replicas=[report()]),))
-    assert plan(seen).wakes == {"chat": Wake(last_s=2.5)}
+    assert plan(seen).wakes == {"chat": ModelWake(last_s=2.5)}
     seen = planned(seen, later_ms=60_000, demand={"chat": idle(300)})
-    assert plan(seen).wakes == {"chat": Wake(last_s=2.5)}
+    assert plan(seen).wakes == {"chat": ModelWake(last_s=2.5)}
     seen = planned(seen, later_ms=60_000, demand={"chat": busy(1)}, workers=(worker(),))
-    assert plan(seen).wakes == {"chat": Wake(since_ms=seen.now_ms, last_s=2.5)}
+    assert plan(seen).wakes == {"chat": ModelWake(since_ms=seen.now_ms, last_s=2.5)}
 
 
 def test_a_wake_that_nobody_waits_for_any_more_is_not_measured() -> None:
@@ -211,7 +211,7 @@ def registries(draw: st.DrawFn) -> RegistryView:
         )
     )
     wakes = {
-        alias: Wake(
+        alias: ModelWake(
             since_ms=draw(st.one_of(st.none(), st.integers(0, NOW_MS))),
             last_s=draw(st.sampled_from([None, 2.5])),
         )

@@ -10,7 +10,7 @@ from daybreak_server.domain.models import ModelRecord, ReplicaReport, ReplicaSta
 from daybreak_server.domain.placement import HOST, Placement, Replica
 from daybreak_server.observability.model_metrics import MODELS_MAX, ModelMetrics
 from daybreak_server.observability.pool_metrics import STATE_S
-from daybreak_server.ports.registry import PlacementPlan, RegistryView, Wake
+from daybreak_server.ports.registry import ModelWake, PlacementPlan, RegistryView
 
 
 def read(metrics: ModelMetrics, name: str) -> dict[tuple[str, ...], float]:
@@ -83,7 +83,7 @@ def test_wanted_replicas_without_room_are_those_that_the_plan_places_nowhere() -
 def test_a_wake_grows_while_the_view_is_as_it_was() -> None:
     now = [0.0]
     metrics = ModelMetrics(clock=lambda: now[0])
-    wakes = {"chat": Wake(since_ms=90_000), "quiet": Wake(last_s=7.5)}
+    wakes = {"chat": ModelWake(since_ms=90_000), "quiet": ModelWake(last_s=7.5)}
     metrics.update(registry(model("chat"), model("quiet"), plan=PlacementPlan(wakes=wakes)))
     assert read(metrics, "daybreak_model_wake_elapsed_seconds") == {("chat",): 10, ("quiet",): 0}
     now[0] = 2.5
@@ -115,7 +115,7 @@ def test_models_beyond_the_limit_are_counted_together() -> None:
     records = [model(name, created_ms=number) for number, name in enumerate(names)]
     plan = PlacementPlan(
         wanted=dict.fromkeys(names, 2),
-        wakes={names[-2]: Wake(since_ms=99_000), names[-1]: Wake(since_ms=95_000, last_s=3.0)},
+        wakes={names[-2]: ModelWake(since_ms=99_000), names[-1]: ModelWake(since_ms=95_000, last_s=3.0)},
     )
     ready = [(name, ReplicaState.READY) for name in names]
     view = registry(*reversed(records), plan=plan, workers=(worker("a", *ready),))

@@ -20,7 +20,7 @@ from testkit.valkey import Server
 sys.path.insert(0, str(Path(__file__).parent))
 
 from daybreak_server.domain.tasks import State
-from daybreak_server.domain.transitions import TABLE, Event, Facts, row
+from daybreak_server.domain.transitions import TABLE, Facts, Trigger, row
 from verification.exhaustive.flaws import FLAWS, STUCK
 from verification.exhaustive.leaders import World
 from verification.exhaustive.machine import LEASE, Move, Store
@@ -100,7 +100,7 @@ def _row_of(move: Move) -> object:
     before, event, (ahead, cancel, late, last, enough), after = move
     facts = Facts(delayed=ahead, cancel=cancel, overdue=late, last_strike=last, releases_exhausted=enough)
     states = {letter: State(name) for name, letter in LETTERS.items()}
-    table_row = row(states.get(before), Event(event), facts)
+    table_row = row(states.get(before), Trigger(event), facts)
     assert table_row.target is states[after], (move, table_row.effect)
     return table_row
 

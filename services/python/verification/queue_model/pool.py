@@ -30,10 +30,10 @@ from daybreak_server.domain.tasks import (
     Released,
     State,
 )
-from daybreak_server.domain.transitions import Event, Facts, target
+from daybreak_server.domain.transitions import Facts, Trigger, target
 from verification.queue_model.backoff import backoff_ms
 from verification.queue_model.fairness import FairQueue, order
-from verification.queue_model.state import Attempt, ModelGroup, ModelTask, report_due, unexplained
+from verification.queue_model.state import ModelAttempt, ModelGroup, ModelTask, report_due, unexplained
 from verification.queue_model.totals import ModelTotals
 
 
@@ -80,7 +80,7 @@ class ModelPool:
             task.start_by = max(start, self.now) + new.start_within_ms
         self.tasks[new.id] = task
         delayed = start > self.now
-        task.state = target(None, Event.SUBMIT, Facts(delayed=delayed))
+        task.state = target(None, Trigger.SUBMIT, Facts(delayed=delayed))
         if delayed:
             task.due_ms = start
             self.totals.counts["submitted_delayed"] += 1
@@ -97,7 +97,7 @@ class ModelPool:
             return None
         if not task.state.terminal and task.cancel_at is None:
             task.cancel_at, task.cancel_reason, task.cancel_step = self.now, reason, task.step
-            self._move(task, Event.CANCEL)
+            self._move(task, Trigger.CANCEL)
         return task.state
 
     def delete(self, task_id: str) -> int:
@@ -148,7 +148,7 @@ class ModelPool:
         task = self.tasks.get(task_id)
         if task is None or task.running is None or task.running.token != token:
             return Control.STALE
-        self._move(task, Event.REPORT)
+        self._move(task, Trigger.REPORT)
         task.running.lease_end = self.lease_clock + lease_ms
         task.step = task.step if step is None else step
         if resumed_from_step is not None:
@@ -174,13 +174,13 @@ class ModelPool:
             return task.state, True
         match outcome:
             case Finished(artifacts=artifacts):
-                self._move(task, Event.FINISH, artifacts=artifacts)
+                self._move(task, Trigger.FINISH, artifacts=artifacts)
             case Failed(permanent=permanent):
-                self._move(task, Event.PERMANENT if permanent else Event.ERROR, failed=outcome)
+                self._move(task, Trigger.PERMANENT if permanent else Trigger.ERROR, failed=outcome)
             case Released(reason=reason):
-                self._move(task, Event.RELEASE, why=reason)
+                self._move(task, Trigger.RELEASE, why=reason)
             case _:
-                self._move(task, Event.STOPPED, why="stopped")
+                self._move(task, Trigger.STOPPED, why="stopped")
         task.settled = (token, task.state)
         return task.state, False
 
@@ -217,11 +217,11 @@ class ModelPool:
             self._expire(task)
         due = [t for t in self.tasks.values() if t.state is State.DELAYED and (t.due_ms or 0) <= self.now]
         for task in sorted(due, key=lambda task: (task.due_ms or 0, task.new.id)):
-            self._move(task, Event.DUE)
+            self._move(task, Trigger.DUE)
         held = [(t.running.lease_end, t) for t in self.tasks.values() if t.running is not None]
         lost = [(end, task) for end, task in held if self._over(end)]
         for _, task in sorted(lost, key=lambda pair: (pair[0], pair[1].new.id)):
-            self._move(task, Event.LEASE_LOST)
+            self._move(task, Trigger.LEASE_LOST)
         self._reap_groups()
         expiring, garbage = (report_due(names, self.now) for names in (self.expiring, self.garbage))
         return len(due), len(lost), len(late), expiring, garbage
@@ -257,15 +257,15 @@ class ModelPool:
         task.events.append((kind, attempt, data))
 
     def _start(self, task: ModelTask, group: str, *, ranks: int, lease_ms: int, nonce: str) -> None:
-        task.state = target(task.state, Event.CLAIM, Facts(), history=task.history)
-        task.history.append(Event.CLAIM)
+        task.state = target(task.state, Trigger.CLAIM, Facts(), history=task.history)
+        task.history.append(Trigger.CLAIM)
         self.queue.remove(task.new.tenant, task.place, task.new.id)
         charge = self.queue.serve(task.new.tenant, task.new.estimate_s)
         self.totals.claimed(task.new.priority, self.now - task.queued_ms)
         task.attempt += 1
         token = f"{task.attempt}.{nonce}"
         end = self.lease_clock + lease_ms
-        task.running = Attempt(token, group, ranks, self.steady, charge, end)
+        task.running = ModelAttempt(token, group, ranks, self.steady, charge, end)
         if task.started_ms is None:
             task.started_ms = self.now
             if task.new.run_within_ms is not None:
@@ -281,12 +281,12 @@ class ModelPool:
         self._emit(task, "started", task.attempt, data)
 
     def _expire(self, task: ModelTask) -> None:
-        self._move(task, Event.START_DEADLINE if task.started_ms is None else Event.RUN_DEADLINE)
+        self._move(task, Trigger.START_DEADLINE if task.started_ms is None else Trigger.RUN_DEADLINE)
 
     def _move(
         self,
         task: ModelTask,
-        event: Event,
+        event: Trigger,
         *,
         failed: Failed | None = None,
         why: str = "",
@@ -298,7 +298,7 @@ class ModelPool:
             overdue=self._overdue(task),
             last_strike=task.strikes + 1 >= task.new.max_strikes,
             releases_exhausted=task.releases >= RELEASES_MAX
-            or (event is Event.GROUP_FAILED and task.group_failures >= GROUP_FAILURES_MAX),
+            or (event is Trigger.GROUP_FAILED and task.group_failures >= GROUP_FAILURES_MAX),
         )
         before = task.state
         after = target(before, event, facts, history=task.history)
@@ -313,9 +313,9 @@ class ModelPool:
         token = self._detach(task, event, ended=after.terminal, keep=after is State.SUCCEEDED)
         task.due_ms = None
         if after is State.QUEUED:
-            if event is not Event.DUE:
+            if event is not Trigger.DUE:
                 task.releases += 1
-                task.group_failures += event is Event.GROUP_FAILED
+                task.group_failures += event is Trigger.GROUP_FAILED
                 data = {"reason": "released", "strikes": task.strikes, "delay_s": 0, "message": why}
                 self._emit(task, "retrying", task.attempt, data)
             task.queued_ms = self.now
@@ -346,7 +346,7 @@ class ModelPool:
         }
         self._emit(task, "retrying", task.attempt, data)
 
-    def _detach(self, task: ModelTask, event: Event, *, ended: bool, keep: bool) -> str:
+    def _detach(self, task: ModelTask, event: Trigger, *, ended: bool, keep: bool) -> str:
         """If the task has an attempt, detach and bill this attempt. Returns the attempt's token."""
         attempt, task.running = task.running, None
         if attempt is None:
@@ -367,7 +367,7 @@ class ModelPool:
         if not ended:
             task.resumed_from_step, task.step = None, 0
         group = self.groups.get(attempt.group)
-        silent = event is Event.LEASE_LOST or self._releasing
+        silent = event is Trigger.LEASE_LOST or self._releasing
         if group is not None and task.new.id in group.tasks:
             group.tasks.remove(task.new.id)
         if not keep:
@@ -388,7 +388,7 @@ class ModelPool:
         known = self.groups.get(group)
         for held in [] if known is None else [task for task in known.tasks if task not in kept]:
             self._releasing = True  # its group did not release it, and may still be writing files
-            self._move(self.tasks[held], Event.GROUP_FAILED, why=why)
+            self._move(self.tasks[held], Trigger.GROUP_FAILED, why=why)
             self._releasing = False
 
     def _reap_groups(self) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 from daybreak_server.domain.policy import CLEANUP_RETRY_MS, GROUP_FAILURES_MAX, RELEASES_MAX
 from daybreak_server.domain.tasks import ArtifactRef, CheckpointRef, Failed, NewTask, State
-from daybreak_server.domain.transitions import Event
+from daybreak_server.domain.transitions import Trigger
 
 
 @dataclass(slots=True)
-class Attempt:
+class ModelAttempt:
     """A running attempt."""
 
     token: str
@@ -40,7 +40,7 @@ class ModelTask:
     releases: int = 0
     group_failures: int = 0
     """How many of the releases came from groups that failed."""
-    running: Attempt | None = None
+    running: ModelAttempt | None = None
     queued_ms: int = 0
     """When the task last entered the queue."""
     step: int = 0
@@ -105,13 +105,13 @@ class ModelGroup:
         return {"wake": {**self.wake, "since_ready_s": max(0, now - self.ready_ms) / 1000}}
 
 
-def unexplained(task: ModelTask, event: Event, why: str) -> Failed:
+def unexplained(task: ModelTask, event: Trigger, why: str) -> Failed:
     """The failure of an attempt whose group reported no failure."""
-    if event is Event.LEASE_LOST and task.running is not None:
+    if event is Trigger.LEASE_LOST and task.running is not None:
         group = task.running.group
         message = f"Group {group} stopped renewing the lease of the task. The log of the group may say why."
         return Failed(code="lease_lost", message=message, reason="lease_lost")
-    if event is Event.GROUP_FAILED and task.group_failures >= GROUP_FAILURES_MAX:
+    if event is Trigger.GROUP_FAILED and task.group_failures >= GROUP_FAILURES_MAX:
         many = f"more than {GROUP_FAILURES_MAX} times"
         message = f"The groups that ran this task failed {many}. Look for the cause in their logs. Last failure: {why}"
         return Failed(code="group_failed", message=message)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from daybreak_server.domain import policy
 from daybreak_server.domain.pool_totals import DELETED, OTHER
 from daybreak_server.domain.tasks import State
-from daybreak_server.domain.transitions import Event
-from verification.queue_model.state import Attempt, ModelTask
+from daybreak_server.domain.transitions import Trigger
+from verification.queue_model.state import ModelAttempt, ModelTask
 
 _WASTE = {State.CANCELLED: "cancel", State.EXPIRED: "expiry", State.FAILED: "failure"}
 
@@ -32,14 +32,16 @@ class ModelTotals:
         """A task was claimed."""
         self.observe(f"wait:{priority}", policy.WAIT_BUCKETS_MS, max(0, waited_ms))
 
-    def moved(self, task: ModelTask, before: State, event: Event, *, now: int, why: str, reason: str) -> None:
+    def moved(
+        self, task: ModelTask, before: State, event: Trigger, *, now: int, why: str, reason: str
+    ) -> None:
         """The state of a task has changed from ``before`` to ``task.state``.
 
         :param why: Why the task was released, if it was.
         :param reason: Why the task got a strike, if it did.
         """
         after = task.state
-        self.counts["leases_lost"] += event is Event.LEASE_LOST
+        self.counts["leases_lost"] += event is Trigger.LEASE_LOST
         if before is State.DELAYED and after is State.QUEUED:
             self.counts["promoted"] += 1
         if before is State.RUNNING and after is State.QUEUED:
@@ -54,7 +56,7 @@ class ModelTotals:
             self.observe("cancel", policy.CANCEL_BUCKETS_MS, max(0, now - task.cancel_at))
             self.observe("cancel_steps", policy.CANCEL_STEP_BUCKETS, max(0, task.step - task.cancel_step))
 
-    def bill(self, task: ModelTask, attempt: Attempt, *, used: int, wasted: int) -> None:
+    def bill(self, task: ModelTask, attempt: ModelAttempt, *, used: int, wasted: int) -> None:
         """An attempt has ended, and the task already has its next state. Count the GPU time of the attempt."""
         if task.state is State.SUCCEEDED:
             self.observe("run", policy.RUN_BUCKETS_MS, used // attempt.ranks)

@@ -16,7 +16,7 @@ from daybreak_server.domain.policy import GROUP_FAILURES_MAX, RELEASES_MAX
 from daybreak_server.domain.tasks import State
 
 
-class Event(StrEnum):
+class Trigger(StrEnum):
     """What can happen to a task."""
 
     SUBMIT = "submit"
@@ -66,13 +66,13 @@ class TransitionRow:
     """One row of the table: in each of ``sources``, each of ``events`` leads to ``target`` if ``guard`` holds."""
 
     sources: frozenset[State | None]
-    events: tuple[Event, ...]
+    events: tuple[Trigger, ...]
     target: State
     guard: Guard
     effect: str
     """What the transition does, for the documentation."""
 
-    def matches(self, state: State | None, event: Event, facts: Facts) -> bool:
+    def matches(self, state: State | None, event: Trigger, facts: Facts) -> bool:
         """Whether this row applies."""
         return state in self.sources and event in self.events and self.guard.holds(facts)
 
@@ -91,20 +91,20 @@ MAY_RELEASE = Guard(
 _NEW = (None,)
 _WAITING = tuple(state for state in State if state.waiting)
 _RUNNING = (State.RUNNING,)
-_STRIKES = (Event.ERROR, Event.LEASE_LOST)
-_RELEASES = (Event.RELEASE, Event.STOPPED, Event.GROUP_FAILED)
-_ENDS = (Event.FINISH, Event.ERROR, Event.PERMANENT, Event.LEASE_LOST, *_RELEASES)
-_DEADLINES = (Event.START_DEADLINE, Event.RUN_DEADLINE)
+_STRIKES = (Trigger.ERROR, Trigger.LEASE_LOST)
+_RELEASES = (Trigger.RELEASE, Trigger.STOPPED, Trigger.GROUP_FAILED)
+_ENDS = (Trigger.FINISH, Trigger.ERROR, Trigger.PERMANENT, Trigger.LEASE_LOST, *_RELEASES)
+_DEADLINES = (Trigger.START_DEADLINE, Trigger.RUN_DEADLINE)
 
 
 def _row(
     sources: Sequence[State | None],
-    events: Event | Sequence[Event],
+    events: Trigger | Sequence[Trigger],
     guard: Guard,
     target: State,
     effect: str,
 ) -> TransitionRow:
-    all_events = (events,) if isinstance(events, Event) else tuple(events)
+    all_events = (events,) if isinstance(events, Trigger) else tuple(events)
     return TransitionRow(
         sources=frozenset(sources), events=all_events, target=target, guard=guard, effect=effect
     )
@@ -112,28 +112,32 @@ def _row(
 
 TABLE: tuple[TransitionRow, ...] = (
     _row(
-        _NEW, Event.SUBMIT, START_AHEAD, State.DELAYED, "as in the next row, but the task waits for its start"
+        _NEW,
+        Trigger.SUBMIT,
+        START_AHEAD,
+        State.DELAYED,
+        "as in the next row, but the task waits for its start",
     ),
     _row(
         _NEW,
-        Event.SUBMIT,
+        Trigger.SUBMIT,
         ALWAYS,
         State.QUEUED,
         "record, index entry and event are written together; "
         "the same tenant, Idempotency-Key and body return the same task",
     ),
-    _row(_WAITING, Event.CANCEL, ALWAYS, State.CANCELLED, "leaves the queue"),
+    _row(_WAITING, Trigger.CANCEL, ALWAYS, State.CANCELLED, "leaves the queue"),
     _row(_WAITING, _DEADLINES, ALWAYS, State.EXPIRED, "leaves the queue"),
     _row(
         [State.DELAYED],
-        Event.DUE,
+        Trigger.DUE,
         ALWAYS,
         State.QUEUED,
         "takes its original place in the queue; an idle leader is woken",
     ),
     _row(
         [State.QUEUED],
-        Event.CLAIM,
+        Trigger.CLAIM,
         ALWAYS,
         State.RUNNING,
         "a new attempt with a token and a lease; the tenant is charged an estimate. "
@@ -141,30 +145,30 @@ TABLE: tuple[TransitionRow, ...] = (
     ),
     _row(
         _RUNNING,
-        Event.REPORT,
+        Trigger.REPORT,
         ALWAYS,
         State.RUNNING,
         "the lease is extended and events are written; the reply carries the control bits",
     ),
     _row(
         _RUNNING,
-        Event.CANCEL,
+        Trigger.CANCEL,
         ALWAYS,
         State.RUNNING,
         "`cancel_at` is set once; the task stays live until the group has stopped",
     ),
-    _row(_RUNNING, Event.RUN_DEADLINE, ALWAYS, State.RUNNING, "the control bits ask the group to stop"),
+    _row(_RUNNING, Trigger.RUN_DEADLINE, ALWAYS, State.RUNNING, "the control bits ask the group to stop"),
     _row(_RUNNING, _ENDS, CANCEL_REQUESTED, State.CANCELLED, "unpublished artifacts are deleted"),
     _row(
         _RUNNING,
-        Event.FINISH,
+        Trigger.FINISH,
         ALWAYS,
         State.SUCCEEDED,
         "artifacts are published; the charge is corrected to the actual use",
     ),
     _row(
         _RUNNING,
-        Event.PERMANENT,
+        Trigger.PERMANENT,
         ALWAYS,
         State.FAILED,
         "a strike; the task becomes a dead letter, which can be replayed",
@@ -191,7 +195,7 @@ TABLE: tuple[TransitionRow, ...] = (
 """In order of precedence: the first row that matches decides."""
 
 
-def row(state: State | None, event: Event, facts: Facts, *, history: Sequence[str] = ()) -> TransitionRow:
+def row(state: State | None, event: Trigger, facts: Facts, *, history: Sequence[str] = ()) -> TransitionRow:
     """The first row that matches. ``state`` is ``None`` before submit.
 
     :raises InvalidTransitionError: if no row matches.
@@ -202,6 +206,6 @@ def row(state: State | None, event: Event, facts: Facts, *, history: Sequence[st
     raise InvalidTransitionError(state=state or "new", event=event, history=history)
 
 
-def target(state: State | None, event: Event, facts: Facts, *, history: Sequence[str] = ()) -> State:
+def target(state: State | None, event: Trigger, facts: Facts, *, history: Sequence[str] = ()) -> State:
     """The next state. :raises InvalidTransitionError: if no row matches."""
     return row(state, event, facts, history=history).target

@@ -19,7 +19,7 @@ from daybreak_server.domain.models import (
     wanted_replicas,
 )
 from daybreak_server.domain.placement import Placement, Replica, WantedModel, place
-from daybreak_server.ports.registry import PlacementPlan, RegistryView, Wake
+from daybreak_server.ports.registry import ModelWake, PlacementPlan, RegistryView
 
 
 def plan(view: RegistryView) -> PlacementPlan:
@@ -73,7 +73,7 @@ def _place(view: RegistryView, wanted: dict[str, int], present: Iterable[Replica
     return place(_models(view, wanted), [placeable(worker) for worker in view.workers], present)
 
 
-def _wakes(view: RegistryView, wanted: dict[str, int]) -> dict[str, Wake]:
+def _wakes(view: RegistryView, wanted: dict[str, int]) -> dict[str, ModelWake]:
     ready = {
         replica.alias
         for worker in view.workers
@@ -82,18 +82,20 @@ def _wakes(view: RegistryView, wanted: dict[str, int]) -> dict[str, Wake]:
     }
     wakes = {}
     for alias, model in view.models.items():
-        before = view.plan.wakes.get(alias, Wake())
+        before = view.plan.wakes.get(alias, ModelWake())
         wake = _wake(view, model, before, wanted=alias in wanted, ready=alias in ready)
-        if wake != Wake():
+        if wake != ModelWake():
             wakes[alias] = wake
     return wakes
 
 
-def _wake(view: RegistryView, model: ModelRecord, before: Wake, *, wanted: bool, ready: bool) -> Wake:
+def _wake(
+    view: RegistryView, model: ModelRecord, before: ModelWake, *, wanted: bool, ready: bool
+) -> ModelWake:
     if ready and before.since_ms is not None:
-        return Wake(last_s=max(0.0, (view.now_ms - before.since_ms) / 1000))
+        return ModelWake(last_s=max(0.0, (view.now_ms - before.since_ms) / 1000))
     if wanted and not ready and not model.deleted:
-        return Wake(
+        return ModelWake(
             since_ms=view.now_ms if before.since_ms is None else before.since_ms, last_s=before.last_s
         )
-    return Wake(last_s=before.last_s)
+    return ModelWake(last_s=before.last_s)

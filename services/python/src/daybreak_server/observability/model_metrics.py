@@ -20,7 +20,7 @@ from daybreak_server.domain.models import ModelState, ReplicaState
 from daybreak_server.observability import model_catalogue as catalogue
 from daybreak_server.observability.pool_metrics import STATE_S
 from daybreak_server.observability.samples import Sample, families
-from daybreak_server.ports.registry import RegistryView, Wake
+from daybreak_server.ports.registry import ModelWake, RegistryView
 
 MODELS_MAX = 100
 """The number of models that have series of their own. The oldest models have them; all others are counted together."""
@@ -103,7 +103,7 @@ def _of_models(view: RegistryView, *, now_ms: int) -> Iterator[Sample]:
     oldest_first = sorted(view.models.values(), key=lambda model: (model.created_ms, model.alias))
     for number, record in enumerate(oldest_first):
         alias = record.alias
-        wanted, wake = view.plan.wanted.get(alias, 0), view.plan.wakes.get(alias, Wake())
+        wanted, wake = view.plan.wanted.get(alias, 0), view.plan.wakes.get(alias, ModelWake())
         model = _Model(
             replicas=reported[alias],
             wanted=wanted,

@@ -28,7 +28,7 @@ class WorkerTakenError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wake:
+class ModelWake:
     """The current wake and the last wake of a model."""
 
     since_ms: int | None = None
@@ -44,7 +44,7 @@ class PlacementPlan:
     placement: Placement = field(default_factory=lambda: Placement(replicas=()))
     wanted: Mapping[str, int] = field(default_factory=dict)
     """How many replicas each model should have, by alias. Models that should have none are absent."""
-    wakes: Mapping[str, Wake] = field(default_factory=dict)
+    wakes: Mapping[str, ModelWake] = field(default_factory=dict)
     spread: Spread = field(default_factory=Spread)
     """Moves of replicas to workers that run no replica of the same model. The new replicas are in ``placement``."""
     workers_wanted: int = 0

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from daybreak_server.ports.registry import Wake
+from daybreak_server.ports.registry import ModelWake
 
 
 def ready(alias="small"):
@@ -177,7 +177,7 @@ def test_a_model_that_starts_says_how_far_it_is(gateway):
     gateway.plan(
         wanted={"small": 1},
         unplaced={"small": "No worker is registered."},
-        wakes={"small": Wake(since_ms=now_ms - 5000, last_s=3600)},
+        wakes={"small": ModelWake(since_ms=now_ms - 5000, last_s=3600)},
     )
     shown = gateway.wait_for("placing")
     assert shown["reason"] == "No worker is registered."
@@ -188,7 +188,7 @@ def test_a_model_that_starts_says_how_far_it_is(gateway):
     assert wake["since"].endswith("Z")
     gateway.add_worker()
     gateway.plan(
-        ("small", "w1"), wanted={"small": 1}, wakes={"small": Wake(since_ms=now_ms - 5000, last_s=0.1)}
+        ("small", "w1"), wanted={"small": 1}, wakes={"small": ModelWake(since_ms=now_ms - 5000, last_s=0.1)}
     )
     wake = gateway.wait_for("starting")["wake"]
     assert (wake["phase"], wake["eta_s"]) == ("starting", 0.0)

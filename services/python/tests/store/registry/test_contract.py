@@ -11,7 +11,13 @@ import pytest
 from daybreak_server.adapters.redis.registry.store import RedisRegistry
 from daybreak_server.domain.models import ModelRecord, ReplicaReport, ReplicaState, WorkerRecord
 from daybreak_server.domain.placement import Placement, Replica
-from daybreak_server.ports.registry import PlacementPlan, Registry, UnknownWorkerError, Wake, WorkerTakenError
+from daybreak_server.ports.registry import (
+    ModelWake,
+    PlacementPlan,
+    Registry,
+    UnknownWorkerError,
+    WorkerTakenError,
+)
 from testkit.memory_registry import MemoryRegistry
 from testkit.valkey import Server
 
@@ -117,7 +123,7 @@ async def test_the_higher_priority_takes_the_placement(registry: Registry) -> No
     plan = PlacementPlan(
         placement=Placement(replicas=(REPLICA,), unplaced={"big": "No room."}),
         wanted={"small": 1, "big": 1},
-        wakes={"big": Wake(since_ms=5, last_s=1.5)},
+        wakes={"big": ModelWake(since_ms=5, last_s=1.5)},
         workers_wanted=2,
     )
     assert not await registry.publish_plan("gateway", plan)

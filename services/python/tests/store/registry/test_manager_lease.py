@@ -5,7 +5,7 @@ from __future__ import annotations
 from daybreak_server.adapters.redis.limits import WANTED_MAX
 from daybreak_server.domain.placement import Placement
 from daybreak_server.domain.policy import GRACE_MS
-from daybreak_server.ports.registry import PlacementPlan, Wake
+from daybreak_server.ports.registry import ModelWake, PlacementPlan
 from testkit.registry_driver import RegistryDriver, plan_with
 
 
@@ -86,7 +86,7 @@ async def test_a_plan_is_kept_as_it_was_published(driver: RegistryDriver) -> Non
     plan = PlacementPlan(
         placement=placement,
         wanted={"a": 2, "b": 1},
-        wakes={"a": Wake(last_s=2.5), "b": Wake(since_ms=driver.now, last_s=None)},
+        wakes={"a": ModelWake(last_s=2.5), "b": ModelWake(since_ms=driver.now, last_s=None)},
         workers_wanted=3,
     )
     await hold(driver, "a")

@@ -8,7 +8,7 @@ from daybreak_server.adapters.redis.registry import codec
 from daybreak_server.domain.models import ReplicaState
 from daybreak_server.domain.placement import Replica
 from daybreak_server.domain.spread import Spread, SpreadMove
-from daybreak_server.ports.registry import PlacementPlan, Wake
+from daybreak_server.ports.registry import ModelWake, PlacementPlan
 from testkit.registry_driver import RegistryDriver, model, plan_with, report, worker
 
 
@@ -95,7 +95,9 @@ async def test_a_replica_in_a_state_of_a_newer_version_is_no_ready_one(driver: R
 
 
 def test_a_plan_with_more_about_a_wake_can_be_read() -> None:
-    plan = PlacementPlan(wakes={"chat": Wake(since_ms=1, last_s=2.5)}, wanted={"chat": 1}, workers_wanted=1)
+    plan = PlacementPlan(
+        wakes={"chat": ModelWake(since_ms=1, last_s=2.5)}, wanted={"chat": 1}, workers_wanted=1
+    )
     data = json.loads(codec.plan_json(plan))
     data["wakes"]["chat"].append("newer")
     assert codec.plan_of(json.dumps(data)) == plan

@@ -41,9 +41,9 @@ _REFUSED = {
     Refusal.BROKEN: "This group broke before the request was answered. Try another group.",
     Refusal.OTHER: "The group of this request has left, and another one has its address. Try another group.",
 }
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+AsgiMessage = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[AsgiMessage]]
+Send = Callable[[AsgiMessage], Awaitable[None]]
 
 
 class _ClientGoneError(Exception):
@@ -93,7 +93,7 @@ class ServingApp:
         """
         return frozenset(self._exchanges.copy())
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiMessage, receive: Receive, send: Send) -> None:
         """Answer one request. The arguments are those of an ASGI application."""
         if scope["type"] != "http":
             return
@@ -110,7 +110,7 @@ class ServingApp:
         finally:
             self._metrics.ended(outcome, began)
 
-    async def _admitted(self, scope: Message, receive: Receive) -> Request:
+    async def _admitted(self, scope: AsgiMessage, receive: Receive) -> Request:
         """Admit a request, so that it counts against the capacity, and return it with its body.
 
         :raises _ProblemError: if the request is refused.
@@ -261,7 +261,7 @@ async def _read_body(receive: Receive, deadline: float | None) -> bytes:
             return b"".join(parts)
 
 
-async def _send(send: Send, message: Message) -> None:
+async def _send(send: Send, message: AsgiMessage) -> None:
     try:
         async with asyncio.timeout(SLOW_CLIENT_S):
             await send(message)
@@ -292,7 +292,7 @@ def _expired() -> _ProblemError:
     return _ProblemError(RequestOutcome.DEADLINE, 504, "deadline_passed", detail)
 
 
-def _headers(scope: Message) -> dict[str, str]:
+def _headers(scope: AsgiMessage) -> dict[str, str]:
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")

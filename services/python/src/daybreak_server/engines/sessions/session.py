@@ -27,7 +27,7 @@ from daybreak_server.domain.sessions import (
 )
 from daybreak_server.workloads.sessions import PastTurn, Prefill, Shape, Token
 
-Event = tuple[SessionEventType, Mapping[str, Any]]
+EventWithData = tuple[SessionEventType, Mapping[str, Any]]
 ENDLESS_FACTOR = 4
 """A session fails if a turn has more tokens than this × ``Shape.max_turn_tokens`` × the latency multiplier."""
 
@@ -161,8 +161,8 @@ class Session:
         end = SessionEnd.FINISHED if turn.last else None
         return self._commit((), turn=turn, keep_from=self._starts[0], end=end)
 
-    def _events(self, token: Token, turn: Turn) -> list[Event]:
-        events: list[Event] = []
+    def _events(self, token: Token, turn: Turn) -> list[EventWithData]:
+        events: list[EventWithData] = []
         if token.text:
             self._segment_text += token.text
             data = {"text": token.text, "segment": self._segment, "audio_ms": _ms(turn.end)}
@@ -178,7 +178,7 @@ class Session:
             self._segment, self._segment_text, self._segment_start = self._segment + 1, "", turn.end
         return events
 
-    def _commit(self, events: Sequence[Event], **fields: Any) -> SessionCommit:
+    def _commit(self, events: Sequence[EventWithData], **fields: Any) -> SessionCommit:
         self._number += 1
         return SessionCommit(lease=self.lease, number=self._number, events=tuple(events), **fields)
 

@@ -21,7 +21,7 @@ from daybreak_server.domain.models import (
 )
 from daybreak_server.domain.placement import Placement, Replica
 from daybreak_server.domain.spread import Spread, SpreadMove
-from daybreak_server.ports.registry import PlacementPlan, RegistryView, Wake
+from daybreak_server.ports.registry import ModelWake, PlacementPlan, RegistryView
 
 _FIXED = ("url", "engines", "version")
 _STATES = {state.value: state for state in ReplicaState}
@@ -101,7 +101,7 @@ def plan_of(stored: Any) -> PlacementPlan:
         placement=Placement(replicas=tuple(replicas), unplaced=data.get("unplaced", {})),
         wanted=data.get("wanted", {}),
         wakes={
-            alias: Wake(since_ms=since, last_s=last)
+            alias: ModelWake(since_ms=since, last_s=last)
             for alias, (since, last, *_) in data.get("wakes", {}).items()
         },
         spread=Spread(moves={alias: _move_of(alias, move) for alias, move in data.get("spread", {}).items()}),

@@ -14,7 +14,7 @@ ATTEMPTS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Session:
+class GlobalOptions:
     """The server that a command uses."""
 
     url: str | None = None
@@ -24,7 +24,7 @@ class Session:
         return Client(self.url, retry=Retry(attempts=ATTEMPTS))
 
 
-def session_of(context: typer.Context) -> Session:
-    """The session that the main callback created."""
-    session = context.find_object(Session)
-    return session if session is not None else Session()
+def global_options(context: typer.Context) -> GlobalOptions:
+    """The options that the main callback stored."""
+    options = context.find_object(GlobalOptions)
+    return options if options is not None else GlobalOptions()
