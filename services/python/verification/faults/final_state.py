@@ -126,7 +126,7 @@ def store_facts(cluster: FaultCluster, pool: str) -> dict[str, Any]:
         facts["groups_with_task"] = [
             group
             for group in facts["families"].get("group", [])
-            if client.hget(keys.of("group", group), "task") is not None
+            if client.hget(keys.of("group", group), "tasks") is not None
         ]
         facts["without_ttl"] = [
             member

@@ -30,7 +30,7 @@ def assert_same(driver: Driver, model: ModelPool) -> None:
         for tenant in tenants:
             pipe.zrange(keys.of("wait", tenant), 0, -1)
         for group in groups:
-            pipe.hget(keys.of("group", group), "task")
+            pipe.hget(keys.of("group", group), "tasks")
         pipe.hgetall(keys.single("totals"))
         pipe.hgetall(keys.single("tenant_totals"))
         stored, shares, numbers, *replies, totals, billed = pipe.execute()

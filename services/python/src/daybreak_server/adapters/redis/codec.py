@@ -148,7 +148,7 @@ def group(name: Any, flat: Sequence[Any]) -> GroupRecord:
         ranks=int(r.get("ranks", 1)),
         phase=r.get("phase", WakePhase.READY),
         since_ms=int(r.get("since", 0)),
-        tasks=tuple(map(TaskId, r.get("task", "").split())),
+        tasks=tuple(map(TaskId, r.get("tasks", "").split())),
         hosts=tuple(json.loads(r.get("hosts", "[]"))),
         pids=tuple(json.loads(r.get("pids", "[]"))),
         loads=int(r.get("loads", 0)),

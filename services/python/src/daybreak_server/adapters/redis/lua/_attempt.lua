@@ -14,7 +14,7 @@ local function steady()
 end
 
 -- Groups, by name. `tasks` has the ids of the tasks that the group holds, in the order of their claims; in Redis, the
--- field `task` has them separated by spaces. `stored_tasks`, `stored_state` and `idle_since` (when the group entered
+-- field `tasks` has them separated by spaces. `stored_tasks`, `stored_state` and `idle_since` (when the group entered
 -- `stored_state`) are the values that Redis has now. `ready_at` is when the group first became ready; it is nil if the
 -- group has not measured its wake.
 local groups, ledger
@@ -24,7 +24,7 @@ resets[#resets + 1] = function() groups, ledger = {}, {} end
 local function group_of(name)
   local g = groups[name]
   if not g then
-    local stored = call('HMGET', k_group(name), 'task', 'state', 'drain', 'since', 'ready_at')
+    local stored = call('HMGET', k_group(name), 'tasks', 'state', 'drain', 'since', 'ready_at')
     g = { name = name, tasks = {}, state = stored[2], drain = stored[3],
       idle_since = tonumber(stored[4] or nil), ready_at = tonumber(stored[5] or nil),
       stored_tasks = stored[1], stored_state = stored[2] }
@@ -245,7 +245,7 @@ flushes[#flushes + 1] = function()
   for name, g in pairs(groups) do
     local changes = {}
     local held = #g.tasks > 0 and table.concat(g.tasks, ' ')
-    if held ~= g.stored_tasks then changes.task = held end
+    if held ~= g.stored_tasks then changes.tasks = held end
     if g.since then changes.since, changes.ranks = g.since, g.ranks end
     if g.state ~= g.stored_state then changes.state = g.state end
     if next(changes) ~= nil then hflush(k_group(name), changes) end

@@ -44,7 +44,7 @@ local function register(ARGV, at)
     S.release_group(a.group, 'restarted')
   end
   flush()
-  local before = call('HMGET', key, 'state', 'phase', 'task', 'ready_at')
+  local before = call('HMGET', key, 'state', 'phase', 'tasks', 'ready_at')
   for i = at + width.registration, #ARGV, 2 do fields[ARGV[i]] = ARGV[i + 1] end
   if before[3] and fields.state == 'idle' then fields.state = 'busy' end
   if before[1] == fields.state and before[2] == fields.phase then

@@ -29,7 +29,7 @@ local function meter_groups(lease_clock)
   if metered and passed < TOTALS.METER_MS then return end
   call('HSET', K_totals, 'metered', int(lease_clock))
   for _, group in ipairs(call('ZRANGE', K_groups, 0, GROUPS_MAX - 1)) do
-    local stored = call('HMGET', k_group(group), 'state', 'task', 'ranks', 'endpoint')
+    local stored = call('HMGET', k_group(group), 'state', 'tasks', 'ranks', 'endpoint')
     local state, time = stored[1], passed * tonumber(stored[3] or '1')
     if state == 'starting' or state == 'loading' then
       add_total('cold_ms', time)
