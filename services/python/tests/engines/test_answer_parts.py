@@ -61,7 +61,7 @@ def test_a_status_without_a_body_has_none(status: int, body: Any) -> None:
     assert b"content-length" not in headers(part)
 
 
-def test_every_part_counts_and_all_up_to_the_first_with_bytes_have_the_head() -> None:
+def test_empty_parts_are_kept_and_every_part_has_the_head_until_one_has_bytes() -> None:
     found = parts(iter([b"", b"a", b"", bytearray(b"b")]))
     assert [part.data for part in found] == [b"", b"a", b"", b"b"]
     assert headers(found[0]) == headers(found[1]) == {b"content-type": b"application/octet-stream"}

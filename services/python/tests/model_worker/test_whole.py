@@ -12,7 +12,7 @@ from testkit.workers import WorkerGateway, WorkerProcess, model
 Start = Callable[..., WorkerProcess]
 
 
-def test_a_worker_runs_what_the_gateway_wants_and_answers_for_it(
+def test_a_worker_runs_the_models_that_the_gateway_wants_and_answers_requests(
     gateway: WorkerGateway, start_worker: Start
 ) -> None:
     gateway.want("w1", model("small", args={"load_s": 0.2}))
@@ -32,7 +32,9 @@ def test_a_worker_runs_what_the_gateway_wants_and_answers_for_it(
     assert gateway.workers == {}
 
 
-def test_the_models_are_those_of_the_last_answer(gateway: WorkerGateway, start_worker: Start) -> None:
+def test_a_worker_runs_the_models_in_the_gateways_latest_answer(
+    gateway: WorkerGateway, start_worker: Start
+) -> None:
     gateway.want("w1", model("a"), model("b"))
     worker = start_worker()
     gateway.wait_for("w1", "a", "ready")

@@ -156,8 +156,8 @@ class ServingLeader:
     def break_group(self, failed: Failed) -> None:
         """Mark the group broken, stop its requests, and release its task. Only the first call does so.
 
-        Every call returns once the answers to the requests have been sent, or after a few seconds, because the caller
-        may then end the process.
+        The caller may end the process after this call. So every call, not only the first, waits until the answers to
+        the requests have been sent, but at most a few seconds.
         """
         with self._breaking:
             if self._broken is None:
