@@ -91,7 +91,10 @@ class LocalDaybreak:
 
     @property
     def url(self) -> str:
-        """The URL of the server's API. It stays the same when the server restarts."""
+        """The URL of the server's API. It stays the same when the server restarts.
+
+        :raises DaybreakError: if the server has never been started.
+        """
         if not self._port:
             raise DaybreakError("LocalDaybreak has not been started")
         return f"http://127.0.0.1:{self._port}"
@@ -147,7 +150,10 @@ class LocalDaybreak:
             raise
 
     def stop(self) -> None:
-        """Stop the server. ``start`` starts it again with the same data."""
+        """Stop the server. ``start`` starts it again with the same data.
+
+        :raises DaybreakError: if it did not stop in time. It is then killed, and the message has its log.
+        """
         watchdog, self._watchdog = self._watchdog, None
         if watchdog is None:
             return

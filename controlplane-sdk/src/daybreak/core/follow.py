@@ -87,7 +87,10 @@ EVENTS = Stream()
 
 
 def parse_event_id(event_id: str) -> tuple[int, int]:
-    """An event id as a pair of numbers. The pairs sort in the order of the events."""
+    """An event id as a pair of numbers. The pairs sort in the order of the events.
+
+    :raises ProtocolError: if the text is not an event id.
+    """
     match = _ID.fullmatch(event_id)
     if match is None:
         raise ProtocolError(f"{event_id!r} is not an event id")
@@ -101,7 +104,10 @@ def require_event_id(text: str) -> None:
 
 
 def read_event(message: SseMessage) -> Event | None:
-    """Decode an event. Returns ``None`` for a type that this version does not know."""
+    """Decode an event. Returns ``None`` for a type that this version does not know.
+
+    :raises ProtocolError: if the data of an event of a known type cannot be decoded.
+    """
     if message.event not in _KNOWN:
         return None
     try:

@@ -60,6 +60,8 @@ class Up:
         """Wait until the gateway accepts tasks. :returns: its URL.
 
         From then on, until :meth:`stop`, the output of ``up`` is not shown, because the demo's own output says more.
+
+        :raises DemoError: if ``up`` has exited, or if the gateway does not accept tasks in time.
         """
         end = self._began + _START_S
         while time.monotonic() < end:

@@ -204,6 +204,9 @@ class KubeCluster:
         """The token that the RayCluster's head requires; ``None`` if it requires none.
 
         It comes from the Secret that the spec names. The Secret is read once, and again if ``refresh`` is set.
+
+        :raises ClusterUnavailableError: if the Secret does not exist yet.
+        :raises ClusterRefusedError: if the Secret has no token.
         """
         name = cluster.auth_secret
         if name is None:

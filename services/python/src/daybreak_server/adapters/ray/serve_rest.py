@@ -65,7 +65,10 @@ class ServeRest:
         self._timeout_s, self._put_timeout_s = timeout_s, put_timeout_s
 
     async def observe(self, cluster: RayCluster, *, application: str) -> ServeView:
-        """Return the application's state; its ``status`` is ``None`` if there is no such application."""
+        """Return the application's state; its ``status`` is ``None`` if there is no such application.
+
+        :raises ClusterError: if Serve cannot be reached, refuses the token, or answers with something else.
+        """
         text = await self._call(cluster, "GET", "/api/serve/applications/", timeout_s=self._timeout_s)
         try:
             return view(json.loads(text), application=application)

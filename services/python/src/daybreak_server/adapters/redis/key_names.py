@@ -273,7 +273,7 @@ class TaggedKeys:
         return f"{self.prefix}:{{{self.tag}}}:"
 
     def single(self, name: str) -> str:
-        """The key ``name``, one of :attr:`singles`."""
+        """The key ``name``, one of :attr:`singles`. :raises KeyError: for another name."""
         if name not in self.singles:
             raise KeyError(name)
         return self.base + name

@@ -1,4 +1,9 @@
-"""The work queue on Redis, with blocking calls for the leaders of groups. Thread-safe."""
+"""The work queue on Redis, with blocking calls for the leaders of groups. Thread-safe.
+
+Each call is one script, which checks the lease's token before it changes the task (fencing). A claim that finds no task
+blocks on the pool's wake-up list, on a connection of its own, and claims again when a script pushes an entry or some
+seconds have passed. Calls that have the same effect when repeated are retried by the client; the others are not.
+"""
 
 from __future__ import annotations
 

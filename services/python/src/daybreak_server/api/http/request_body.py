@@ -39,7 +39,10 @@ async def read_json(request: Request, *, max_bytes: int) -> dict[str, Any]:
 
 
 async def read_bytes(request: Request, *, max_bytes: int) -> bytes:
-    """The body. It is refused as soon as it is too large, with or without a Content-Length."""
+    """The body. It is refused as soon as it is too large, with or without a Content-Length.
+
+    :raises ApiError: ``too_large``, or ``bad_json`` if the client's connection ended before the body did.
+    """
     declared = header(request, b"content-length") or ""
     if declared.isdecimal() and len(declared) < 20 and int(declared) > max_bytes:
         raise too_large(max_bytes)

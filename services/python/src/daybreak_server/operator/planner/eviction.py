@@ -1,5 +1,11 @@
-"""Chooses the removal units (``removal_units.py``) to evict when there are too many replicas, and decides when each of
-them may be evicted."""
+"""Chooses which removal units (``removal_units.py``) to evict when there are too many replicas, and when.
+
+:func:`choose` takes the cheapest units first: those without a group, then those with an idle group, and those with a
+busy group last. The operator then marks their groups to drain and records a deadline for each. :func:`may_evict` allows
+the eviction as soon as no group on the unit is busy, or once the deadline of the busy ones has passed. A group that was
+chosen once stays the first choice of its kind, so that plans do not change their minds and drain one group after
+another.
+"""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def absolute_folder(folder: Path) -> Path:
 
 
 def files_url(url: str) -> str:
-    """Check a ``file:`` or ``s3:`` URL. A relative folder becomes absolute."""
+    """Check a ``file:`` or ``s3:`` URL. A relative folder becomes absolute. :raises ValueError: what is wrong."""
     parts = _split(url)
     match parts.scheme:
         case "file" if parts.netloc in {"", "localhost"} and parts.path.strip("/"):
@@ -46,7 +46,10 @@ def files_url(url: str) -> str:
 
 
 def model_place(place: str | None) -> str | None:
-    """Check the place of a model: ``s3://bucket/prefix``, or a folder, which becomes an absolute path."""
+    """Check the place of a model: ``s3://bucket/prefix``, or a folder, which becomes an absolute path.
+
+    :raises ValueError: what is wrong.
+    """
     if place is None:
         return None
     scheme = _split(place).scheme
@@ -60,7 +63,10 @@ def model_place(place: str | None) -> str | None:
 
 
 def server_url(url: str | None) -> str | None:
-    """Check the URL of a server, ``http://host:port``: no user, query or fragment."""
+    """Check the URL of a server, ``http://host:port``, without user, query or fragment.
+
+    :raises ValueError: what is wrong.
+    """
     if url is None:
         return None
     _printable(url)
@@ -84,7 +90,10 @@ def server_url(url: str | None) -> str | None:
 
 
 def listening_host(host: str) -> str:
-    """Check a name or an address to listen on, without a port. An IPv6 address may have brackets, as in a URL."""
+    """Check a name or an address to listen on, without a port. An IPv6 address may have brackets, as in a URL.
+
+    :raises ValueError: if it is neither a name nor an address.
+    """
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not (_is_ip(bare) or (bare == host and _HOST_NAME.fullmatch(host))):
         raise ValueError(
@@ -94,21 +103,27 @@ def listening_host(host: str) -> str:
 
 
 def region_name(region: str | None) -> str | None:
-    """Check the name of a region of AWS or of another S3 server."""
+    """Check the name of a region of AWS or of another S3 server. :raises ValueError: if no region can have it."""
     if region is not None and not _REGION.fullmatch(region):
         raise ValueError("write the name of a region, such as eu-central-1")
     return region
 
 
 def key_prefix(prefix: str) -> str:
-    """Check the prefix of Redis keys. Braces are refused: they would move a pool's keys to another cluster slot."""
+    """Check the prefix of Redis keys. Braces are refused: they would move a pool's keys to another cluster slot.
+
+    :raises ValueError: if it is empty or longer than 64 characters, or has other characters than those allowed.
+    """
     if not re.fullmatch(r"[A-Za-z0-9._:/-]{1,64}", prefix):
         raise ValueError("write 1 to 64 letters, digits and . _ : / -")
     return prefix
 
 
 def sentinel_addresses(value: Any) -> tuple[str, ...]:
-    """Check addresses of Sentinels, ``host:port`` each. A text may hold several, with commas or as a JSON list."""
+    """Check addresses of Sentinels, ``host:port`` each. A text may hold several, with commas or as a JSON list.
+
+    :raises ValueError: what is wrong.
+    """
     listed = value
     if isinstance(value, str):
         with suppress(ValueError):

@@ -124,7 +124,10 @@ def read_language_model(folder: Path) -> LanguageModel:
 
 
 def language_model_config(content: dict[str, Any]) -> LanguageModelConfig:
-    """The shape of a language model, from its ``config.json`` in the layout of Hugging Face."""
+    """The shape of a language model, from its ``config.json`` in the layout of Hugging Face.
+
+    :raises ValueError: if this workload cannot compute such a model.
+    """
     family = content.get("model_type")
     if family not in FAMILIES:
         raise ValueError(f"the language model is a {family}; this workload reads {', '.join(FAMILIES)}")

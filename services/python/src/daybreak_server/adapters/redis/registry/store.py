@@ -59,7 +59,10 @@ class RedisRegistry:
         return codec.view_of(await self._call("tick"))
 
     async def wait(self, *, after: int, timeout_s: float) -> int:
-        """Wait until the version is higher than ``after``, for ``timeout_s`` at the most. Returns the version."""
+        """Wait until the version is higher than ``after``, for ``timeout_s`` at the most. Returns the version.
+
+        :raises StoreUnavailableError: if Redis cannot be reached or does not answer.
+        """
         if self._waiting is None:
             self._waiting = connect_async(self._where, timeout_s=_BLOCK_S + self._timeout_s)
         block_s = min(timeout_s, _BLOCK_S)

@@ -72,7 +72,10 @@ class PoolUnderTest:
         return {name: configuration[name] for name in _BATCH_FIELDS}
 
     async def configure(self, **fields: Any) -> None:
-        """Change how the groups form batches. The groups apply the change within about two seconds."""
+        """Change how the groups form batches. The groups apply the change within about two seconds.
+
+        :raises EvaluationError: if the server refuses the change.
+        """
         answer = await self._http.post("/ray/configure", json={"pool": self.name, **fields})
         if answer.is_error:
             raise EvaluationError(f"the server refuses to change its batches: {answer.text}")

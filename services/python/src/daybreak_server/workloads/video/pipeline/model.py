@@ -192,7 +192,10 @@ def load(options: VideoOptions, device: torch.device, *, leader: bool = True) ->
 
 
 def place(model: WanModel, options: VideoOptions) -> None:
-    """Prepare the parts as the options say: the attention kernel, compilation (on GPUs), and where the parts are."""
+    """Prepare the parts as the options say: the attention kernel, compilation (on GPUs), and where the parts are.
+
+    :raises ModelError: if the attention kernel cannot be used here, or if ``offload: group`` lacks its package.
+    """
     for transformer in model.transformers:
         transformer.requires_grad_(False)
         if options.attention:

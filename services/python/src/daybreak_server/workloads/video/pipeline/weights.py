@@ -37,7 +37,10 @@ def empty(cls: Any, config: dict[str, Any]) -> Any:
 
 def fill(model: Any, tensors: Iterator[tuple[str, Tensor]], *, dtype: torch.dtype, device: torch.device,
          what: str) -> Any:  # fmt: skip
-    """Load weights into an empty model, in ``dtype`` except for modules that its class keeps in float32."""
+    """Load weights into an empty model, in ``dtype`` except for modules that its class keeps in float32.
+
+    :raises WeightsError: if a weight is missing, unknown or of another shape. The message begins with ``what``.
+    """
     keep = set(type(model)._keep_in_fp32_modules or ())
     state: dict[str, Tensor] = {}
     for name, tensor in tensors:
