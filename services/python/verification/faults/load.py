@@ -122,7 +122,10 @@ class Load:
         self.spawn(self._play(submissions))
 
     def submit(self, pool: str, *, tenant: str | None = None, readers: int = 0, **fields: Any) -> str:
-        """Submit a task now. ``fields``: its input, and any of the three options below. :returns: the task's id."""
+        """Submit a task now and return its id.
+
+        ``fields``: the input of the task, and any of ``max_strikes``, ``run_within_s`` and ``priority``.
+        """
         options = {
             name: fields.pop(name) for name in ("max_strikes", "run_within_s", "priority") if name in fields
         }
