@@ -34,7 +34,7 @@ class Plan:
 
     for_s: float
     rounds: int
-    """For how many rounds the costs of steps are measured."""
+    """The costs of steps are measured for this many rounds, times the number of ``steps.SIZES``."""
     steps: Steps
 
 
