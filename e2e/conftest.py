@@ -24,7 +24,7 @@ from testkit.log import elapsed_s, log
 OUT = Path(__file__).parents[1] / "build" / "e2e"
 CORE_S = 900
 """How long the core tests should take, from the first import until their namespace is gone. A slow or busy machine
-needs longer, so this is no limit."""
+needs longer, so a run that takes longer does not fail."""
 _deployments = pytest.StashKey[list[Deployment]]()
 _skipped = pytest.StashKey[list[str]]()
 

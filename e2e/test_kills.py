@@ -44,7 +44,7 @@ COMPONENTS = {
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_tasks_survive_the_kill_of_a_component(deployment: Deployment, component: str) -> None:
-    """One component is killed with SIGKILL while tasks run or wait. Each task still succeeds, and only once."""
+    """A pod of one component is force-deleted while tasks run or wait. Each task still succeeds, and only once."""
     timelines = [
         deployment.follow(
             deployment.submit("echo", {"message": f"{component} {n}", "steps": 80, "step_s": 0.25})

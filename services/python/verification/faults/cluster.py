@@ -255,8 +255,8 @@ class FaultCluster:
         return self._signal(target, signal.SIGTERM, "preempt")
 
     def arm(self, point: str, *, passes: int = 0) -> None:
-        """Arm a failpoint. Processes pass it ``passes`` times. The next process that reaches it disarms it and then
-        kills itself."""
+        """Arm a failpoint. Nothing happens the first ``passes`` times that a process reaches it. The next process that
+        reaches it disarms it and then kills itself."""
         (self.folder / "armed" / f"{point}.{passes}").touch()
 
     def disarm(self) -> list[str]:

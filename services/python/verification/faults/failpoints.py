@@ -233,7 +233,7 @@ class FailingStore:
 
 
 class FailingEvents:
-    """An event log with a failpoint where the gateway's one reader has received a batch."""
+    """An event log with a failpoint after each batch of events that the gateway reads."""
 
     def __init__(self, inner: EventLog, failpoints: Failpoints) -> None:
         self._inner: Any = inner

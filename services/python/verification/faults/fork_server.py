@@ -1,6 +1,6 @@
 """The fork server: the parent process of every component. It starts a component by forking, which takes milliseconds.
-If the component has environment variables of its own, the child then executes Python again. If the component is a
-program such as Redis, the child executes this program.
+If the component has environment variables of its own, the child then replaces itself with a new Python interpreter. If
+the component is a program such as Redis, the child replaces itself with this program.
 
 The fork server has imported everything that a component needs. It has no threads, and no connection except its socket,
 so it can fork safely. Each line on this socket is one JSON message:

@@ -122,7 +122,7 @@ class Load:
         self.spawn(self._play(submissions))
 
     def submit(self, pool: str, *, tenant: str | None = None, readers: int = 0, **fields: Any) -> str:
-        """Submit a task now. ``fields``: its input, and any of the three options below. :returns: the task's id."""
+        """Submit a task and return its id. ``fields``: the three options named below (if given), and the input."""
         options = {
             name: fields.pop(name) for name in ("max_strikes", "run_within_s", "priority") if name in fields
         }

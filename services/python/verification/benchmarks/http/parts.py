@@ -20,7 +20,7 @@ from daybreak_server.local.free_ports import free_port
 
 START_S = 60.0
 NICE = -15
-"""The priority of all that is measured, so that other work does not take the server's cores."""
+"""The priority that :func:`raise_priority` sets, so that other work does not take the cores of what is measured."""
 HOME = Path(__file__).parents[3]
 """The working directory in which `python -m verification.benchmarks…` works."""
 

@@ -33,7 +33,7 @@ _AT_ONCE = 16
 _WARM_UP_S = 1.0
 
 Start = Callable[[str, str, int], AbstractContextManager[tuple[Running, Running]]]
-"""Starts a gateway and its Redis, given a name for their files, a mode and the seed of hashes."""
+"""Starts a gateway and its Redis. The arguments: a name for their files, a mode and a hash seed."""
 
 
 @dataclass(frozen=True, slots=True)

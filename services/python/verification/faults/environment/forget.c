@@ -2,7 +2,7 @@
  *
  * After each successful fsync or fdatasync it appends "inode length" to $FORGET_LOG. The length is the one before the
  * call, because bytes written during the call may be lost. To simulate the crash, truncate each file to its last
- * length. While the file $FORGET_FULL exists, writes to files in the folder fail with ENOSPC. $FORGET_SLOW_MS delays
+ * logged length. While the file $FORGET_FULL exists, writes to files in the folder fail with ENOSPC. $FORGET_SLOW_MS delays
  * each fsync by that many milliseconds. */
 #define _GNU_SOURCE
 #include <dlfcn.h>

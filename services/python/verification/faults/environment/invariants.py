@@ -17,8 +17,8 @@ def inconsistencies(client: redis.Redis, keys: Keys, *, idle_timeout_s: float | 
     """Wait until the pool is idle, and return a sentence for each inconsistency. ``client`` must decode responses.
 
     A pool may still be busy when all tasks that a client knows have ended: if the response to a submit was lost, the
-    pool has a task that no client knows. The function waits for at most ``idle_timeout_s``, and
-    not at all if that is ``None``.
+    pool has a task that no client knows. The function waits for at most ``idle_timeout_s``. With ``None``, it does not
+    wait.
     """
     if idle_timeout_s is not None:
         try:

@@ -71,7 +71,7 @@ def _after(lines: Sequence[Line], task: str, since: float, kind: str) -> float |
 
 
 def _held_by(cluster: FaultCluster, pool: str) -> dict[str, str]:
-    """The task that each group holds. The key is one text with the names of the group's hosts."""
+    """Maps the names of a group's hosts (one string) to the task that the group holds."""
     keys, held = cluster.keys(pool), {}
     with cluster.client() as client:
         for task in client.zrange(keys.single("leases"), 0, -1):

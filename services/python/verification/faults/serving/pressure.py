@@ -1,10 +1,10 @@
 """Scenarios of serving under pressure. Full, slow and frozen groups stay in use, and streams that break off never look
 complete. While processes are killed, preempted and frozen in random order, no request fails before its answer begins.
 
-A frozen leader keeps its group only if it thaws before its lease expires. A lease may be two seconds shorter than its
-length: up to one second has passed since the last refresh of the group's record, and that refresh read a clock that
-moves only at ticks, about one second apart. So the scenarios that freeze leaders use leases of 8 s, and freeze a leader
-for 1.5 s.
+A frozen leader keeps its group only if it thaws before its lease expires. When a leader freezes, up to two seconds of
+its lease may already be over: up to one second has passed since the last refresh of the group's record, and that
+refresh read a clock that moves only at ticks, about one second apart. So the scenarios that freeze leaders use leases
+of 8 s, and freeze a leader for 1.5 s.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
   without gaps.
 * ``sentences``: sentences are numbered without gaps. Together they are the text, except for an incomplete last
   sentence.
-* ``audio``: a position that the server sends is never after the end of the audio that the client has sent, and never
-  before a position that the server has acknowledged.
+* ``audio``: each position that the server sends lies between the acknowledged position and the end of the audio that
+  the client has sent.
 * ``refusals``: each absurd frame is refused with the code ``invalid_audio``, and no other frame is refused. (An
   *absurd* frame has samples that no audio has, such as NaN.)
 """

@@ -189,7 +189,7 @@ class Up:
         return {}
 
     def groups(self, pool: str) -> list[dict[str, Any]] | None:
-        """The groups that are not lost, as the API shows them; ``None`` without a response of the gateway."""
+        """The groups that are not lost, as the API shows them; ``None`` if the gateway does not respond."""
         view = self.try_get(f"/v1/pools/{pool}")
         return None if view is None else [group for group in view["groups"] if group["state"] != "lost"]
 

@@ -24,8 +24,8 @@ from verification.benchmarks.sessions.table import Found
 CACHE_MB = 600.0
 """The size of the model's cache. The cache holds more sessions than one core can serve."""
 START_BUSY = 0.6
-"""A search begins with as many users as would keep the device busy for this share of the time, if it computed their
-turns one at a time."""
+"""A search begins with this share of the users whose turns, computed one at a time, would keep the device busy all
+the time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Plan:
 
     for_s: float
     rounds: int
-    """For how many rounds the costs of steps are measured."""
+    """The costs of steps are measured for this many rounds, times the number of ``steps.SIZES``."""
     steps: Steps
 
 

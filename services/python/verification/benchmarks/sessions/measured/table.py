@@ -40,7 +40,7 @@ class Measured:
     for_s: float
     until: float
     """The search ends when the lowest number of users that was not sustained is at most this many times the highest
-    number that was sustained, or only 1 above it."""
+    sustained number, or only 1 above it."""
     users: int
     """The numbers of users of all sustained runs, added up."""
     differing: int
