@@ -5,7 +5,7 @@ from __future__ import annotations
 from verification.mutants.mutant import SERVER, TESTS, Mutant, mutant
 
 _SINGLE_RANK = f"{TESTS}/engines/test_single_rank.py"
-_WATCHDOG = f"{TESTS}/engines/test_watchdog.py"
+_WATCHDOG, _WATCHDOG_LOOP = f"{TESTS}/engines/test_watchdog.py", f"{TESTS}/engines/test_watchdog_loop.py"
 _CONSENSUS = f"{TESTS}/engines/test_consensus.py"
 _PROMISES = f"{TESTS}/engines/test_promises.py"
 _DENOISE = f"{TESTS}/video/test_denoise.py"
@@ -140,7 +140,7 @@ GROUP: tuple[Mutant, ...] = (
             "                if self._queue.renew(lease) & Control.STALE:",
             "                self._renewed_at = now\n                if self._queue.renew(lease) & Control.STALE:",
         ),
-        tests=f"{_WATCHDOG}::test_a_watchdog_tries_again_at_its_next_poll",
+        tests=f"{_WATCHDOG_LOOP}::test_a_watchdog_tries_again_at_its_next_poll",
     ),
     mutant(
         "lease-from-the-reply",
@@ -150,13 +150,24 @@ GROUP: tuple[Mutant, ...] = (
             "self._renewed_at = max(self._renewed_at, sent_at)",
             "self._renewed_at = time.monotonic()",
         ),
-        tests=f"{_WATCHDOG}::test_a_lease_runs_from_the_request_not_from_the_reply",
+        tests=f"{_WATCHDOG_LOOP}::test_a_lease_runs_from_the_request_not_from_the_reply",
     ),
     mutant(
         "watchdog-renews-a-stalled-leader",
         "the watchdog renews the lease of a stalled leader",
         (f"{SERVER}/engines/common/watchdog_process.py", "_MARGIN_S = 3.0", "_MARGIN_S = 3e9"),
         tests=f"{_WATCHDOG}::test_a_step_that_holds_the_lock_forever_is_a_strike_and_its_process_is_killed",
+        waits=True,
+    ),
+    mutant(
+        "watchdog-ends-first",
+        "a leader that is killed while it deregisters leaves a group that looks idle until its record expires",
+        (
+            f"{SERVER}/engines/ranks/rank_lifecycle.py",
+            "        lease_renewer.stop()\n        with",
+            "        lease_renewer.stop()\n        lease_renewer.stop_watchdog()\n        with",
+        ),
+        tests=f"{_WATCHDOG}::test_a_broken_leader_that_is_killed_before_it_deregisters_leaves_no_record",
         waits=True,
     ),
     mutant(

@@ -161,10 +161,13 @@ class LeaseRenewer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop, and wait for the last call to the store."""
+        """Stop, and wait for the last call to the store. The watchdog keeps watching."""
         self._ended.set()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=30)
+
+    def stop_watchdog(self) -> None:
+        """Stop the watchdog. If this process is killed before, the watchdog settles its tasks and deregisters it."""
         if self._watchdog is not None:
             self._watchdog.stop()
 

@@ -53,6 +53,7 @@ from daybreak_server.engines.ranks.loops import GroupLoops, Leader
 from daybreak_server.engines.ranks.rank_deps import LeaderDeps, RankDeps
 from daybreak_server.engines.ranks.rendezvous import Listener, join, this_rank
 from daybreak_server.ports.blobs import BlobError
+from daybreak_server.ports.queue import WorkQueue
 from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.workloads.base import Group, Workload, WorkloadSpec
 
@@ -136,6 +137,7 @@ class Rank:
             self._loop.release_task()
         if not ended and self._lease_renewer is not None:
             self._lease_renewer.stop()
+            self._lease_renewer.stop_watchdog()
         return ended
 
     def wait_ended(self, timeout_s: float) -> bool:
@@ -227,14 +229,19 @@ class Rank:
             return cause_of_failed(self._loop.broken) if self._loop.broken is not None else None
         finally:
             opener.shutdown(wait=False)
-            lease_renewer.stop()
-            with contextlib.suppress(StoreError):
-                if left or self._stopping.is_set():
-                    queue.deregister(lease_renewer.record)
-                else:
-                    lease_renewer.deregister_dead(queue)
+            self._deregister(lease_renewer, queue, left=left)
             queue.close()
             control_group.close()
+
+    def _deregister(self, lease_renewer: LeaseRenewer, queue: WorkQueue, *, left: bool) -> None:
+        """Remove the group's record. The watchdog ends last, because Serve may kill this process at any moment."""
+        lease_renewer.stop()
+        with contextlib.suppress(StoreError):
+            if left or self._stopping.is_set():
+                queue.deregister(lease_renewer.record)
+            else:
+                lease_renewer.deregister_dead(queue)
+        lease_renewer.stop_watchdog()
 
     def _first_record(self) -> GroupRecord:
         return GroupRecord(
