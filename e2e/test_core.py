@@ -106,8 +106,8 @@ def test_a_third_task_waits_for_one_of_two_groups(deployment: Deployment) -> Non
     ]
     long = deployment.submit("echo", {"message": "long", "steps": 120, "step_s": 0.25})
     timelines = [deployment.follow(task) for task in (*short, long)]
-    wait_until(lambda: len(deployment.groups("echo", "busy")) == 2, timeout_s=WAKE_S, what="two busy groups")
-    assert deployment.client.pool("echo").queued == 1, "the third task waits"
+    deployment.wait_for_groups("echo", 2, "busy", timeout_s=WAKE_S)
+    deployment.wait_for_pool("echo", lambda pool: pool.queued == 1, "the third task to wait")
     ended = [timeline.wait_for_end(timeout_s=WAKE_S) for timeline in timelines[:2]]
     assert {task.state.value for task in ended} == {"succeeded"}
     wait_until(

@@ -132,7 +132,7 @@ def test_many_callers_wake_a_pool_and_share_its_batches(deployment: Deployment, 
     texts.append("where is the river ?")
     url = f"{gateway}/v1/embeddings"
     answers = at_once(lambda number: vector(post(url, {"input": texts[number], "model": f"tiny-{EMBED}"})))
-    (group,) = deployment.groups(EMBED)
+    (group,) = deployment.wait_for_groups(EMBED, 1)
     debug = get(f"{gateway}/debug?model={EMBED}")
     log(f"  {group} computed batches of {debug['batches']}")
     assert sum(int(size) * count for size, count in debug["batches"].items()) == CALLERS

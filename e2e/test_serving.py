@@ -61,8 +61,9 @@ def test_requests_that_arrive_at_zero_are_answered_after_the_wake(
         assert [answer.status_code for answer in answers] == [200] * 4
         log(f"  answered by {sorted(map(answered_by, answers))}")
         assert len(set(map(answered_by, answers))) == 2, "each group holds two of the requests"
-        assert deployment.client.pool(POOL).requests == 4
+        deployment.wait_for_pool(POOL, lambda pool: pool.requests == 4, "four requests")
         assert deployment.replicas_wanted(POOL) == 2
+        deployment.wait_for_groups(POOL, 2)
         ports = [httpx2.URL(group.endpoint or "").port or 0 for group in deployment.client.pool(POOL).groups]
         assert all(20100 <= port <= 20199 for port in ports), "the NetworkPolicies allow no other ports"
     whole = httpx2.post(serve_url, json={"latency_s": 0.1}, timeout=WAKE_S)
@@ -100,7 +101,9 @@ def test_a_group_drains_while_it_answers_and_finishes_its_request(
         timeout_s=60,
         what="the removal of the drained group",
     )
-    assert group not in deployment.groups(POOL)
+    wait_until(
+        lambda: group not in deployment.groups(POOL), timeout_s=60, what=f"the end of {group}'s record"
+    )
 
 
 def test_no_request_fails_when_a_groups_pod_is_killed_under_load(
@@ -109,6 +112,7 @@ def test_no_request_fails_when_a_groups_pod_is_killed_under_load(
     """The pod of one of two groups is killed. Only answers that had begun may be cut off. A new group starts."""
     with Load(serve_url, {"latency_s": 0.3}, clients=4, deadline_s=DEADLINE_S) as load:
         wait_until(lambda: len(set(load.groups)) == 2, timeout_s=WAKE_S, what="answers of two groups")
+        deployment.wait_for_groups(POOL, 2)
         victim, other = deployment.client.pool(POOL).groups
         (pod,) = victim.hosts or []
         log(f"  killing {pod} of the group {victim.id}; {other.id} stays")
@@ -123,5 +127,5 @@ def test_no_request_fails_when_a_groups_pod_is_killed_under_load(
 def test_without_requests_the_pool_returns_to_zero(deployment: Deployment, serve_url: str) -> None:
     """No pod is left. The next request starts a wake, but cannot wait for it, so it gets the wake's phase and ETA."""
     deployment.wait_for_zero(POOL, head=False)
-    assert deployment.client.pool(POOL).requests == 0
+    deployment.wait_for_pool(POOL, lambda pool: pool.requests == 0, "no requests")
     assert refused_before_the_wake_ends(serve_url)["wake"]["eta_s"] > 0

@@ -58,6 +58,10 @@ class Stage:
         log(f"  sessions by group: { {group: len(held) for group, held in by_group.items()} }")
         assert len(by_group) == 2
 
+    def wait_for_open(self, count: int) -> None:
+        """Wait until the API shows this many open sessions."""
+        wait_until(lambda: self.sessions().open == count, timeout_s=60, what=f"{count} open sessions")
+
 
 @pytest.fixture(scope="module")
 def stage(deployment: Deployment) -> Iterator[Stage]:
@@ -86,14 +90,14 @@ def test_sessions_that_open_at_zero_are_served_after_the_wake(stage: Stage) -> N
     deployment.wait_for_zero(TALKS, head=False)
     audience.grow(TARGET_LOAD)
     assert {speaker.opened_as for speaker in audience.all} == {"waiting"}
-    assert stage.sessions().open == TARGET_LOAD
+    stage.wait_for_open(TARGET_LOAD)
     # A gateway computes the demand once a second.
     wait_until(
         lambda: deployment.client.pool(TALKS).groups_needed == 1, timeout_s=60, what="one group needed"
     )
     audience.wait_for_texts(audience.all, 1, timeout_s=WAKE_S, what="text of every session")
     assert deployment.replicas_wanted(TALKS) == 1
-    assert len(deployment.groups(TALKS)) == 1
+    deployment.wait_for_groups(TALKS, 1)
     audience.grow(TARGET_LOAD + 1)
     wait_until(lambda: deployment.replicas_wanted(TALKS) == 2, timeout_s=60, what="a second group wanted")
     stage.fill()
@@ -138,7 +142,7 @@ def test_scale_down_moves_the_sessions_of_the_group_with_fewer_of_them(stage: St
     audience.stop([*its[TARGET_LOAD - 1 :], *others[1:]])
     staying, (moving,) = its[: TARGET_LOAD - 1], others[:1]
     before = {speaker: speaker.attempts for speaker in audience.all}
-    assert stage.sessions().open == TARGET_LOAD
+    stage.wait_for_open(TARGET_LOAD)
     log(f"  {fuller} has {len(staying)} sessions, and {emptier} has 1")
     wait_until(lambda: moving.group == fuller, timeout_s=MOVE_S, what=f"the move from {emptier} to {fuller}")
     wait_until(
@@ -153,7 +157,7 @@ def test_without_sessions_the_pool_returns_to_zero(stage: Stage) -> None:
     """Each session ends with exactly the text of an undisturbed session."""
     stage.audience.grow(1)
     stage.audience.close()
-    assert stage.sessions().open == 0
+    stage.wait_for_open(0)
     stage.deployment.wait_for_zero(TALKS, head=False)
 
 

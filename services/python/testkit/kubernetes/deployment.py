@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from daybreak import Client, Retry, Task
+from daybreak import Client, Pool, Retry, Task
 from testkit.kubernetes import s3
 from testkit.kubernetes.forward import PortForward
 from testkit.kubernetes.image_watch import ImageWatch
@@ -25,6 +25,8 @@ GATEWAY_PORT = 8000
 ZERO_S = 120
 ATTEMPTS = 12
 """Attempts per request: enough for a request to succeed although a part of Daybreak is down for a minute."""
+VIEW_S = 60
+"""How long a busy gateway may take at most to show a change in its view of a pool."""
 WAKE_S = 240
 """On two slow cores, a task of a pool at zero ends at most this many seconds after its submit."""
 
@@ -150,8 +152,24 @@ class Deployment:
         wait_until(at_zero, timeout_s=timeout_s, what=f"pool {pool} at zero{head_state}")
 
     def groups(self, pool: str, *states: str) -> list[str]:
-        """Ids of the pool's groups in one of these states; without states, of all groups."""
+        """Ids of the pool's groups in one of these states; without states, of all groups.
+
+        The view of a gateway is up to a second old, so a test must wait for what it expects of it.
+        """
         return [group.id for group in self.client.pool(pool).groups if not states or group.state in states]
+
+    def wait_for_groups(self, pool: str, count: int, *states: str, timeout_s: float = VIEW_S) -> list[str]:
+        """Wait until exactly ``count`` groups are in one of these states, and return their ids."""
+
+        def ids() -> list[str] | None:
+            found = self.groups(pool, *states)
+            return found if len(found) == count else None
+
+        return wait_until(ids, timeout_s=timeout_s, what=f"{count} {'/'.join(states)} groups of {pool}")
+
+    def wait_for_pool(self, pool: str, condition: Callable[[Pool], bool], what: str) -> None:
+        """Wait until the API's view of the pool meets the condition."""
+        wait_until(lambda: condition(self.client.pool(pool)), timeout_s=VIEW_S, what=what)
 
     def doctor(self, where: str = f"deploy/{NAME}-gateway") -> str:
         """The output of `daybreakd doctor`, run in a pod of ``where``, which is the gateway by default."""
