@@ -15,6 +15,10 @@ HERE = Path(__file__).parent
 
 
 def main() -> int:
+    """List the tests, or run those that the command line selects.
+
+    :returns: the exit code: pytest's, or 2 if a prerequisite is missing.
+    """
     parser = argparse.ArgumentParser(prog="python -m e2e", description=__doc__)
     mode = parser.add_mutually_exclusive_group(required=True)
     mode.add_argument("--list", action="store_true", help="list the tests and what each of them proves")

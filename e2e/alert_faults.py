@@ -96,6 +96,7 @@ def keda_is_paused(deployment: Deployment) -> Iterator[During]:
 
 @fault("DaybreakOperatorAbsent")
 def the_operator_is_gone(deployment: Deployment) -> Iterator[During]:
+    """The operator's Deployment has no pod."""
     kube = deployment.kube
     operator = kube.apps.read_namespaced_deployment(f"{NAME}-operator", kube.namespace)
     kube.scale(operator, 0)

@@ -30,6 +30,7 @@ _skipped = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options that select the images, the namespace, and the versions between which to upgrade."""
     parser.addoption("--image", default="daybreak:dev", help="Daybreak's image, as the nodes know it.")
     parser.addoption(
         "--s3-image", default="docker.io/test-cluster/versitygw:1", help="The image of versitygw."
@@ -46,6 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Prepare the lists of running installations and of skipped tests."""
     config.stash[_deployments] = []
     config.stash[_skipped] = []
 
@@ -113,6 +115,7 @@ _failed = pytest.StashKey[bool]()
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Log how each test ended. After a failure, also save the state of the running installations."""
     report = yield
     if report.failed:
         item.stash[_failed] = True

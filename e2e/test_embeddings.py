@@ -81,6 +81,7 @@ def gateway(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def get(url: str) -> Any:
+    """The JSON of a page that must answer with 200."""
     response = httpx2.get(url, timeout=30)
     assert response.status_code == 200, response.text
     return response.json()
@@ -101,6 +102,7 @@ def at_once(act: Callable[[int], Any]) -> list[Any]:
 
 
 def vector(answer: Any) -> list[float]:
+    """The only embedding in an answer. It must have ``DIMENSIONS`` numbers."""
     (entry,) = answer["data"]
     numbers: list[float] = entry["embedding"]
     assert len(numbers) == DIMENSIONS

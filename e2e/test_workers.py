@@ -51,6 +51,7 @@ def model(gateway_url: str) -> dict[str, Any]:
 
 
 def ask(gateway_url: str, body: dict[str, Any], *, deadline_s: float = DEADLINE_S) -> httpx2.Response:
+    """Request a chat completion. The gateway may keep the request until its deadline while a worker starts."""
     return httpx2.post(
         f"{gateway_url}/v1/chat/completions",
         json=body,

@@ -44,6 +44,7 @@ def problems(found: Mapping[str, list[Path]], twins: Iterable[str]) -> list[str]
 
 
 def main() -> int:
+    """Print the problems. :returns: the exit code: 1 if there are any."""
     bad = [
         problem
         for folder in DISTRIBUTIONS

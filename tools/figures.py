@@ -32,6 +32,7 @@ def table(block: re.Match[str]) -> str:
 
 
 def main(arguments: list[str]) -> int:
+    """Write the stale pages, or only name them. :returns: the exit code: 1 if ``--check`` found a stale page."""
     stale = []
     for page in sorted((ROOT / "docs").glob("*.md")):
         old = page.read_text()

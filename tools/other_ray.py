@@ -43,11 +43,13 @@ TESTS = (
 
 
 def locked() -> Version:
+    """The version of Ray in the lock file."""
     (version,) = re.findall(r"^ray==(\S+)", LOCK.read_text(), re.MULTILINE)
     return Version(version)
 
 
 def lowest() -> Version:
+    """The oldest version that the server's ``pyproject.toml`` allows."""
     project = tomllib.loads((SERVER / "pyproject.toml").read_text())["project"]
     (requirement,) = (Requirement(line) for line in project["optional-dependencies"]["ray"])
     (oldest,) = (bound.version for bound in requirement.specifier if bound.operator == ">=")
@@ -79,6 +81,7 @@ def install(version: Version, folder: Path) -> Path:
 
 
 def main(wanted: str, *options: str) -> int:
+    """Install the version and run the tests with it. Do nothing for the locked version. :returns: the exit code."""
     version = {"lowest": lowest, "next": newest}.get(wanted, lambda: Version(wanted))()
     if version == locked():
         print(f"Ray {version} ({wanted}) is the version in requirements.lock: run `make test test-systems`")

@@ -23,6 +23,7 @@ NOT_PORTABLE = re.compile(r"(https?:|file:|find-links|index-url| @ |^/|\+cpu|\+c
 
 
 def rewrite(path: Path) -> None:
+    """Rewrite the lock file in place."""
     portable: list[str] = []
     for line in path.read_text().splitlines():
         if OF_TORCH.match(line):
@@ -34,6 +35,7 @@ def rewrite(path: Path) -> None:
 
 
 def problems(path: Path) -> list[str]:
+    """What ``--check`` finds wrong with the lock file and the installed packages, one sentence each."""
     lines = path.read_text().splitlines()
     messages = [f"{path}: not portable: {line}" for line in lines if NOT_PORTABLE.search(line)]
     messages += [f"{path}: belongs to one build of torch: {line}" for line in lines if OF_TORCH.match(line)]
@@ -48,6 +50,7 @@ def problems(path: Path) -> list[str]:
 
 
 def main() -> int:
+    """Rewrite or check the lock file. :returns: the exit code: 1 if the check found a problem."""
     *options, path = sys.argv[1:]
     if "--check" not in options:
         rewrite(Path(path))

@@ -72,7 +72,10 @@ class AsyncLiveSession:
         return self._speech.position
 
     async def start(self) -> Self:
-        """Connect. ``client.sessions.open`` and ``resume`` call this."""
+        """Connect. ``client.sessions.open`` and ``resume`` call this.
+
+        :raises DaybreakError: if the server refuses the session, or cannot be reached for ``retry.stream_s`` seconds.
+        """
         try:
             await self._connect()
         except DaybreakError as error:
@@ -83,7 +86,11 @@ class AsyncLiveSession:
         return self
 
     async def send(self, audio: bytes, *, pace: bool = False) -> None:
-        """Send samples; with ``pace``, as fast as they were spoken. Waits while 120 s of audio are not confirmed."""
+        """Send samples; with ``pace``, as fast as they were spoken. Waits while 120 s of audio are not confirmed.
+
+        :raises ArgumentError: after ``end``.
+        :raises DaybreakError: the error that has ended the session.
+        """
         clock = asyncio.get_running_loop().time
         for frame in self._speech.frames(audio, paced=pace):
             if pace:

@@ -36,6 +36,8 @@ class LiveSession:
     One thread may send while another iterates. If you leave the ``with`` block by an exception, the session ends;
     otherwise only its input ends. A lost connection is replaced: the new one continues where the lost one stopped, so
     neither audio nor events are lost. The client gives up after ``retry.stream_s`` seconds without a connection.
+
+    :raises DaybreakError: if the server refuses the session, or cannot be reached for that time.
     """
 
     def __init__(
@@ -84,7 +86,11 @@ class LiveSession:
         return self._speech.position
 
     def send(self, audio: bytes, *, pace: bool = False) -> None:
-        """Send samples; with ``pace``, as fast as they were spoken. Waits while 120 s of audio are unconfirmed."""
+        """Send samples; with ``pace``, as fast as they were spoken. Waits while 120 s of audio are unconfirmed.
+
+        :raises ArgumentError: after ``end``.
+        :raises DaybreakError: the error that has ended the session.
+        """
         for frame in self._speech.frames(audio, paced=pace):
             if pace:
                 time.sleep(self._pacer.delay(time.monotonic(), self._speech.seconds(frame)))

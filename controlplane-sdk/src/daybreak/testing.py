@@ -101,14 +101,20 @@ class LocalDaybreak:
 
     @property
     def redis_url(self) -> str:
-        """The URL of the server's Valkey with its password, as :class:`daybreak.event_relay.Relay` needs it."""
+        """The URL of the server's Valkey with its password, as :class:`daybreak.event_relay.Relay` needs it.
+
+        :raises DaybreakError: before ``start``, and after ``close``.
+        """
         folder = self._require_folder() / "data" / "valkey"
         port, password = (folder / "port").read_text().strip(), (folder / "password").read_text().strip()
         return f"redis://:{quote(password, safe='')}@127.0.0.1:{port}/0"
 
     @property
     def pids(self) -> dict[str, int]:
-        """The ids of the server's processes by name (``dev``, ``valkey``). Kill one to see how your program reacts."""
+        """The ids of the server's processes by name (``dev``, ``valkey``). Kill one to see how your program reacts.
+
+        :raises DaybreakError: before ``start``, and after ``close``.
+        """
         return dict(self._state().get("pids", {}))
 
     def client(self, **options: Any) -> Client:
@@ -120,14 +126,15 @@ class LocalDaybreak:
         return AsyncClient(self.url, **options)
 
     def log(self) -> str:
-        """The server's log so far."""
+        """The server's log so far. :raises DaybreakError: before ``start``, and after ``close``."""
         file = self._require_folder() / "log"
         return file.read_text(errors="replace") if file.exists() else ""
 
     def start(self) -> None:
         """Start the server and wait until each pool has a ready group. A restart keeps the port and the data.
 
-        :raises DaybreakError: with the server's log, if the server is not ready within ``start_s`` seconds.
+        :raises DaybreakError: if ``daybreakd`` is not installed, or no port is free. With the server's log, if the
+            server exits, or is not ready within ``start_s`` seconds.
         """
         program = _program()
         folder = self._folder = self._folder or Path(tempfile.mkdtemp(prefix="daybreak-"))
@@ -167,7 +174,10 @@ class LocalDaybreak:
             ) from None
 
     def close(self) -> None:
-        """Stop the server and remove its data."""
+        """Stop the server and remove its data.
+
+        :raises DaybreakError: if the server does not stop within 60 seconds. The data is removed all the same.
+        """
         try:
             self.stop()
         finally:

@@ -13,6 +13,8 @@ from daybreak_server.workloads.base import Context, Group, Step, Task, WorkloadS
 
 
 class ConvertedInputParams(BaseModel):
+    """``run`` receives ``tags`` as a list and ``double`` doubled. The default of ``seed`` is random."""
+
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
 
     frame_count: int
@@ -37,10 +39,14 @@ class ConvertedInputParams(BaseModel):
 
 
 class Account(BaseModel):
+    """A nested model with a secret."""
+
     token: SecretStr
 
 
 class SecretParams(BaseModel):
+    """Parameters with a secret in a nested model. Daybreak must refuse a workload that has them."""
+
     account: Account | None = None
 
 
@@ -53,6 +59,8 @@ SECRET = replace(SPEC, Params=SecretParams)
 
 
 class ConvertedInput:
+    """Writes the parameters that ``run`` received into the artifact ``seen.txt``."""
+
     def load(self, group: Group) -> None:
         pass
 

@@ -180,6 +180,7 @@ class _Server(uvicorn.Server):
 
 
 def main() -> None:
+    """Serve until SIGTERM. The command line has the port and the path of the log."""
     port, path = int(sys.argv[1]), sys.argv[2]
     with Path(path).open("a", buffering=1) as log:
 

@@ -15,6 +15,8 @@ _log = logging.getLogger("careless.library")
 
 
 class IndiscreetParams(BaseModel):
+    """The first ``fails`` attempts fail. ``lines`` is the number of additional log lines."""
+
     prompt: str
     fails: int = 0
     lines: int = 0
@@ -33,6 +35,8 @@ SPEC: WorkloadSpec[IndiscreetParams] = WorkloadSpec(
 
 
 class Indiscreet:
+    """Quotes the prompt in log messages, in a logged traceback, and in the error of an attempt that fails."""
+
     def load(self, group: Group) -> None: ...
 
     def warm_up(self) -> None: ...

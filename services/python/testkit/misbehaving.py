@@ -27,6 +27,13 @@ NOT_UTF8 = os.fsdecode(b"caf\xe9.mp4")
 
 
 class MisbehavingParams(BaseModel):
+    """What goes wrong. ``error`` and ``steps`` are keys of ``ERRORS`` and ``STEPS``; ``error`` can also be ``fork``.
+
+    ``where`` (``first``, ``later`` or ``finally``), ``rank`` (default: all) and ``attempts`` (how many attempts fail)
+    say when the error is raised. ``says`` (``surrogate``, ``nul`` or ``long``) selects the text of a log line and a
+    phase. ``files`` are the names of the artifacts.
+    """
+
     model_config = ConfigDict(extra="forbid")
 
     error: str = ""
@@ -53,6 +60,8 @@ class SilentError(Exception):
 
 
 class UnpicklableError(Exception):
+    """An error that cannot be pickled."""
+
     def __init__(self) -> None:
         super().__init__("holds a lock")
         self.stream = sys.stderr
@@ -62,6 +71,8 @@ class UnpicklableError(Exception):
 
 
 class NumericCodeError(RetryableError):
+    """An error whose code is a number instead of a string."""
+
     code: Any = 7
 
 
@@ -117,6 +128,8 @@ STEPS: dict[str, Callable[[], Any]] = {
 
 
 class Misbehaving:
+    """Raises, logs and yields what the input says. The option ``load`` is a key of ``ERRORS`` for ``load`` to raise."""
+
     def load(self, group: Group) -> None:
         self._group = group
         if "load" in group.options and group.options.get("load_rank", group.rank) == group.rank:

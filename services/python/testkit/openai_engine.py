@@ -38,6 +38,8 @@ import uvicorn
 
 
 class Engine:
+    """The ASGI application. Its log and its health follow the options."""
+
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.healthy_at = time.monotonic() + options.load_s
@@ -193,6 +195,7 @@ def _leave_daemon(engine: Engine) -> None:
 
 
 def main() -> None:
+    """Serve as the options say. Exits with 3 if the file of ``--broken`` exists."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)

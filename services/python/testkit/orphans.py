@@ -88,11 +88,13 @@ def kill_leftovers(run: Run, grace_s: float) -> list[str]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the ini option ``orphan_grace_s``."""
     about = "seconds for processes to end after the last fixture was closed"
     parser.addini(GRACE_S, about, default="20")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Set the mark of this run in the environment. Inside another run, append it to that run's mark."""
     outer = os.environ.get(MARK)
     run_mark = f"{os.getpid()}.{time.time_ns()}"
     os.environ[MARK] = config.stash[_mark] = f"{outer}/{run_mark}" if outer else run_mark
@@ -100,6 +102,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    """Restore the mark of the outer run, or remove the variable."""
     outer, _, _ = config.stash[_mark].rpartition("/")
     os.environ.pop(MARK, None)
     if outer:
@@ -133,6 +136,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """List the processes that were left behind, in their own section of the report."""
     if leftovers := config.stash[_leftovers]:
         terminalreporter.section("PROCESSES LEFT BEHIND", red=True, bold=True)
         terminalreporter.line(

@@ -16,6 +16,11 @@ ABSENT = replace(ECHO, name="absent", implementation="testkit.recording:NoSuchCl
 
 
 class Recording:
+    """Appends each call to the file that the option ``calls_file`` names.
+
+    With the option ``fail: warm_up``, ``warm_up`` raises an error. ``step_s`` is how many seconds ``run`` takes.
+    """
+
     def load(self, group: Group) -> None:
         self._options = group.options
         self._record(f"load {group.options['model']}" if "model" in group.options else "load")

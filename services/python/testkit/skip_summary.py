@@ -67,6 +67,7 @@ def summary(reasons: list[str]) -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the summary line if a test was skipped."""
     reports = terminalreporter.stats.get("skipped", [])
     if line := summary([_reason(report) for report in reports]):
         terminalreporter.line(line)

@@ -108,14 +108,17 @@ SPEC: WorkloadSpec[BulkParams] = WorkloadSpec(
 
 
 def write(folder: Path, lines: Sequence[Any], name: str = "numbers.jsonl") -> dict[str, str]:
+    """Write a JSONL file into ``folder/files``; strings are written as they are. :returns: its place and path."""
     text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
     (folder / "files" / name).write_text(text)
     return {"place": "files", "path": name}
 
 
 def output(pool: Pool, task: Any) -> list[dict[str, Any]]:
+    """The parsed lines of the task's ``output.jsonl``."""
     return [json.loads(line) for line in pool.output(task, "output.jsonl").splitlines()]
 
 
 def squares(numbers: Sequence[int]) -> list[dict[str, int]]:
+    """The expected lines of the output for these numbers."""
     return [{"line": line, "square": number**2} for line, number in enumerate(numbers, 1)]

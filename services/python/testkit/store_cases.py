@@ -16,12 +16,14 @@ FATAL = Failed(code="bad", message="never", permanent=True)
 
 
 def new(**fields: Any) -> NewTask:
+    """A task for pool ``video``. ``fields`` override its fields."""
     return NewTask(
         **{"id": new_task_id("video"), "pool": "video", "tenant": "t", "input_json": "{}", **fields}
     )
 
 
 def submit(driver: Driver, **fields: Any) -> str:
+    """Submit a task with these fields, which the store must accept. :returns: the task's id."""
     submitted = driver.submit(new(**fields))
     assert isinstance(submitted, Submitted)
     return submitted.record.id

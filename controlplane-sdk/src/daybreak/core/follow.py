@@ -206,6 +206,9 @@ def follow(
 
     Without ``live`` it emits only the events that the server has stored so far. Returns ``True`` at the end of the
     stream, or ``False`` if ``until`` (a time of ``clock``) comes first.
+
+    :raises ArgumentError: if ``after`` is not an event id.
+    :raises DaybreakError: if an error is permanent, or if ``retry`` does not allow another connection.
     """
     state = _StreamState(after, retry, clock)
     while until is None or clock() < until:

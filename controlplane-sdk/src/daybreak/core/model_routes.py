@@ -1,6 +1,7 @@
 """The routes of models and workers. The function of a route builds an :class:`ApiRequest` and sends nothing.
 
-:func:`watch` and :func:`wait` read a model several times, so they return operations.
+:func:`watch` and :func:`wait` read a model several times, so they return operations. All functions raise
+``ArgumentError`` for an alias that no model can have.
 """
 
 from __future__ import annotations

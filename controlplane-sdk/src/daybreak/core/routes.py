@@ -1,6 +1,8 @@
 """The routes of tasks and pools. A function with the name of a route builds its :class:`ApiRequest`, and sends nothing.
 
 :func:`list_tasks` is the exception: it needs several requests, so it is an :class:`Operation`.
+
+Functions raise ``ArgumentError`` for an argument that no request can carry.
 """
 
 from __future__ import annotations
@@ -44,7 +46,10 @@ class Preview:
 
 
 def task_path(task: TaskRef, *rest: str) -> str:
-    """The path of a task, or of a resource below it (``rest``)."""
+    """The path of a task, or of a resource below it (``rest``).
+
+    :raises ArgumentError: if a part is not valid UTF-8.
+    """
     task_id = task.id if isinstance(task, Task) else task
     return "/".join(["/v1/tasks", *(_quote_segment(part) for part in (task_id, *rest))])
 

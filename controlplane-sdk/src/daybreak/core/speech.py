@@ -33,7 +33,10 @@ _NORMAL, _TOO_LARGE = 1000, 1009
 
 
 class Speech:
-    """The audio and the events of one session."""
+    """The audio and the events of one session.
+
+    :raises ArgumentError: if sessions do not accept this format of audio.
+    """
 
     def __init__(
         self, *, encoding: str = "pcm16", sample_rate: int = 16_000, after: str | None = None

@@ -61,7 +61,7 @@ _GATEWAY, GROUP = "daybreak-gateway", "daybreak-group"  # names of processes in 
 
 
 class NoStoreError(ValueError):
-    """The settings name no Redis, and this process starts none."""
+    """The settings name no Redis. The functions of this module that connect to Redis raise this error."""
 
 
 def redis_endpoint(settings: Settings) -> Endpoint:

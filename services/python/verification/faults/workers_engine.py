@@ -95,6 +95,7 @@ async def _pause(seconds: float, gone: asyncio.Task[Any]) -> bool:
 
 
 def main() -> None:
+    """Serve until a signal arrives. The log is the file ``<worker>.<pid>.jsonl`` in the folder of ``--runs``."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)

@@ -25,6 +25,11 @@ NAME = "mutants"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Plant the selected bugs, and print which of them the tests caught. A run of all bugs saves the report.
+
+    :returns: the exit code: 0, 1 if a bug survived or could not be planted, or 2 if no bug is selected or a test fails
+        without a bug.
+    """
     options = _parsed(arguments)
     named = [
         mutant

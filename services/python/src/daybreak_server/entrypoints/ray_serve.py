@@ -101,6 +101,8 @@ class RankReplica:
         """Called by Serve, which restarts the gang after three failures in a row.
 
         A failing rank that waits before it exits counts as healthy, so that Serve does not cut the wait short.
+
+        :raises RuntimeError: with the reason, if the rank is unhealthy.
         """
         if self._failing:
             return

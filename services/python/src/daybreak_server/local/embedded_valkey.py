@@ -65,7 +65,10 @@ def url_in(data_dir: Path) -> str | None:
 
 
 class EmbeddedValkey:
-    """The server of one instance. Its folder, port and password stay the same across restarts."""
+    """The server of one instance. Its folder, port and password stay the same across restarts.
+
+    :raises InstanceError: when the server is not installed for this platform.
+    """
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance

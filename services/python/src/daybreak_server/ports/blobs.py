@@ -69,7 +69,8 @@ class Blobs(Protocol):
 
     A key is a relative path (``a/b.mp4``) of ``[A-Za-z0-9._-]`` segments, without ``..``. A prefix is a path too
     (``a/b`` or ``a/b/``): it names the file with that key and all files below that folder, but not ``a/bc``.
-    A key or prefix of any other form raises :class:`BlobKeyError`.
+    A key or prefix of any other form raises :class:`BlobKeyError`. Each method may also raise
+    :class:`BlobRefusedError` and :class:`BlobUnavailableError`.
     """
 
     def upload(self, key: str, source: Path, *, content_type: str) -> Iterator[int]:
@@ -77,13 +78,19 @@ class Blobs(Protocol):
 
         When the iterator ends, the file is visible, complete and durable. If the caller closes it early, no file is
         left. An existing file is never overwritten.
+
+        :raises BlobExistsError: when the key is taken.
         """
 
     def open(self, key: str, *, start: int = 0, length: int | None = None) -> BinaryIO:
-        """Read a file or a range of it. A range beyond the end is empty. The caller closes the stream."""
+        """Read a file or a range of it. A range beyond the end is empty. The caller closes the stream.
+
+        :raises BlobNotFoundError: when there is no such file.
+        :raises ValueError: when ``start`` or ``length`` is negative.
+        """
 
     def stat(self, key: str) -> BlobStat:
-        """The size and content type of a file."""
+        """The size and content type of a file. :raises BlobNotFoundError: when there is no such file."""
 
     def url(self, key: str, *, expires_s: float, filename: str | None = None) -> str | None:
         """A URL from which anyone can read the file until the URL expires; ``None`` if the store makes no URLs.

@@ -21,7 +21,7 @@ class EventPage:
 
 
 class EventLog(Protocol):
-    """Reads the event streams."""
+    """Reads the event streams. ``read`` and ``tail`` raise ``StoreUnavailableError`` if the store is unreachable."""
 
     async def read(self, task: TaskId, *, after: str | None = None, limit: int = 1000) -> EventPage:
         """The events of a task that follow ``after`` (``None``: from the beginning), in order."""

@@ -10,7 +10,10 @@ from daybreak_server.domain.pools import TickReport
 
 
 class Housekeeper(Protocol):
-    """Does the periodic work of a pool. All methods are idempotent."""
+    """Does the periodic work of a pool. All methods are idempotent.
+
+    Each method may raise :class:`~daybreak_server.ports.store_errors.StoreUnavailableError`.
+    """
 
     async def tick(self, pool: str) -> TickReport:
         """Do what depends on time: queue due tasks, expire overdue tasks, and check leases, groups and sessions.

@@ -20,7 +20,10 @@ from daybreak_server.domain.tasks import (
 
 
 class WorkQueue(Protocol):
-    """The queue of one pool. All calls block; they may come from any thread."""
+    """The queue of one pool. All calls block; they may come from any thread.
+
+    Each method except ``close`` may raise :class:`~daybreak_server.ports.store_errors.StoreError`.
+    """
 
     def claim(self, group: GroupRecord, *, wait_s: float) -> Claim | None:
         """Claim the next task in fair order. Returns ``None`` after ``wait_s``, or if the group drains."""
@@ -40,10 +43,15 @@ class WorkQueue(Protocol):
 
         ``fields`` may set ``phase``, ``fraction``, ``step``, ``steps``, ``eta_s`` and ``resumed_from_step``. With a
         stale lease nothing is written.
+
+        :raises ValueError: for another field, or data that JSON cannot hold (NaN).
         """
 
     def preview(self, lease: Lease, image: bytes, *, content_type: str, ttl_s: float) -> Control:
-        """Replace the task's preview (≤ 32 KiB). With a stale lease nothing is written."""
+        """Replace the task's preview (≤ 32 KiB). With a stale lease nothing is written.
+
+        :raises ValueError: if ``image`` is larger than 32 KiB.
+        """
 
     def settle(self, lease: Lease, outcome: Outcome, *, claim_next: GroupRecord | None = None) -> Settled:
         """End the attempt. If ``claim_next`` is a group, the same call claims the next task for this group."""

@@ -101,12 +101,15 @@ class SessionStore(Protocol):
     async def close_session(
         self, session: SessionId, *, reason: SessionEnd = SessionEnd.CLOSED
     ) -> SessionRecord:
-        """End a session at once. An ended session does not change."""
+        """End a session at once. An ended session does not change.
+
+        :raises SessionUnknownError: when there is no such session, or its retention is over.
+        """
 
     async def session_events(
         self, session: SessionId, *, after: str = "0-0", limit: int = 1000
     ) -> Sequence[SessionEvent]:
-        """The events that follow ``after``."""
+        """The events that follow ``after``. :raises SessionUnknownError: when no session can have this id."""
 
     async def sessions_overview(self, pool: str) -> SessionsOverview:
         """The number of the pool's sessions, and the measurements of its groups."""
@@ -129,10 +132,13 @@ class SessionEvents(Protocol):
     """Follows events of sessions. One object reads for all sessions of a process, over few connections."""
 
     def follow_session(self, session: SessionId, *, after: str = "0-0") -> AsyncIterator[SessionEvent]:
-        """The events that follow ``after``, in order, as they arrive; ends after the event ``ended``."""
+        """The events that follow ``after``, in order, as they arrive; ends after the event ``ended``.
+
+        :raises SessionUnknownError: when no session can have this id.
+        """
 
     def watch_session(self, session: SessionId, *, tenant: str) -> AbstractAsyncContextManager[SessionWatch]:
-        """Watch a session of this tenant."""
+        """Watch a session of this tenant. :raises SessionUnknownError: when no session can have this id."""
 
 
 def take_all() -> Intake:

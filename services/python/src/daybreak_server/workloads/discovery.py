@@ -81,7 +81,10 @@ def spec(
 
 
 def implementation(workload_spec: WorkloadSpec[Any]) -> Workload[Any]:
-    """Create an object of the workload's class. This imports what the workload needs (torch, …)."""
+    """Create an object of the workload's class. This imports what the workload needs (torch, …).
+
+    :raises UnknownWorkloadError: when the class cannot be imported.
+    """
     workload: Workload[Any] = _attribute(workload_spec.implementation)()
     return workload
 

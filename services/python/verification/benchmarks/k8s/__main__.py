@@ -30,6 +30,9 @@ ABOUT = (
 
 
 def main() -> int:
+    """Measure the selected tables, each with its own installation; print and save them. Missed targets do not change
+    the exit code.
+    """
     parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.k8s", description=__doc__)
     parser.add_argument(
         "--quick", action="store_true", help="measure once, with bursts of 100 tasks; save nothing"

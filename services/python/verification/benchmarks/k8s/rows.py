@@ -21,6 +21,7 @@ class Measured(Protocol):
 
 
 def post(at_zero: Sequence[float], warm: Sequence[float]) -> Row:
+    """The row of the time that a POST takes without a group. Both arguments are in milliseconds."""
     value, baseline = median(at_zero), median(warm)
     return Row(
         what="From POST to 202 while no group exists, p50",
@@ -36,6 +37,9 @@ def post(at_zero: Sequence[float], warm: Sequence[float]) -> Row:
 
 
 def wakes(what: str, cycles: Sequence[WakeCycle], baselines: Measured | None) -> Iterator[Row]:
+    """The rows of a pool's wakes: until KEDA detects the task, and until the group has it. Without ``baselines``, the
+    second row has no baseline.
+    """
     detected = [cycle.detected_s for cycle in cycles]
     target = POLLING_S + 1
     yield Row(
@@ -101,6 +105,7 @@ def _formed(
 
 
 def baselines(measured: Measured) -> Iterator[Row]:
+    """The rows of the baselines, in seconds."""
     for what, seconds in (
         ("Baseline: until a bare pod runs", measured.start_s),
         ("Baseline: Ray's own `ray start` in a bare pod", measured.join_s),
@@ -110,6 +115,7 @@ def baselines(measured: Measured) -> Iterator[Row]:
 
 
 def down(cycles: Sequence[WakeCycle]) -> Row:
+    """The row of the time until the pods of an idle group are gone."""
     seconds = [cycle.gone_s for cycle in cycles]
     return Row(
         what="Idle group: from a lower `replicas` until its pods are gone",
@@ -120,6 +126,12 @@ def down(cycles: Sequence[WakeCycle]) -> Row:
 
 
 def bursts(tasks: int, from_zero_s: float, running_s: float, *, wake_s: float) -> Row:
+    """The row of a burst of ``tasks`` tasks into a pool at zero.
+
+    :param from_zero_s: How long the burst took.
+    :param running_s: How long the same burst took with running groups.
+    :param wake_s: The shortest measured wake.
+    """
     return Row(
         what=f"{tasks:,} tasks with one step of 10 ms, submitted at once while no group runs; at most 2 groups",
         value=from_zero_s,
@@ -130,6 +142,7 @@ def bursts(tasks: int, from_zero_s: float, running_s: float, *, wake_s: float) -
 
 
 def calls(an_hour: float) -> Row:
+    """The row of the operator's calls to the Kubernetes API in an hour."""
     return Row(
         what="Operator with two pools at rest: calls to the Kubernetes API per hour",
         value=an_hour,

@@ -117,6 +117,7 @@ class Testbed:
 
 
 def main() -> int:
+    """Measure, print and save. Missed targets do not change the exit code, which is 2 if `kwok` is missing."""
     parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.operator", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="use 10 pools, and do not save the report")
     parser.add_argument("--pools", type=int, default=200)

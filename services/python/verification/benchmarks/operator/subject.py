@@ -89,6 +89,10 @@ def peak_memory_mib(pid: int) -> float:
 
 
 def main() -> int:
+    """Run the operator. The command line has its namespace, Redis's URL, the URL of the heads, and the metrics port.
+
+    :returns: the operator's exit code.
+    """
     namespace, redis, heads, port = sys.argv[1:]
     settings = Settings(
         redis=RedisSettings(url=redis),

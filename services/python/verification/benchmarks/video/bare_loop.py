@@ -43,6 +43,7 @@ class NullContext:
 
 
 def main() -> None:
+    """Run the workload for each line of parameters, until the caller closes the connection."""
     port, options = sys.argv[1:3]
     dist.init_process_group("gloo")
     rank, size = dist.get_rank(), dist.get_world_size()
@@ -72,6 +73,7 @@ def main() -> None:
 
 
 def answer(caller: Any, reply: dict[str, Any]) -> None:
+    """Write one line of JSON to the caller. Only rank 0 has a caller; the other ranks write nothing."""
     if caller is not None:
         caller.write(json.dumps(reply) + "\n")
         caller.flush()

@@ -43,7 +43,7 @@ def segments(key: str) -> tuple[str, ...]:
 
 
 def prefix_segments(prefix: str) -> tuple[str, ...]:
-    """The segments of a prefix. ``a/b`` and ``a/b/`` are the same; ``""`` has no segments."""
+    """The segments of a prefix. ``a/b`` and ``a/b/`` are the same; ``""`` has no segments. :raises BlobKeyError:"""
     return segments(prefix.removesuffix("/")) if prefix else ()
 
 

@@ -34,7 +34,10 @@ class S3Model:
     """A model on S3. Several threads may use it at once."""
 
     def __init__(self, url: str, access: S3Access) -> None:
-        """Prepare a client for the model at ``url`` (``s3://bucket/prefix``). This makes no request yet."""
+        """Prepare a client for the model at ``url`` (``s3://bucket/prefix``). This makes no request yet.
+
+        :raises BlobError: when the settings cannot be used, such as an endpoint that is not a URL.
+        """
         parts = urlsplit(url)
         self.url = url
         self._bucket = parts.netloc
@@ -73,6 +76,7 @@ class S3Model:
         """Read a range and yield it in chunks. If no error is raised, the chunks make up the whole range.
 
         :raises BlobUnavailableError: when the store cannot be reached, or the file has changed since :meth:`files`.
+        :raises BlobError: when the store refuses the request, or the file is gone.
         """
         key, remaining = self._prefix + file.name, length
         with self._translated(file.name):

@@ -64,7 +64,10 @@ class S3Blobs:
         key_files: tuple[Path, Path] | None = None,
     ) -> None:
         """Credentials come from ``key_files`` (access key and secret), or from the usual AWS variables, files or
-        roles. The constructor does not need them; the first call does."""
+        roles. The constructor does not need them; the first call does.
+
+        :raises BlobError: when the other settings cannot be used, such as an endpoint that is not a URL.
+        """
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._presign = presign

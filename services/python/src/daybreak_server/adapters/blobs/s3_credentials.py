@@ -21,7 +21,7 @@ class FileCredentials(Credentials):  # type: ignore[misc]
         self._files = files
 
     def get_frozen_credentials(self) -> ReadOnlyCredentials:
-        """The keys that sign the current request."""
+        """The keys that sign the current request. :raises CredentialRetrievalError: when a file cannot be read."""
         access_key_id, secret_access_key = (_read(path) for path in self._files)
         return ReadOnlyCredentials(access_key_id, secret_access_key, None)
 

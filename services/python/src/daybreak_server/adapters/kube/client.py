@@ -48,7 +48,10 @@ COMPONENT = "daybreak-operator"
 
 
 class KubeCluster:
-    """The RayClusters and pools of one namespace. Each call occupies a thread while it runs."""
+    """The RayClusters and pools of one namespace. Each call occupies a thread while it runs.
+
+    Each method may raise :class:`~daybreak_server.ports.cluster.ClusterError`.
+    """
 
     def __init__(
         self,

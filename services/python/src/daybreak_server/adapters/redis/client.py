@@ -95,7 +95,7 @@ def is_library_missing(exc: Exception) -> bool:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Translate errors of redis-py into those of the port."""
+    """Translate errors of redis-py into those of the port. :raises StoreError:"""
     try:
         yield
     except (failures.RedisError, OSError) as exc:
@@ -233,7 +233,10 @@ class AsyncScripts:
         return without_changes(reply, self._on_change)
 
     async def perform(self, action: Callable[[], Awaitable[T]], *, idempotent: bool) -> T:
-        """Perform ``action``, and translate its errors. An idempotent action is retried up to twice."""
+        """Perform ``action``, and translate its errors. An idempotent action is retried up to twice.
+
+        :raises StoreError:
+        """
         for pause in (*(RETRY_PAUSES_S if idempotent else ()), None):
             try:
                 with translated():

@@ -24,5 +24,8 @@ class FilePassword(CredentialProvider):
         return (self._username, password) if self._username else (password,)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        """The password, or user and password. The file is small and local, so it is read without a thread."""
+        """The password, or user and password. The file is small and local, so it is read without a thread.
+
+        :raises redis.AuthenticationError: when the file cannot be read.
+        """
         return self.get_credentials()

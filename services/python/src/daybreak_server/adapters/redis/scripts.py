@@ -130,7 +130,7 @@ class FunctionLibrary(Protocol):
     """What a client needs to call functions, to load them if the server lacks them, and to run one by ``EVAL``."""
 
     def get(self, name: str) -> Script:
-        """The script ``name``."""
+        """The script ``name``. :raises KeyError: when there is no such script."""
 
     @property
     def text(self) -> str:
@@ -154,7 +154,7 @@ class Library:
     clock_text: str | None = None
 
     def get(self, name: str) -> Script:
-        """The script ``name``."""
+        """The script ``name``. :raises KeyError: when there is no such script."""
         return _library(self._clock())[1][name]
 
     @property

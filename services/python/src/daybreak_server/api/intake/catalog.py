@@ -175,7 +175,10 @@ class Catalog:
         return TaskId(task), self._pools[pool]
 
     def default(self) -> PoolEntry:
-        """The pool of ``POST /generate``: ``video`` if it exists, otherwise the first pool with the video workload."""
+        """The pool of ``POST /generate``: ``video`` if it exists, otherwise the first pool with the video workload.
+
+        :raises ApiError: ``no_such_pool`` if there is neither.
+        """
         if "video" not in self._pools:
             for entry in self:
                 if entry.spec.name == "video":

@@ -41,7 +41,10 @@ class BufferedBytes:
 
 
 class ForwardedBody:
-    """A body. ``buffered`` is its beginning, or all of it if ``complete``."""
+    """A body. ``buffered`` is its beginning, or all of it if ``complete``.
+
+    :raises ApiError: ``too_large`` if the request says that its body is longer than ``max_bytes``.
+    """
 
     def __init__(self, request: Request, *, max_bytes: int, in_memory: BufferedBytes) -> None:
         self.buffered = b""

@@ -86,12 +86,12 @@ class AudioInput:
             await asyncio.sleep(0)
 
     async def silence(self, seconds: float) -> None:
-        """Write silence."""
+        """Write silence. Raises the errors of :meth:`append`."""
         form = self._converter.format
         await self.append(bytes(int(form.rate * seconds) * form.encoding.size))
 
     async def end(self) -> None:
-        """Write the remaining output of the resampler, and end the input."""
+        """Write the remaining output of the resampler, and end the input. :raises StoreError: as for :meth:`append`."""
         if not self._ended:
             self._ended = True
             at = self._converter.position

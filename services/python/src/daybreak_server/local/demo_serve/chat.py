@@ -30,7 +30,10 @@ class ChatAnswer:
 
 
 class Chat:
-    """A client of one gateway. Threads may share it."""
+    """A client of one gateway. Threads may share it.
+
+    A request raises :class:`DemoError` if the gateway refuses it.
+    """
 
     def __init__(self, url: str) -> None:
         self._client = httpx2.Client(base_url=url, timeout=WAIT_S, trust_env=False)
@@ -80,7 +83,10 @@ class Chat:
 
 
 class Stream:
-    """An answer that arrives word by word."""
+    """An answer that arrives word by word.
+
+    :raises DemoError: if the gateway refuses the request.
+    """
 
     def __init__(self, response: httpx2.Response) -> None:
         if response.status_code != 200:

@@ -75,7 +75,11 @@ class EchoServe:
         """Do nothing."""
 
     def serve(self, request: Request) -> Response:
-        """Answer in the way that the body describes."""
+        """Answer in the way that the body describes.
+
+        :raises RequestError: if the body is invalid or asks for a refusal.
+        :raises ValueError: if the body asks for an error.
+        """
         headers = {"echo-pid": str(os.getpid()), "echo-count": str(next(self._numbers))}
         if not request.body:
             shown = {

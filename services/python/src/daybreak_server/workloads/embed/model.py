@@ -35,7 +35,10 @@ class EmbedInput(NamedTuple):
 
 
 class EmbedModel:
-    """The model. ``encode`` must run on one thread at a time."""
+    """The model. ``encode`` must run on one thread at a time.
+
+    :raises ModelMissingError: if the model or its package is missing or cannot be loaded.
+    """
 
     def __init__(self, options: EmbedOptions, group: Group) -> None:
         folder = folder_of(options.model, group)

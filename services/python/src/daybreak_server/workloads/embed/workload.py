@@ -63,7 +63,10 @@ class Embed:
     def bulk(
         self, params: EmbedParams, values: Sequence[Any], *, cancelled: Callable[[], bool]
     ) -> Sequence[Mapping[str, Any] | LineError]:
-        """The vector of each text of a task."""
+        """The vector of each text of a task.
+
+        :raises PermanentError: if the task asks for more dimensions than the model has.
+        """
         if params.dimensions is not None and params.dimensions > self._model.dimensions:
             message = (
                 f"dimensions is {params.dimensions}; vectors of this model have {self._model.dimensions}."

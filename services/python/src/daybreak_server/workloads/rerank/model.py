@@ -39,7 +39,10 @@ class Score(NamedTuple):
 
 
 class RerankModel:
-    """The reranker. ``score`` must run on one thread at a time."""
+    """The reranker. ``score`` must run on one thread at a time.
+
+    :raises ModelMissingError: if the model or its package is missing, or the model cannot be loaded or is no reranker.
+    """
 
     def __init__(self, options: RerankOptions, group: Group) -> None:
         folder = folder_of(options.model, group)

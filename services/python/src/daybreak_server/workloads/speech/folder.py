@@ -113,6 +113,8 @@ def read_language_model(folder: Path) -> LanguageModel:
     """Read a language model in the layout of Hugging Face.
 
     :raises ValueError: if the model's type is not in :data:`FAMILIES`, or this implementation lacks a part of it.
+    :raises KeyError: if a size or a weight is missing.
+    :raises RuntimeError: if a weight has the wrong shape.
     """
     content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     weights: dict[str, Tensor] = {}
@@ -167,7 +169,10 @@ _FUSED: Final = {
 
 
 def from_hugging_face(weights: dict[str, Tensor], config: LanguageModelConfig) -> dict[str, Tensor]:
-    """Convert the weights of a Hugging Face model to those of :class:`LanguageModel`, which fuses some of them."""
+    """Convert the weights of a Hugging Face model to those of :class:`LanguageModel`, which fuses some of them.
+
+    :raises KeyError: if a weight is missing.
+    """
     named = {
         "embed.weight": weights["model.embed_tokens.weight"],
         "norm.weight": weights["model.norm.weight"],

@@ -20,6 +20,8 @@ class HubVocabulary:
     turn; may be absent) and ``marker`` (after the audio), in which ``{target}`` stands for the name of the target
     language. ``ends_turn`` lists the tokens that end a turn. ``stops`` lists the characters that end a sentence (by
     default, those of English and Chinese).
+
+    :raises ValueError: if the tokenizer lacks a token of ``ends_turn``, or a marker has no token.
     """
 
     def __init__(self, folder: Path, content: Mapping[str, Any]) -> None:

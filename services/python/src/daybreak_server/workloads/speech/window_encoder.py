@@ -40,7 +40,11 @@ def new_adapter(stack: int, encoder_width: int, width: int) -> nn.Sequential:
 
 
 class WindowEncoder:
-    """Implements :class:`~daybreak_server.workloads.speech.streaming.StreamingEncoder`."""
+    """Implements :class:`~daybreak_server.workloads.speech.streaming.StreamingEncoder`.
+
+    :raises ValueError: if the adapter cannot stack the states of a block.
+    :raises KeyError: if ``content`` lacks a field.
+    """
 
     def __init__(
         self, folder: Path, content: Mapping[str, Any], *, width: int, dtype: torch.dtype, device: str

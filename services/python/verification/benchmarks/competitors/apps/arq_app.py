@@ -15,6 +15,7 @@ asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
 
 async def noop(ctx: dict[str, Any], sent: int = 0) -> None:
+    """Count the task. ``sent`` is when it was submitted, in ``time.monotonic_ns``; 0 if its delay is not measured."""
     COUNTER.count(sent)
 
 
@@ -30,6 +31,7 @@ class WorkerSettings:
 
 
 async def main() -> None:
+    """Submit tasks as the command line says. arq has no batches, so ``produce`` makes 50 calls at a time."""
     pool = await create_pool(WorkerSettings.redis_settings)
     await produce_async(
         lambda number: at_once(number, 50, lambda: pool.enqueue_job("noop")),

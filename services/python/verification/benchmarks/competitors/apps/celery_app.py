@@ -19,10 +19,12 @@ app.conf.update(
 
 @app.task(name="noop")
 def noop(sent: int = 0) -> None:
+    """Count the task. ``sent`` is when it was submitted, in ``time.monotonic_ns``; 0 if its delay is not measured."""
     COUNTER.count(sent)
 
 
 def many(number: int) -> None:
+    """Submit tasks one by one over one connection of the pool."""
     with app.producer_pool.acquire(block=True) as producer:
         for _ in range(number):
             noop.apply_async(producer=producer)

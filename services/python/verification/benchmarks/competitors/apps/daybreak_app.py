@@ -82,6 +82,7 @@ def lead() -> None:
 
 
 async def main() -> None:
+    """Submit tasks as the command line says. At the same time, tick the store, as gateways do."""
     store = RedisStore(run()["url"])
     ticker = asyncio.create_task(tick(store))
 

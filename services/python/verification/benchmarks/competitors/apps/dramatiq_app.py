@@ -15,10 +15,12 @@ dramatiq.set_broker(broker)
 
 @dramatiq.actor
 def noop(sent: int = 0) -> None:
+    """Count the task. ``sent`` is when it was submitted, in ``time.monotonic_ns``; 0 if its delay is not measured."""
     COUNTER.count(sent)
 
 
 def many(number: int) -> None:
+    """Submit tasks one by one."""
     for _ in range(number):
         noop.send()
 

@@ -74,7 +74,10 @@ def ratio(rate: int) -> tuple[int, int]:
 
 
 class Resampler:
-    """Resamples one stream from ``rate``. It begins at input position ``start``, a multiple of ``down``."""
+    """Resamples one stream from ``rate``. It begins at input position ``start``, a multiple of ``down``.
+
+    :raises ValueError: if ``start`` is not a multiple of ``down`` (see :func:`ratio`).
+    """
 
     def __init__(self, rate: int, *, start: int = 0) -> None:
         self._up, self._down = ratio(rate)

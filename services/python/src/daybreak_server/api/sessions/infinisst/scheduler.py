@@ -116,7 +116,10 @@ class UserSessions:
         raise not_found(f"The user {user[:100]!r} has no open session for {label(pair)}.")
 
     async def translate(self, caller: Principal, sent: Translate, request: Request) -> Response:
-        """Store the audio, wait until the model has processed all complete turns, and answer with the new text."""
+        """Store the audio, wait until the model has processed all complete turns, and answer with the new text.
+
+        :raises ApiError: ``deadline_passed`` if the model takes too long, or the reason why no session can be opened.
+        """
         lock = self._locks.setdefault((caller.tenant, sent.user_id), asyncio.Lock())
         async with lock:
             record = await self._opened(caller, sent, request)

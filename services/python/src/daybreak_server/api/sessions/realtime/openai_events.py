@@ -81,7 +81,10 @@ class OpenAIDialect:
         await self.connection.send("error", error=shown)
 
     def with_earlier(self, event: Json) -> Json:
-        """This ``session.update``, merged with the earlier ones, because clients may send only what changes."""
+        """This ``session.update``, merged with the earlier ones, because clients may send only what changes.
+
+        :raises ApiError: if there is no such type of session.
+        """
         session_type(event)
         return {"session": _merged(self._fields, member(event, "session") or {})}
 

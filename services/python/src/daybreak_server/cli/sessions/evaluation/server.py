@@ -63,11 +63,14 @@ class PoolUnderTest:
         return (await self._http.get("/health")).status_code == httpx2.codes.OK
 
     async def batches(self) -> dict[str, dict[int, int]]:
-        """The batches that the groups have run. Groups publish them each second."""
+        """The batches that the groups have run. Groups publish them each second.
+
+        :raises EvaluationError: if the server does not show them.
+        """
         return figures.total(group["batches"] for group in (await self._stats())["groups"])
 
     async def batching(self) -> dict[str, Any]:
-        """How the groups form batches."""
+        """How the groups form batches. :raises EvaluationError: if the server does not show it."""
         configuration = (await self._stats())["configuration"]
         return {name: configuration[name] for name in _BATCH_FIELDS}
 

@@ -51,7 +51,10 @@ class BlockCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers sh
         self.origin = torch.nn.Parameter(torch.zeros(pixels), requires_grad=False)
 
     def encode(self, x: Tensor, return_dict: bool = True) -> Any:
-        """Return the latents of a video as a distribution (of zero width), because callers of a VAE expect one."""
+        """Return the latents of a video as a distribution (of zero width), because callers of a VAE expect one.
+
+        :raises ValueError: when the video does not divide into blocks.
+        """
         mean = ((self.blocks(x) - self.origin) @ self.basis).permute(0, 4, 1, 2, 3)
         spread = torch.full_like(mean, LOG_VARIANCE_OF_A_POINT)
         posterior = DiagonalGaussianDistribution(torch.cat([mean, spread], 1))

@@ -48,6 +48,8 @@ class Mp4Writer:
     """Writes frames to an MP4 at ``path``. Until the file is complete, it has another name.
 
     This is a context manager. Its exit finishes the file, or removes it after an error.
+
+    :raises PermanentError: when PyAV is not installed.
     """
 
     def __init__(
@@ -118,7 +120,7 @@ class Mp4Writer:
 
 
 def read_mp4(path: Path) -> Frames:
-    """Read all frames of an MP4 as RGB [n, height, width, 3]."""
+    """Read all frames of an MP4 as RGB [n, height, width, 3]. :raises PermanentError: when PyAV is not installed."""
     with pyav().open(str(path)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 

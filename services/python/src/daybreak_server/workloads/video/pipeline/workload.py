@@ -65,7 +65,11 @@ class VideoWorkload:
     ranks: Ranks
 
     def load(self, group: Group) -> None:
-        """Load the model, and split it over the ranks as ``parallel_plan`` decides."""
+        """Load the model, and split it over the ranks as ``parallel_plan`` decides.
+
+        :raises PermanentError: if an option is invalid, or no plan fits.
+        :raises ModelError: if the model in the folder or an option cannot be used.
+        """
         try:
             self.options = VideoOptions.model_validate(dict(group.options))
         except ValidationError as exc:
