@@ -1,6 +1,6 @@
 """Notices that no group of a pool can start, so that clients of sessions need not wait for one.
 
-If no group has begun a session, the session's client then gets an error with the cause
+If no group can start and none has begun a session, the session's client gets an error with the cause
 (:attr:`PoolView.start_failure`).
 """
 
