@@ -3,7 +3,7 @@
 Routes raise :class:`ApiError`. The errors of the ports, of pydantic and of Starlette's routing are translated by this
 module only: pydantic's errors about a body by :func:`from_validation`, those about query parameters by
 :func:`from_query_errors`, and most others by :func:`to_api_error`. An ``ApiError`` has a stable code with its status,
-and a sentence for this one case. Others get these codes::
+and a sentence for this one case. Other errors get these codes::
 
     StoreError       idempotency_mismatch, conflict, queue_full or store_unavailable;
                      for sessions also sessions_full or not_found
@@ -139,8 +139,8 @@ def invalid_field(field: str, message: str) -> ApiError:
 def from_validation(exc: ValidationError, *, within: str = "") -> ApiError:
     """Pydantic's errors, with paths such as ``input.frames``; ``within`` is the path's first part.
 
-    If a field may have several types, pydantic tries each, and adds its name to the path. Daybreak gives these types
-    names in angle brackets. They are left out, because the client's JSON has no such field.
+    If a field may have several types, pydantic tries each type, and adds its name to the path. Daybreak gives these
+    types names in angle brackets. The names are left out of the path, because the client's JSON has no such fields.
     """
     found = exc.errors(include_url=False, include_context=False, include_input=False)
     return invalid([_field_error(e, within) for e in found[:MAX_FIELD_ERRORS]])

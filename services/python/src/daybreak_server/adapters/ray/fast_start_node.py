@@ -31,7 +31,7 @@ class FastStartNode(Node):  # type: ignore[misc]
     """Ray's node. If its parameters contain the agents' ports, the raylet need not wait until the agents write them."""
 
     serves_clients = True
-    """Whether a head starts the server for Ray clients. Ray has no option against it."""
+    """Whether a head starts the server for Ray clients. Ray has no option that turns this server off."""
 
     def __init__(self, ray_params: Any, *args: Any, **options: Any) -> None:
         self._parameters = ray_params

@@ -97,7 +97,7 @@ class Terms(NamedTuple):
 
 
 class Claimant(NamedTuple):
-    """A group that claims. ``known``: the ids of the tasks that it knows it holds, separated by spaces.
+    """A group that claims. ``known``: the ids of the tasks that it says it holds, separated by spaces.
 
     ``claim`` has a claimant for each group. In ``settle``, a claimant follows each :class:`Settlement`.
     """
@@ -194,7 +194,7 @@ class GroupName(NamedTuple):
 class DeadGroup(NamedTuple):
     """The arguments of ``deregister_dead``.
 
-    ``known``: 1 if it is known on which sessions the group worked last. Their ids follow.
+    ``known``: 1 if it is known which sessions the group worked on last. The ids of these sessions follow.
     """
 
     group: str

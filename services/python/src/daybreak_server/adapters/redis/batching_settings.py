@@ -1,7 +1,7 @@
 """An administrator's changes to a pool's settings ``batching`` and ``sessions``.
 
-Each value is a field of its own in the hash ``meta``, so two changes of different values at the same time do not undo
-each other.
+Each value is a field of its own in the hash ``meta``, so simultaneous changes of two different values do not undo each
+other.
 """
 
 from __future__ import annotations

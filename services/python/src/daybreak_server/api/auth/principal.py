@@ -82,8 +82,8 @@ async def principal(connection: HTTPConnection) -> Principal:
     name another tenant with the header ``Daybreak-Tenant``. Local clients are administrators, and so is every client
     that sends ``admin.token``. Any other token is ignored, because OpenAI's clients always send one.
 
-    The address of a client is unknown if it reset its connection before the server accepted it. Such a client may be
-    a local one that names a tenant, so its request must not run as ``default`` instead.
+    If a client resets its connection before the server accepts the connection, the client's address is unknown. Such a
+    client may be a local one that names a tenant, so its request must not run as ``default`` instead.
 
     :raises ApiError: ``bad_header`` if a local client's ``Daybreak-Tenant`` is malformed, or if a client whose address
         is unknown sent one.

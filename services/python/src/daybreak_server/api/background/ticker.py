@@ -70,7 +70,7 @@ class Ticker:
                 await cancel_and_wait(self._deletion)
 
     async def _sleep(self, pause_s: float) -> None:
-        """Sleep until the next tick. During a wake, also publish its phase between ticks, as a phase may be short."""
+        """Sleep until the next tick. During a wake, also publish its phase between ticks: a phase may be short."""
         next_tick_at = asyncio.get_running_loop().time() + pause_s
         while (remaining_s := next_tick_at - asyncio.get_running_loop().time()) > WAKE_POLL_S:
             if not self.queue_positions.is_waking(self.pool):

@@ -1,7 +1,7 @@
 """What ``GET /debug`` shows of a serving pool without a ready group.
 
-The pool is sent no request, because a request would start a group. The gateway uses the store's view of the pool, as
-``GET /v1/pools`` does. That adds nothing to the pool's demand, so ``GET /debug`` leaves a pool at zero.
+The gateway sends no request to the pool, because a request would start a group. It uses the store's view of the pool,
+as ``GET /v1/pools`` does. That adds nothing to the pool's demand, so ``GET /debug`` leaves a pool at zero.
 """
 
 from __future__ import annotations

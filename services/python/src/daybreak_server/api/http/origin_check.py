@@ -10,9 +10,9 @@ page that a browser shows can make the browser send requests to the server. So t
   the Ingress decides which host names it accepts. IP addresses and ``localhost`` are always allowed, because they
   cannot be rebound. The machine's own name and ``http.host`` are always allowed too.
 * **Cross-site requests.** If a page changes something or opens a WebSocket, the browser sends the page's Origin. The
-  origin must be listed in ``http.allowed_origins`` or be the server's own, which newer browsers say in
-  ``Sec-Fetch-Site``. Listed origins also get the CORS headers with which their pages can read the responses. Clients
-  other than browsers send no Origin, so this check lets them pass.
+  origin must be listed in ``http.allowed_origins`` or be the server's own. (Newer browsers say in ``Sec-Fetch-Site``
+  whether it is the server's own.) Listed origins also get the CORS headers with which their pages can read the
+  responses. Clients other than browsers send no Origin, so this check lets them pass.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _names_loopback(host: str) -> bool:
 
 
 def _is_from_this_machine(scope: Scope) -> bool:
-    """Whether the connection is or may be local. Its address is unknown if the client has already reset it.
+    """Whether the connection is or may be local. If the client has already reset it, the client's address is unknown.
 
     Forwarding headers do not count, because a page can send them.
     """

@@ -22,8 +22,8 @@ from daybreak_server.ports.tasks import Submitted, TaskStore
 
 MAX_BATCH = 64
 """Maximum number of tasks in one call of the store. The store submits tasks with a Lua script, and Redis does nothing
-else while the script runs. To take only a few ms, one run accepts at most ``submit.TASKS_MAX`` tasks, which is half of
-``MAX_BATCH``. So a full batch needs two runs."""
+else while the script runs. To keep a run to a few ms, it accepts at most ``submit.TASKS_MAX`` tasks. This is half of
+``MAX_BATCH``, so a full batch needs two runs."""
 MAX_IN_FLIGHT = 2
 """Maximum number of calls in flight for a pool: while the store works on one call, the next is on its way."""
 

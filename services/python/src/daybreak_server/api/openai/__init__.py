@@ -1,2 +1,2 @@
-"""OpenAI's API. The gateway sends a request to a worker of the model that the request names. Errors have OpenAI's
-format."""
+"""OpenAI's API. The gateway sends a request to a worker of the model, or to a group of the pool, that the request
+names. Errors have OpenAI's format."""

@@ -1,6 +1,7 @@
 """Notices that no group of a pool can start, so that clients of sessions need not wait for one.
 
-The client of a session that no group has begun then gets an error with the cause (:attr:`PoolView.start_failure`).
+If no group can start and none has begun a session, the session's client gets an error with the cause
+(:attr:`PoolView.start_failure`).
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class Subscriber:
             self._waiter.set_result(True)
 
     def _check_quiet(self, loop: asyncio.AbstractEventLoop) -> None:
-        """End the wait if its timeout has passed. Otherwise set the timer again: the wait began after it was set."""
+        """End the wait if its timeout has passed. Otherwise set the timer again: it was set for an earlier wait."""
         self._timer = None
         if self._waiter is None or self._waiter.done():
             return

@@ -30,9 +30,9 @@ local function joined(t)
   end
 end
 
--- `ahead`: how many tasks of the same tenant run before this one. `est`: the GPU-seconds that this task is charged. The
--- function assumes that each task of other tenants is charged the same. If more than OTHER_TENANTS_MAX tenants wait,
--- the result is a lower bound.
+-- `ahead`: how many waiting tasks of the same tenant come before this one. `est`: the GPU-seconds that this task is
+-- charged. The function assumes that each task of other tenants is charged the same. If more than OTHER_TENANTS_MAX
+-- tenants wait, the result is a lower bound.
 local function position_of(t, ahead, est)
   if not others then load_others() end
   local share = math.max(t.share, 0)

@@ -3,9 +3,9 @@
 -- How it works: each tenant has a virtual time, the GPU-seconds that it has used, divided by its weight. `K_tenants`
 -- orders the tenants that have waiting tasks by their virtual time, and the first of them is next. A claim charges the
 -- tenant the estimated cost of the task, and the end of the attempt replaces the estimate by the actual cost. A tenant
--- that returns after a pause starts at least at the pool's virtual time, so a pause saves up nothing. Each tenant has a
--- sorted set of its waiting tasks (`k_wait`), in the order of their priorities and then of their submission. So the
--- next task is found with a few reads, however many tasks wait.
+-- that returns after a pause starts at least at the pool's virtual time, so the pause gives it no advantage. Each
+-- tenant has a sorted set of its waiting tasks (`k_wait`), in the order of their priorities and then of their
+-- submission. So the next task is found with a few reads, however many tasks wait.
 --
 -- Delayed tasks wait in `K_delayed`, or in `K_due_soon` if they are due within the duration of a wake, until `tick`
 -- moves them to the queue. `K_timers` orders tasks by the deadline that applies. `K_live` has all tasks that the pool

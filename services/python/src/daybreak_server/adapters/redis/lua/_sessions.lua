@@ -148,7 +148,7 @@ local function is_damage(message)
   return false
 end
 
--- Ends a session that cannot be worked on, because its keys hold something other than they should.
+-- Ends a session that cannot be worked on, because its keys do not hold what they should.
 local function damaged(id, err)
   local message = type(err) == 'table' and err.err or tostring(err)
   if not is_damage(message) then error(err) end

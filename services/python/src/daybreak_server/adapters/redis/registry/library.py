@@ -1,8 +1,8 @@
 """The Redis function library of the registry. It is separate from the library of the pools, so that either can change
 without the other.
 
-Its text is, in this order: the constants that the rest mentions, the clock, the rules of the lease clock, which the
-pools' library has too, and ``registry.lua``. The name of its function ends in the hash of the text, so that several
+Its text is, in this order: the constants that the rest mentions, the clock, the rules of the lease clock (which the
+pools' library has too), and ``registry.lua``. The name of its function ends in the hash of the text, so that several
 versions can live on one server during a rolling update.
 """
 

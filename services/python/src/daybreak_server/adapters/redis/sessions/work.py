@@ -89,8 +89,8 @@ class RedisSessionWork:
         self._check_at = 0.0
         self._unknown: set[SessionId] = set()
         """Sessions that the inbox has named before the caller asked for them. A session leaves this set when the
-        caller asks for it. If the caller never does, the session leaves at the second read of all sessions. If it left
-        at the first one and the caller asked only then, the caller would not learn of its audio."""
+        caller asks for it. If the caller never does, the session leaves at the second read of all sessions. It does
+        not leave at the first one, because a caller that asks soon after that read must still learn of the audio."""
         self._old_unknown: frozenset[SessionId] = frozenset()
 
     def claim_sessions(

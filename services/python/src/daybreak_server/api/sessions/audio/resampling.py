@@ -21,7 +21,7 @@ from operator import mul
 from daybreak_server.domain.sessions import SAMPLE_RATE
 
 _CROSSINGS = 10
-"""The number of zero crossings on each side of a sinc without a margin (:data:`_CUTOFF`). More of them make the
+"""How many zero crossings the sinc would have on each side if :data:`_CUTOFF` were 1. More crossings make the
 transition band narrower, but the filter slower."""
 _CUTOFF = 0.90
 """The cutoff of the filter, as a share of the band of the input or of the output, whichever is narrower."""

@@ -176,8 +176,7 @@ def _client(user: str) -> str:
 
 
 async def _wait_until_processed(audio: AudioInput) -> None:
-    """Wait until the model has no more work with the audio that has arrived, or until the session has
-    ended."""
+    """Wait until the model has no work left for the audio that has arrived, or until the session has ended."""
     clock = asyncio.get_running_loop().time
     seen, quiet_since = "", clock()
     async with audio.watch() as watch:
