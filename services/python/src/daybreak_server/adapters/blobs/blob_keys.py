@@ -43,7 +43,10 @@ def segments(key: str) -> tuple[str, ...]:
 
 
 def prefix_segments(prefix: str) -> tuple[str, ...]:
-    """The segments of a prefix. ``a/b`` and ``a/b/`` are the same; ``""`` has no segments. :raises BlobKeyError:"""
+    """The segments of a prefix. ``a/b`` and ``a/b/`` are the same; ``""`` has no segments.
+
+    :raises BlobKeyError: for a prefix of another form.
+    """
     return segments(prefix.removesuffix("/")) if prefix else ()
 
 

@@ -95,7 +95,7 @@ def is_library_missing(exc: Exception) -> bool:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Translate errors of redis-py into those of the port. :raises StoreError:"""
+    """Translate errors of redis-py into those of the port. :raises StoreError: in place of an error of redis-py."""
     try:
         yield
     except (failures.RedisError, OSError) as exc:
@@ -235,7 +235,7 @@ class AsyncScripts:
     async def perform(self, action: Callable[[], Awaitable[T]], *, idempotent: bool) -> T:
         """Perform ``action``, and translate its errors. An idempotent action is retried up to twice.
 
-        :raises StoreError:
+        :raises StoreError: if the last try fails.
         """
         for pause in (*(RETRY_PAUSES_S if idempotent else ()), None):
             try:
