@@ -52,7 +52,10 @@ def test_threads_that_ask_for_ports_at_once_get_different_ones() -> None:
 
 
 def test_processes_that_ask_for_ports_at_once_get_different_ones() -> None:
-    """Nothing listens on these ports yet, so all of them are free. Ports of processes that have ended may be chosen again."""
+    """Nothing listens on these ports yet, so all of them are free.
+
+    Ports of processes that have ended may be chosen again.
+    """
     first = 29_000
     ports, others = processes_with_ports(first, first + 60, count=20, processes=2)
     assert len({*ports, *others}) == 40
