@@ -342,7 +342,7 @@ async def test_a_cancelled_wait_loses_no_event(stream: Stream) -> None:
 
 
 async def test_a_cancelled_wait_does_not_repeat_delivered_events(stream: Stream) -> None:
-    """In this test, the relay has claimed and delivered a dead consumer's events, which are not acknowledged yet."""
+    """Events claimed from a dead consumer and delivered do not come again, although they are not acknowledged yet."""
     ids = stream.add(2)
     async with stream.relay("dead") as relay:
         await take(relay, 2, ack=False)

@@ -127,7 +127,10 @@ class AsyncLiveSession:
         return "".join([event.text async for event in self.events() if event.type == "text"])
 
     async def close(self) -> None:
-        """Close the connection. The session continues on the server until it ends: finished, idle, closed or failed."""
+        """Close the connection.
+
+        The session continues on the server until it finishes, is closed, is idle too long, or fails.
+        """
         if self._reader is not None:
             self._reader.cancel()
             with suppress(asyncio.CancelledError):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class DaybreakError(Exception):
-    """Base of all errors that this package raises deliberately."""
+    """Base of the errors of this package."""
 
 
 class ConfigError(DaybreakError):

@@ -2,7 +2,7 @@
 
 One thread, the *reader*, reads the stream all the time. If nothing read the stream, the server would wait. The reader
 also connects again after a lost connection. Two locks protect the data that the reader shares with the threads of the
-caller. ``_state`` is held only for a moment, ``_sending`` is held while frames are sent. On a new connection, the
+caller. ``_state`` is held only for a moment, ``_sending`` as long as frames are sent. On a new connection, the
 client first sends the audio that the server still needs.
 """
 
@@ -120,7 +120,10 @@ class LiveSession:
         return "".join(event.text for event in self.events() if event.type == "text")
 
     def close(self) -> None:
-        """Close the connection. The session continues on the server until it ends: finished, idle, closed or failed."""
+        """Close the connection.
+
+        The session continues on the server until it finishes, is closed, is idle too long, or fails.
+        """
         self._closed = True
         with suppress(Exception):
             self._scope.close()

@@ -194,7 +194,7 @@ class MemorySessions:
         """See the port."""
         found = self._sessions[session]
         while True:
-            # Register before the read: an event that comes while the caller handles earlier ones then ends the wait.
+            # Registered before the read, so an event that arrives while the caller handles earlier ones ends the wait.
             changed = asyncio.Event()
             found.waiters.append(changed)
             for event in await self.session_events(session, after=after):

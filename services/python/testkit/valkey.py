@@ -32,7 +32,9 @@ def binary(flavour: str = "valkey") -> Path | None:
 
 
 def wait_until_written(client: redis.Redis) -> None:
-    """Wait until the append-only file has all writes that the server has answered. If it does not respond, do not wait.
+    """Wait until the append-only file has all writes that the server has answered.
+
+    If the server does not respond, return at once.
 
     While the disk is busy with an earlier fsync, a server with ``everysec`` keeps writes in memory for up to two
     seconds. A kill in this time would lose them. So call this before a kill that must lose nothing.

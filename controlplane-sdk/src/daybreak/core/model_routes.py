@@ -96,7 +96,7 @@ def workers() -> ApiRequest[WorkerList]:
 def watch(
     alias: str, *, retry: Retry, until: float | None = None, clock: Callable[[], float] = time.monotonic
 ) -> Operation[Model]:
-    """Emit the model, and again after each change, until it is ready, it has failed, or ``clock`` reaches ``until``.
+    """Emit the model now and after each change, until it is ready, it has failed, or ``clock`` reaches ``until``.
 
     Returns the model as it was read last. A model that a pool serves has no state: it is emitted once.
     """

@@ -95,7 +95,7 @@ class Speech:
         return self.frames(bytes(self._audio))
 
     def on_message(self, text: str) -> SessionEvent | None:
-        """Process a message. Returns its event, if that is new. Raises the error that the message reports."""
+        """Process a message. Returns its event if the event is new. Raises the error that the message reports."""
         message = self.parse(text)
         kind = message.get("type")
         if kind == "received":

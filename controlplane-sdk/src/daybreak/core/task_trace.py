@@ -11,9 +11,9 @@ Events say when something *ended*: a ``progress`` event comes after its step, so
 belongs to the phase that the ``progress`` event names. If a lease was lost or a step stalled, the time from the last
 sign of work to the end of the attempt is ``silent``.
 
-Histories that this version does not expect still give a trace. If an event has an earlier time than the event before
-it, it counts with the time of that event. If an attempt has no ``started`` event, its first event begins it. Events of
-unknown types change nothing.
+Histories that this version does not expect still give a trace. If the time of an event is earlier than that of the
+event before it, the trace uses the later time for both. If an attempt has no ``started`` event, it begins with its
+first event. Events of unknown types change nothing.
 """
 
 from __future__ import annotations

@@ -63,8 +63,8 @@ class Relay:
     all events only if its group has no other consumer. ``RelayGapError`` reports events that Redis deleted before the
     group received them.
 
-    ``start`` says where a new group begins: ``"0"`` at the oldest event, ``"$"`` at the next new event, and an event id
-    at the event after the one with this id. The relay buffers at most ``batch`` events. Only one coroutine may iterate;
+    ``start`` says where a new group begins: ``"0"`` means the oldest event, ``"$"`` the next new event, and an event id
+    the event after that one. The relay buffers at most ``batch`` events. Only one coroutine may iterate;
     any coroutine may acknowledge.
 
     ``redis_url`` begins with ``redis://``, ``rediss://`` (TLS) or ``unix://`` (``unix:///path?db=0``). The options in

@@ -68,7 +68,7 @@ async def test_an_aborted_connection_sends_nothing() -> None:
 
 
 async def test_nothing_is_written_to_a_connection_that_has_ended() -> None:
-    """uvloop raises an error then."""
+    """A write to such a connection would raise an error in uvloop."""
     kernel = Kernel()
     transport, calls = await _gathering(kernel)
     transport.write(b"late")

@@ -1,4 +1,4 @@
-"""A proxy may serve the API below a path prefix. Then every link leads back through the proxy."""
+"""If a proxy serves the API below a path prefix, every link leads back through the proxy."""
 
 from __future__ import annotations
 

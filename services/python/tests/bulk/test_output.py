@@ -100,5 +100,5 @@ def test_a_snapshot_of_another_file_is_ignored(blobs: LocalBlobs, tmp_path: Path
 
 
 def test_a_snapshot_before_the_first_stored_part_is_of_use() -> None:
-    """It has no line yet, but it is not of another file, so the attempt logs no warning."""
+    """Such a snapshot has no line yet, but it belongs to the same file, so the attempt logs no warning."""
     assert resumed(Ledger(fingerprint=MARK).dump(), MARK) == Ledger(fingerprint=MARK)

@@ -49,7 +49,7 @@ def settings_of(rendered: Rendered, name: str, folder: Path) -> Settings:
 
 
 def test_a_worker_has_the_settings_of_its_values_and_time_to_drain(tmp_path: Path) -> None:
-    """The kubelet kills a pod only after ``drain_s``, in which requests end, and ``stop_s``, in which engines end."""
+    """The kubelet kills a pod only after ``drain_s``, the time for requests, and ``stop_s``, the time for engines."""
     rendered = render(VALUES)
     found = settings_of(rendered, "vllm", tmp_path).workers
     assert (found.engines["vllm"].capacity, found.engines["vllm"].stop_s, found.idle_s) == (64, 40, 600)

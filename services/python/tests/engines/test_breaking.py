@@ -1,4 +1,7 @@
-"""Two threads may find a group broken. The process may end after either, so neither returns before all is settled."""
+"""Two threads may find that a group is broken.
+
+The process may end when either of them returns, so neither returns before everything is settled.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,10 @@ def break_twice(rank: Rank, done: Callable[[], bool]) -> list[bool]:
 def test_requests_have_their_answers(
     serving: Callable[..., tuple[Pool, Rank, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also if the server is slow. A gateway then sends such a request to another group."""
+    """Each request has its answer before either thread returns, even if the answer is sent slowly.
+
+    The answer makes a gateway send the request to another group.
+    """
     pool, rank, url = serving(on_broken=lambda _: None)
     sent, answers = threading.Event(), []
     send = http_app._send_problem
@@ -73,7 +79,7 @@ def test_requests_have_their_answers(
 def test_the_task_has_its_strike(
     pools: Callable[..., Pool], leader: Callable[..., Rank], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server answers the settlement slowly."""
+    """The task has its strike before either thread returns, even if the settlement is slow."""
     pool = pools(lease={"lease_s": 60.0})
     rank = leader(pool, on_broken=lambda _: None)
     settled = threading.Event()

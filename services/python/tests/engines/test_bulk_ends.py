@@ -140,7 +140,7 @@ def test_a_group_that_is_marked_to_drain_releases_its_task(
 ) -> None:
     """The group releases the task after `drain_s`, and claims no task until the mark is removed.
 
-    Then the task continues after its checkpoint.
+    Once the mark is removed, the task continues after its checkpoint.
     """
     pool, rank, _ = bulk_serving(checkpoint_s=0.01, drain_s=0.2)
     task = begun(pool, write(tmp_path, range(LINES)), paced)

@@ -1,4 +1,4 @@
-"""Tests of why ``up`` says that a pool cannot start. Ray's report on the cluster is a file."""
+"""Tests of the reason that ``up`` gives if a pool cannot start. The tests write the report on Ray's cluster."""
 
 from __future__ import annotations
 

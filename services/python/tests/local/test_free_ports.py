@@ -26,7 +26,10 @@ sys.stdin.read()
 
 
 def processes_with_ports(first: int, last: int, *, count: int, processes: int) -> list[list[int]]:
-    """The ports that processes choose from a narrow range, all before the first of them ends."""
+    """Start processes that choose ports from a narrow range. All of them have chosen before the first one ends.
+
+    :returns: the ports of each process.
+    """
     code = _PRINT_PORTS.format(first=first, last=last, count=count)
     started = [
         subprocess.Popen(
@@ -49,7 +52,10 @@ def test_threads_that_ask_for_ports_at_once_get_different_ones() -> None:
 
 
 def test_processes_that_ask_for_ports_at_once_get_different_ones() -> None:
-    """No port listens yet, so every port is free. Ports of processes that have ended may be chosen again."""
+    """Nothing listens on these ports yet, so all of them are free.
+
+    Ports of processes that have ended may be chosen again.
+    """
     first = 29_000
     ports, others = processes_with_ports(first, first + 60, count=20, processes=2)
     assert len({*ports, *others}) == 40

@@ -85,7 +85,7 @@ def test_a_process_that_never_becomes_ready_is_ended(
 def test_a_process_that_never_answers_is_not_tried_forever(
     instance: Instance, supervise: Callable[..., ProcessSupervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its failures are counted also if each of them comes a minute after the start, so its tries come to an end."""
+    """Every failure counts, even one that comes a minute after the start, so the supervisor gives up in the end."""
     monkeypatch.setattr("daybreak_server.local.supervisor._STABLE_S", 0.2)
     code = "import time; print('starting', flush=True); time.sleep(600)"
     silent = process(instance, "silent", code, ready=lambda: False, ready_s=0.5, tries=3)

@@ -52,7 +52,7 @@ def test_a_lost_group_does_not_end_the_wait() -> None:
 def test_a_pool_whose_model_is_missing_refuses_work_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Work would wait for a pool with a report, so the report ends."""
+    """The report ends. If the pool still had a report, requests and sessions would wait for the pool."""
     monkeypatch.setattr(wake_status, "POLL_S", 0.05)
     monkeypatch.setattr(wake_status, "REPORT_TTL_S", 1.0)
     server = start_valkey(tmp_path / "valkey")

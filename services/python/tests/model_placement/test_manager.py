@@ -248,7 +248,8 @@ async def added(registry: Registry, alias: str) -> bool:
 
 
 async def test_a_manager_that_cannot_plan_gives_its_lease_back() -> None:
-    """Another manager may then take the lease and try to plan. Until one can, the metrics show that nobody plans."""
+    """Another manager may then take the lease and try to plan. Until a manager can plan, the metrics show that nobody
+    plans."""
     registry = MemoryRegistry()
     assert await registry.add_model(model("bad", target_load=0.0, min_replicas=1))
     manager = Manager(registry, holder="a")

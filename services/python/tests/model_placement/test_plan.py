@@ -36,7 +36,7 @@ def view(
 
 
 def planned(before: RegistryView, *, later_ms: int = 0, **changes: object) -> RegistryView:
-    """The view ``before``, but ``later_ms`` later, with the plan made for it, and with ``changes``."""
+    """The view ``before``, ``later_ms`` later, with the plan for ``before`` and with ``changes``."""
     return replace(before, plan=plan(before), now_ms=before.now_ms + later_ms, **changes)
 
 

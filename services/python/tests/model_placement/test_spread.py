@@ -310,7 +310,7 @@ def ready(view: RegistryView, states: STATES) -> Counter[str]:
 
 
 def _placed_others(before: PlacementPlan, after: PlacementPlan, alias: str) -> int:
-    """How many replicas other models have got. ``place`` may move one replica of this model for each of them."""
+    """How many new replicas the other models have. ``place`` may move one replica of this model for each of these."""
     had, has = (
         Counter(found.alias for found in found_in.spread.without_extra(found_in.placement).replicas)
         for found_in in (before, after)

@@ -98,7 +98,7 @@ def no_inputs() -> None:
 
 @pytest.mark.usefixtures("no_inputs")
 def test_what_is_remembered_is_bounded() -> None:
-    """Large inputs take no more memory than small ones. Until an input is added, ``known`` returns the same object."""
+    """Even large inputs take little memory. Until an input is added, ``known`` returns the same object."""
     others = set(private_inputs.known())  # inputs of tasks that still run
     for number in range(40):
         private_inputs.keep({"prompt": f"{number}" + "x" * 1_000_000, "numbers": list(range(100_000))})

@@ -202,7 +202,7 @@ async def test_a_deleted_pool_gets_no_report_about_its_spec() -> None:
 async def test_a_status_that_cannot_be_read_is_counted() -> None:
     """An operator may be unable to read the status that a newer operator wrote.
 
-    Then the pool stays unchanged, and a metric counts the failure.
+    In this case, the pool stays unchanged, and a metric counts the failure.
     """
     world = World()
     api = Api(world)

@@ -218,7 +218,7 @@ def test_the_memory_of_a_host_is_a_quantity_however_large(memory: str, ranks: in
 def test_the_ranks_of_a_group_leave_no_cpu_of_a_host_free(
     cpus: float, ranks: int, host: str, rank: float
 ) -> None:
-    """A host of Ray has a whole number of CPUs. Any that were left could hold ranks of a second group."""
+    """A host of Ray has a whole number of CPUs. A CPU that is left free could hold ranks of a second group."""
     manifest = render.cluster(pool(ranks=ranks, resources={"cpus": cpus}), replicas=1, suspend=False)
     (worker,) = manifest["spec"]["workerGroupSpecs"]
     containers = [

@@ -164,7 +164,7 @@ def test_a_fresh_read_decides_whether_its_hosts_go(state: GroupState, requests: 
 
 
 def test_a_group_that_still_loads_is_removed_without_a_drain() -> None:
-    """It has an endpoint but no requests, because gateways send requests only to ready groups."""
+    """Such a group has an endpoint but no requests, because gateways send requests only to ready groups."""
     video = pool(replicas=1, status=drain_of("a"))
     loading = serving("a", "a0", state=GroupState.LOADING, drain=True)
     assert only_action(two_groups(video, loading, serving("b", "b0")), ScaleDown).named_pods == ("a0",)
@@ -174,7 +174,7 @@ def test_a_group_that_still_loads_is_removed_without_a_drain() -> None:
 
 
 def test_the_last_group_stays_while_there_are_requests() -> None:
-    """It stays even if KEDA wants zero groups."""
+    """The group stays even if KEDA wants zero groups."""
     video = pool(replicas=0)
     rc = ray_cluster(video, 1)
     last = serving("a", "a0")

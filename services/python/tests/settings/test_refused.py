@@ -146,7 +146,7 @@ def test_a_wrong_url_of_an_s3_server_is_refused(name: str, url: str) -> None:
 
 
 def test_an_invisible_character_in_a_url_is_named() -> None:
-    """It often comes from a copied text, and no terminal shows it."""
+    """Such a character often comes from copied text, and no terminal shows it."""
     url = "http://min\u200bio:9000"
     (message,) = problems(DAYBREAK_ARTIFACTS__S3__ENDPOINT_URL=url, DAYBREAK_ARTIFACTS__URL="s3://bucket/x")
     assert r"it contains the unprintable character '\u200b'; remove it" in message

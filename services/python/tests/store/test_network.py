@@ -52,8 +52,7 @@ def test_connections_reset_while_idle_are_not_used(
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A port that answers no new connection, because its backlog is full. The address of a deleted pod answers
-    none either."""
+    """A port that answers no new connection, like the address of a deleted pod. Here, the reason is a full backlog."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         while True:

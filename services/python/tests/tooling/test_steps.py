@@ -49,7 +49,7 @@ def test_the_table_has_every_step_and_the_steps_in_the_background(tmp_path: Path
 
 
 def test_each_step_in_the_background_has_its_own_output(tmp_path: Path) -> None:
-    """It is printed when the step is joined."""
+    """The output is printed when the step is joined."""
     result = bash("beside a one echo first; beside b two echo second; join b; echo then; join a", tmp_path)
     printed = [line for line in result.stdout.splitlines() if line in ("first", "second", "then")]
     assert (result.returncode, printed) == (0, ["second", "then", "first"])
@@ -79,7 +79,7 @@ def test_the_times_do_not_jump_with_the_clock_of_the_shell(tmp_path: Path) -> No
 
 
 def test_the_table_says_how_busy_the_processors_were(tmp_path: Path) -> None:
-    """Processes that have left their parents count too."""
+    """Processes whose parent has ended count too."""
     burn = f"burn() {{ {sys.executable} -c 'import time\nwhile time.process_time() < 1.2: pass'; }}; "
     result = bash(burn + "(burn &); step long sleep 2; step short true", tmp_path)
     assert result.returncode == 0, result.stderr

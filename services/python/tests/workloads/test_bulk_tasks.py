@@ -56,7 +56,10 @@ def test_a_task_embeds_each_line_as_a_request_would(start_whole: Start, tmp_path
 
 
 def test_a_task_scores_pairs_of_an_artifact(start_whole: Start, tmp_path: Path) -> None:
-    """The file may be the artifact of an earlier task of the same tenant. Here it is the output of the first task."""
+    """The file may be the artifact of an earlier task of the same tenant.
+
+    Here, the second task reads the artifact of the first one.
+    """
     (tmp_path / "files").mkdir()
     pairs: list[Any] = [{"query": "where is the red cat ?", "text": text, "id": text} for text in TEXTS[:50]]
     wrong: list[Any] = [{"query": "a"}, {"query": 5, "text": "a"}, {"query": "a", "text": ""}, "a"]

@@ -134,7 +134,7 @@ def test_a_model_that_no_worker_has_room_for_says_why(start_models):
 
 
 def test_a_model_whose_engine_keeps_dying_says_why(start_models, tmp_path):
-    """The model also stays `failed` while the worker tries again, until the model is ready."""
+    """The model stays `failed` even while the worker starts the engine again, until the model is ready."""
     broken = tmp_path / "broken"
     broken.touch()
     models = start_models(max_wait_s=0.5)

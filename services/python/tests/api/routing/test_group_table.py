@@ -1,4 +1,4 @@
-"""From the store's views and from what the gateway itself has seen, the table decides which groups may get requests."""
+"""The table decides which groups may get requests, from the store's views and from what the gateway itself has seen."""
 
 from __future__ import annotations
 

@@ -128,8 +128,9 @@ def test_the_others_get_a_token_between_two_pieces() -> None:
 
 
 def test_nothing_is_written_before_the_last_piece() -> None:
-    """The group commits nothing in the middle of a turn. If the group is lost then, another group reads the whole turn
-    again from the journal. If audio arrives while pieces of a turn are still unread, it belongs to the next turn."""
+    """The group commits nothing before the last piece of a turn. If the group is lost before that, another group reads
+    the whole turn again from the journal. If audio arrives while pieces of a turn are still unread, it belongs to the
+    next turn."""
     bench = chunked(1)
     session = bench.take("a", audio=speech(3), multiplier=3)
     bench.table.step(0.0)

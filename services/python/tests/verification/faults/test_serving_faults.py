@@ -92,7 +92,7 @@ def test_a_small_run_with_kills_keeps_every_promise(tmp_path: Path) -> None:
 
 
 def test_a_run_that_breaks_a_promise_is_not_decided_to_be_well(tmp_path: Path) -> None:
-    """The deadlines of these requests end before any answer."""
+    """The deadlines of these requests pass before any answer."""
     context = ScenarioContext(options=ClusterOptions(folder=tmp_path / "cluster"), seed=3, log=lambda _: None)
     with (
         pytest.raises(ViolatedError, match="× failed"),

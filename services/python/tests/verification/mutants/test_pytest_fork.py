@@ -41,7 +41,7 @@ def test_it():
 
 
 def test_a_run_that_hangs_is_ended_with_its_processes(tmp_path: Path) -> None:
-    """Even if they ignore SIGTERM, as `sleep` does here. It inherits this from the test."""
+    """The processes are ended even if they ignore SIGTERM. In this test, `sleep` inherits the ignored signal."""
     ran = run_text(
         tmp_path,
         """
