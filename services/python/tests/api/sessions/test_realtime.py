@@ -49,7 +49,7 @@ def until(connection: Any, kind: str) -> tuple[list[Any], Any]:
         seen.append(event)
 
 
-def global_options(speech: Any) -> Any:
+def open_session(speech: Any) -> Any:
     return wait_until(lambda: speech.client.get("/v1/sessions").json()["data"], 30, "a session")[0]
 
 
@@ -69,7 +69,7 @@ def test_openais_client_transcribes_24_khz_sentence_by_sentence(speech):
         kinds = [e.type for e in seen]
         assert kinds[-2:] == ["input_audio_buffer.committed", "conversation.item.added"]
         assert done.usage.seconds == pytest.approx(1.92)
-        session = global_options(speech)
+        session = open_session(speech)
         assert (session["source"], session["target"]) == ("en", "en")
         following, second = until(connection, "conversation.item.input_audio_transcription.completed")
         assert second.item_id != done.item_id
@@ -93,7 +93,7 @@ def test_without_turn_detection_a_commit_ends_an_item(speech):
         for _ in range(2):
             _, event = until(connection, "conversation.item.input_audio_transcription.completed")
             completed.append(event)
-        found = global_options(speech)
+        found = open_session(speech)
         assert found["target"] == "de"
     silence = bytes(5 * 16_000)
     whole = spoken(first + silence + second + silence)
@@ -170,7 +170,7 @@ def test_vllms_dialect_translates_with_an_extension(speech):
         socket.send({"type": "session.update", "model": "speech", "target_language": "zh"})
         socket.send({"type": "input_audio_buffer.append", "audio": b64(noise(1))})
         socket.until("transcription.delta")
-        assert global_options(speech)["target"] == "zh"
+        assert open_session(speech)["target"] == "zh"
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_a_later_update_needs_only_the_fields_that_change(speech):
         assert shown["audio"]["input"]["transcription"] == {"model": "speech", "language": "en"}
         connection.input_audio_buffer.append(audio=b64(pcm16(tone(1, rate=24_000, hertz=300))))
         wait_until(lambda: speech.client.get("/v1/sessions").json()["data"], 30, "a session")
-        assert global_options(speech)["target"] == "zh"
+        assert open_session(speech)["target"] == "zh"
         connection.input_audio_buffer.commit()  # a commit still ends an item
         assert until(connection, "input_audio_buffer.committed")
 
